@@ -1,0 +1,1 @@
+"""The gate, packaging and smoke tests; nothing imports this package."""

@@ -1,0 +1,26 @@
+"""Where each artefact lives, relative to the project's root; `dvc.yaml` names the same paths."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+CONTRACT = Path("contract.yaml")
+SCHEMA = Path("schema.yaml")
+
+INGESTED = Path("data/ingested.parquet")
+TRAIN = Path("data/split/train.parquet")
+TEST = Path("data/split/test.parquet")
+
+MODELS = Path("models")
+MODEL = MODELS / "model.joblib"
+ONNX_MODEL = MODELS / "model.onnx"
+MANIFEST = MODELS / "manifest.json"
+
+REPORTS = Path("reports")
+INGEST_REPORT = REPORTS / "ingest.json"
+VALIDATION_REPORT = REPORTS / "validation.json"
+DATA_PROFILE = REPORTS / "data_profile.json"
+METRICS = REPORTS / "metrics.json"
+EVALUATION = REPORTS / "evaluation.json"
+GOLDEN = REPORTS / "golden.json"
+PLOTS = REPORTS / "plots"
+GATE_REPORT = REPORTS / "gate.json"
