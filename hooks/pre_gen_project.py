@@ -1,0 +1,191 @@
+"""Checks every answer before anything is generated, and reports all that cannot be used at once."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+# Rendered to the answers as JSON. Its quotes, newlines and angle brackets come escaped, so no
+# answer can end this string.
+ANSWERS = r"""<< cookiecutter | tojson >>"""
+
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
+TASKS = ("classification", "regression")
+LICENSES = ("MIT", "Apache-2.0", "BSD-3-Clause", "proprietary")
+
+SLUG_LENGTH = 30
+TEXT_LENGTH = 200
+SLUG = re.compile(r"[a-z][a-z0-9_]*[a-z0-9]")
+EMAIL = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"@([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]*[A-Za-z0-9])"
+)
+# An answer with one of these would be read as template code when the project is updated.
+DELIMITERS = ("<" + "<", ">" + ">", "<" + "%", "%" + ">", "<" + "#", "#" + ">")
+TEXT_RULE = (
+    f"one line of 1 to {TEXT_LENGTH} printable characters, no space at either end, and none of "
+    + " ".join(('"', "\\", *DELIMITERS))
+)
+# Control characters, lone surrogates, line and paragraph separators.
+UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Marks that make text read differently from how it is stored.
+DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+# Folders of the generated project that Python could import instead of the package.
+FOLDERS = ("build", "data", "deploy", "dist", "docs", "models", "plots", "reports", "src", "tests")
+# What the generated project depends on, directly or not: distribution and import names. The
+# package would hide them, or the project could not depend on a distribution of its own name.
+DEPENDENCIES = """
+    a2wsgi aiohappyeyeballs aiohttp aiohttp_asgi_connector aiohttp_retry aiosignal aiosqlite amqp
+    annotated_doc annotated_types antlr4 antlr4_python3_runtime anyio appdirs argon2 arrow asgiref
+    asyncssh atpublic attr attrs bentoml bentoml_cli billiard boto3 botocore cattr cattrs celery
+    certifi cffi cfgv charset_normalizer circus click click_didyoumean click_option_group
+    click_plugins click_repl cloudpickle colorama configobj contourpy coverage cryptography cycler
+    dateutil dask dictdiffer diskcache distlib distro distributed dotenv dpath dulwich dvc dvc_azure
+    dvc_data dvc_gs dvc_http dvc_objects dvc_render dvc_s3 dvc_ssh dvc_studio_client dvc_task
+    entrypoints evidently example fastapi feast filelock flatbuffers flatten_dict flufl flufl_lock
+    fonttools frozenlist fs fsspec funcy git gitdb gitpython google grandalf gto h11 hatchling
+    httpcore httpx httpx_ws hydra hydra_core identify idna iniconfig iterative_telemetry jinja2
+    joblib kantoku kiwisolver kombu markdown_it markdown_it_py markupsafe matplotlib mdurl ml_dtypes
+    mlflow mpl_toolkits multidict multipart mypy mypy_extensions mypyc narwhals networkx nodeenv
+    numpy nvidia_ml_py omegaconf onnx onnxruntime opentelemetry opentelemetry_api
+    opentelemetry_instrumentation opentelemetry_sdk opentelemetry_util_http orjson packaging pandas
+    pandera pathspec pil pillow pip pip_requirements_parser pkg_resources platformdirs pluggy polars
+    polars_runtime_32 pre_commit pre_commit_hooks prometheus_client prompt_toolkit propcache
+    protobuf psutil pyarrow pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot
+    pygit2 pygments pygtrie pylab pynvml pyparsing pytest pytest_cov python_dateutil
+    python_discovery python_dotenv python_json_logger python_multipart pythonjsonlogger pytz pyyaml
+    pyzmq redis requests rich ruamel ruamel_yaml ruff sacred schema scikit_learn scipy scmrepo
+    semver setuptools shellingham shortuuid shtab simple_di six skl2onnx sklearn smmap sqlalchemy
+    sqltrie starlette sympy tabulate tests threadpoolctl tomli tomli_w tomlkit tornado tqdm
+    typeguard typer types_pyyaml typing_extensions typing_inspect typing_inspection tzdata tzlocal
+    urllib3 uv uvicorn uvloop validate vine virtualenv voluptuous watchfiles wcwidth wheel wrapt
+    wsproto yaml yarl zc zc_lockfile zmq
+"""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One answer that cannot be used."""
+
+    answer: str
+    value: object
+    rule: str
+    example: str
+
+    def __str__(self) -> str:
+        """The problem as people read it."""
+        return (
+            f"  {self.answer} = {self.value!r}\n"
+            f"    rule:    {self.rule}\n"
+            f"    example: {self.example}"
+        )
+
+
+def broken_slug_rule(slug: str) -> str | None:
+    """The rule that a package name breaks, or None."""
+    if not SLUG.fullmatch(slug):
+        return (
+            "a Python package name of at least two characters: lower-case letters a-z, digits and "
+            "underscores, starting with a letter and not ending with an underscore"
+        )
+    if len(slug) > SLUG_LENGTH:
+        return f"at most {SLUG_LENGTH} characters; this has {len(slug)}"
+    if keyword.iskeyword(slug):
+        return "not a keyword of Python"
+    if slug in sys.stdlib_module_names:
+        return "not the name of a module of Python's standard library, which it would hide"
+    if slug in DEPENDENCIES.split():
+        return "not the name of a package that the project depends on, which it would hide"
+    if slug in FOLDERS:
+        return "not the name of one of the project's own folders"
+    return None
+
+
+def broken_text_rule(text: str) -> str | None:
+    """The rule that a name or a sentence breaks, or None.
+
+    Answers end up in TOML, YAML, Markdown and docstrings, between double quotes where there are
+    any; what is refused here is what would end or alter such a string.
+    """
+    good = (
+        text == text.strip()
+        and 0 < len(text) <= TEXT_LENGTH
+        and not any(mark in text for mark in ('"', "\\", *DELIMITERS))
+        and not any(unicodedata.category(c) in UNPRINTABLE or c in DIRECTION_MARKS for c in text)
+    )
+    return None if good else TEXT_RULE
+
+
+def broken_author_rule(text: str) -> str | None:
+    """The rule that an author's name breaks, or None."""
+    broken = broken_text_rule(text)
+    if broken is None and any(c in text for c in ",<>@"):
+        return (
+            "no comma, angle bracket or @, which Python's package metadata do not allow in a name"
+        )
+    return broken
+
+
+def broken_email_rule(text: str) -> str | None:
+    """The rule that an e-mail address breaks, or None."""
+    if len(text) > TEXT_LENGTH or not EMAIL.fullmatch(text) or any(m in text for m in DELIMITERS):
+        return "an e-mail address: name@domain.tld, in ASCII"
+    return None
+
+
+def one_of(*choices: str) -> Callable[[str], str | None]:
+    """A rule that accepts these values only."""
+
+    def broken_choice_rule(value: str) -> str | None:
+        return None if value in choices else f"one of {', '.join(choices)}"
+
+    return broken_choice_rule
+
+
+# Every answer: the rule it is held against, and an example of a good one.
+RULES: Mapping[str, tuple[Callable[[str], str | None], str]] = {
+    "project_name": (broken_text_rule, "Flight Delays"),
+    "project_slug": (broken_slug_rule, "flight_delays"),
+    "description": (broken_text_rule, "Predicts which flights arrive late, before they leave."),
+    "author_name": (broken_author_rule, "Ada Lovelace"),
+    "author_email": (broken_email_rule, "ada@example.com"),
+    "task": (one_of(*TASKS), "classification"),
+    "python_version": (one_of(*PYTHON_VERSIONS), "3.11"),
+    "license": (one_of(*LICENSES), "MIT"),
+}
+
+
+def find_problems(answers: Mapping[str, object]) -> list[Problem]:
+    """Every answer that breaks its rule, in the order of the questions."""
+    problems = []
+    for answer, (broken_rule, example) in RULES.items():
+        value = answers.get(answer)
+        rule = broken_rule(value) if isinstance(value, str) else "a text"
+        if rule is not None:
+            problems.append(Problem(answer, value, rule, example))
+    return problems
+
+
+def main(rendered: str = ANSWERS) -> int:
+    """Check the answers; 0 when all can be used, 1 when not."""
+    problems = find_problems(json.loads(rendered))
+    if not problems:
+        return 0
+    count = "1 answer" if len(problems) == 1 else f"{len(problems)} answers"
+    print(f"\nNothing was generated: {count} cannot be used.\n", file=sys.stderr)
+    for problem in problems:
+        print(f"{problem}\n", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    # A terminal that cannot show an answer's characters still gets the message.
+    if hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(errors="backslashreplace")
+    sys.exit(main())
