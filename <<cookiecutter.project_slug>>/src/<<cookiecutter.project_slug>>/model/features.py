@@ -12,7 +12,8 @@ The service imports this module, so it needs nothing but numpy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,14 +47,11 @@ class Features:
     """The features of a model, in the order of its matrix."""
 
     items: tuple[Feature, ...]
-    # Looked up once, not for every row that is served.
-    _plan: tuple[tuple[str, dict[str, float] | None], ...] = field(
-        init=False, repr=False, compare=False
-    )
 
-    def __post_init__(self) -> None:
-        plan = tuple((item.name, item.codes()) for item in self.items)
-        object.__setattr__(self, "_plan", plan)
+    @cached_property
+    def _plan(self) -> tuple[tuple[str, dict[str, float] | None], ...]:
+        """What to look up for every row; made once, since a service encodes one row at a time."""
+        return tuple((item.name, item.codes()) for item in self.items)
 
     @classmethod
     def from_schema(cls, schema: Schema) -> Features:

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
-from .features import UNSEEN, Features, Matrix
+from .features import UNSEEN, Feature, Features, Matrix
+
+
+class TableError(Exception):
+    """A table cannot be used; the message names the file or column and is meant for people."""
+
+
+def read_table(path: Path, columns: Iterable[str]) -> pl.DataFrame:
+    """Read a parquet file that must hold certain columns and at least one row.
+
+    Raises:
+        TableError: If the file is missing or unreadable, lacks a column or is empty.
+    """
+    try:
+        frame = pl.read_parquet(path)
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: no such file; run `make pipeline` to make it") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TableError(f"{path}: cannot be read as parquet: {error}") from error
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise TableError(f"{path}: has no column {', '.join(missing)}")
+    if frame.is_empty():
+        raise TableError(f"{path}: has no rows")
+    return frame
 
 
 def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
@@ -19,17 +46,41 @@ def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
         Shape (n, number of features).
 
     Raises:
-        polars.exceptions.ColumnNotFoundError: If a feature is not a column of the table.
+        TableError: With one line for every column that is missing or holds values of another type.
     """
     matrix = np.empty((frame.height, len(features.items)), dtype=np.float32)
+    problems = []
     for place, feature in enumerate(features.items):
-        column = frame.get_column(feature.name)
-        codes = feature.codes()
-        if codes is not None:
-            column = column.cast(pl.String).replace_strict(
-                list(codes), list(codes.values()), default=UNSEEN, return_dtype=pl.Float64
-            )
-            column = column.fill_null(UNSEEN)
-        # Through float64, as a Python number goes, so that both paths round alike.
-        matrix[:, place] = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        try:
+            matrix[:, place] = _encode(frame, feature)
+        except TableError as error:
+            problems.append(str(error))
+    if problems:
+        raise TableError("\n".join(problems))
     return matrix
+
+
+def _encode(frame: pl.DataFrame, feature: Feature) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    if feature.name not in frame.columns:
+        raise TableError(f"column `{feature.name}`: is missing")
+    column = frame.get_column(feature.name)
+    codes = feature.codes()
+    if column.dtype != pl.Null and not _suits(column.dtype, feature.type):
+        raise TableError(
+            f"column `{feature.name}`: holds {column.dtype}, but the model takes {feature.type}"
+        )
+    if codes is not None:
+        column = column.cast(pl.String).replace_strict(
+            list(codes), list(codes.values()), default=UNSEEN, return_dtype=pl.Float64
+        )
+        return column.fill_null(UNSEEN).to_numpy()
+    # Through float64, as a Python number goes, so that both paths round alike.
+    return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def _suits(dtype: pl.DataType, kind: str) -> bool:
+    if kind == "category":
+        return dtype in (pl.String, pl.Categorical, pl.Enum)
+    if kind == "boolean":
+        return dtype == pl.Boolean
+    return dtype.is_numeric()
