@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,25 +71,17 @@ class OnnxPredictor:
         # One request is too little work to share between threads; more of them only spin.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         self._session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
         )
         self._input = self._session.get_inputs()[0].name
-        outputs = [output.name for output in self._session.get_outputs()]
-        self._classes: list[Any] | None = manifest["classes"]
-        # A classifier gives its labels first and its probabilities second.
-        self._output = outputs[-1:] if self._classes else outputs[:1]
         self.manifest = manifest
         self.features = Features.from_manifest(manifest["features"])
 
     def predict(self, matrix: Matrix) -> Predictions:
         """See `Predictor.predict`."""
-        (answer,) = self._session.run(self._output, {self._input: matrix})
-        _must_be_finite(answer)
-        if self._classes is None:
-            return Predictions(answer.ravel().tolist(), None)
-        return Predictions(_most_probable(answer, self._classes), answer)
+        (answer,) = self._session.run(None, {self._input: matrix})
+        return _interpret(answer, self.manifest)
 
 
 class SklearnPredictor:
@@ -99,31 +91,27 @@ class SklearnPredictor:
         import joblib
 
         self._pipeline = joblib.load(io.BytesIO(model))
-        self._classes: list[Any] | None = manifest["classes"]
+        method = "predict_proba" if manifest["probabilities"] else "predict"
+        self._answer = getattr(self._pipeline, method)
         self.manifest = manifest
         self.features = Features.from_manifest(manifest["features"])
 
     def predict(self, matrix: Matrix) -> Predictions:
         """See `Predictor.predict`."""
-        if self._classes is None:
-            values = np.asarray(self._pipeline.predict(matrix), dtype=np.float64)
-            _must_be_finite(values)
-            return Predictions(values.ravel().tolist(), None)
-        if not hasattr(self._pipeline, "predict_proba"):
-            return Predictions(self._pipeline.predict(matrix).tolist(), None)
-        probabilities = self._pipeline.predict_proba(matrix)
-        _must_be_finite(probabilities)
-        return Predictions(_most_probable(probabilities, self._classes), probabilities)
+        return _interpret(np.asarray(self._answer(matrix)), self.manifest)
 
 
-def _most_probable(probabilities: NDArray[Any], classes: Sequence[Any]) -> list[Any]:
-    return [classes[place] for place in probabilities.argmax(axis=1).tolist()]
-
-
-def _must_be_finite(answer: NDArray[Any]) -> None:
+def _interpret(answer: NDArray[Any], manifest: Mapping[str, Any]) -> Predictions:
+    """Give a model's output its meaning: probabilities, places of classes, or numbers."""
     if not np.isfinite(answer).all():
         rows = int((~np.isfinite(answer.reshape(len(answer), -1)).all(axis=1)).sum())
         raise PredictionError(f"the model gave no finite number for {rows} of {len(answer)} rows")
+    classes = manifest["classes"]
+    if classes is None:
+        return Predictions(answer.ravel().tolist(), None)
+    if not manifest["probabilities"]:
+        return Predictions([classes[place] for place in answer.ravel().tolist()], None)
+    return Predictions([classes[place] for place in answer.argmax(axis=1).tolist()], answer)
 
 
 def read_manifest(models: Path) -> dict[str, Any]:
@@ -139,7 +127,7 @@ def read_manifest(models: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: no such file; run `make pipeline` to train a model") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {error}; run `make pipeline`") from error
-    needed = ("task", "classes", "features", "files", "served")
+    needed = ("task", "classes", "probabilities", "features", "files", "served")
     missing = [key for key in needed if not isinstance(manifest, dict) or key not in manifest]
     if missing or manifest["served"] not in manifest["files"]:
         what = f"lacks {', '.join(missing)}" if missing else "serves a file that it does not list"
