@@ -1,0 +1,260 @@
+"""Fixtures that generate projects, install their dependencies and run their pipelines.
+
+What takes long is made once per session and handed out as private copies. The host's git, DVC,
+BentoML and cookiecutter settings are kept out of the tests, and the tests out of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+TEMPLATE = Path(__file__).resolve().parent.parent
+PROJECT_TEMPLATE = TEMPLATE / "<<cookiecutter.project_slug>>"
+SLUG = "flight_delays"
+COMMAND_TIMEOUT = 900
+
+Bake = Callable[..., Path]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def find_uv() -> str:
+    """The uv that runs these tests, else the one on PATH."""
+    found = os.environ.get("UV") or shutil.which("uv")
+    if found is None:
+        pytest.fail("uv is needed to run generated projects: run the tests with `make test`")
+    return found
+
+
+@pytest.fixture(scope="session")
+def clean_env(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """The variables of every process that the tests start.
+
+    The interpreter that runs the tests is taken off PATH, settings of the host's users are
+    replaced by empty ones, and git knows an identity.
+    """
+    home = tmp_path_factory.mktemp("home")
+    (home / "gitconfig").touch()
+    config = home / "cookiecutter.yaml"
+    config.write_text(
+        f"cookiecutters_dir: '{home / 'cookiecutters'}'\nreplay_dir: '{home / 'replay'}'\n",
+        encoding="utf-8",
+    )
+    foreign = ("VIRTUAL_ENV", "PYTHON", "COV_", "COVERAGE_", "GIT_", "UV_PROJECT", "UV_RUN")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    own = Path(sys.prefix, "bin")
+    others = [p for p in env["PATH"].split(os.pathsep) if Path(p) != own]
+    env |= {
+        "PATH": os.pathsep.join([*others, str(Path(find_uv()).parent)]),
+        "COOKIECUTTER_CONFIG": str(config),
+        "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_NAME": "Test Author",
+        "GIT_AUTHOR_EMAIL": "author@example.com",
+        "GIT_COMMITTER_NAME": "Test Author",
+        "GIT_COMMITTER_EMAIL": "author@example.com",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc-global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(home / "dvc-system"),
+        "DVC_SITE_CACHE_DIR": str(home / "dvc-cache"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "PRE_COMMIT_HOME": str(home / "pre-commit"),
+    }
+    return env
+
+
+@pytest.fixture(scope="session")
+def env_without_uv(
+    clean_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, str]:
+    """The same variables with nothing but git on PATH."""
+    tools = tmp_path_factory.mktemp("tools")
+    git = shutil.which("git")
+    assert git is not None, "git is needed to test the template"
+    (tools / "git").symlink_to(git)
+    return {**clean_env, "PATH": str(tools)}
+
+
+@pytest.fixture(scope="session")
+def run(clean_env: Mapping[str, str]) -> Run:
+    """Run a command to its end and keep what it printed."""
+
+    def run_command(
+        command: list[str],
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        check: bool = False,
+        timeout: float = COMMAND_TIMEOUT,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=cwd,
+            env=dict(clean_env if env is None else env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run_command
+
+
+def generate(folder: Path, env: Mapping[str, str], **options: str) -> Path:
+    """Generate a project below `folder`, hooks included."""
+    with mock.patch.dict(os.environ, env, clear=True):
+        return Path(
+            cookiecutter(
+                str(TEMPLATE), no_input=True, extra_context=options, output_dir=str(folder)
+            )
+        )
+
+
+@pytest.fixture
+def bake(
+    tmp_path_factory: pytest.TempPathFactory,
+    clean_env: Mapping[str, str],
+    env_without_uv: Mapping[str, str],
+) -> Bake:
+    """Generate a project in a folder of its own: `bake(task="regression")`.
+
+    The hook does not find uv unless `lock=True`, which takes seconds and a package index.
+    """
+
+    def bake_project(lock: bool = False, **options: str) -> Path:
+        env = clean_env if lock else env_without_uv
+        return generate(tmp_path_factory.mktemp("bake"), env, **options)
+
+    return bake_project
+
+
+@pytest.fixture(scope="session")
+def locked_project(clean_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default project with its lock file; not to be changed."""
+    project = generate(tmp_path_factory.mktemp("locked"), clean_env)
+    assert (project / "uv.lock").is_file(), "uv could not lock the dependencies"
+    return project
+
+
+@pytest.fixture(scope="session")
+def project_env(
+    locked_project: Path,
+    clean_env: Mapping[str, str],
+    run: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Mapping[str, str]:
+    """Variables of a process in a project: PATH starts with the locked dependencies' environment.
+
+    The environment is shared and holds no project, so `uv run` takes it as it is; `project_run`
+    makes a project's own package importable.
+    """
+    venv = tmp_path_factory.mktemp("environment") / "venv"
+    env = {**clean_env, "UV_PROJECT_ENVIRONMENT": str(venv)}
+    sync = [find_uv(), "sync", "--locked", "--no-install-project", "--quiet"]
+    run(sync, locked_project, env, check=True)
+    return {
+        **env,
+        "PATH": os.pathsep.join([str(venv / "bin"), clean_env["PATH"]]),
+        "UV_NO_SYNC": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def project_run(project_env: Mapping[str, str], run: Run) -> Run:
+    """Run a command in a project: `project_run(project, "dvc", "repro")`.
+
+    Bentos are kept beside the project; `env` adds variables.
+    """
+
+    def run_in_project(
+        project: Path,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        check: bool = False,
+        timeout: float = COMMAND_TIMEOUT,
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {
+            **project_env,
+            "PYTHONPATH": str(project / "src"),
+            "BENTOML_HOME": str(project.parent / "bentoml"),
+            **(env or {}),
+        }
+        return run(list(command), project, variables, check=check, timeout=timeout)
+
+    return run_in_project
+
+
+@pytest.fixture(scope="session")
+def _pipeline_runs(
+    clean_env: Mapping[str, str],
+    env_without_uv: Mapping[str, str],
+    locked_project: Path,
+    project_run: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], Path]:
+    """The project of each task after its first pipeline run, made when first asked for."""
+    runs: dict[str, Path] = {}
+
+    def run_pipeline(task: str) -> Path:
+        if task not in runs:
+            project = generate(tmp_path_factory.mktemp(task), env_without_uv, task=task)
+            # Both tasks have the same dependencies.
+            shutil.copy(locked_project / "uv.lock", project)
+            project_run(project, "dvc", "repro", check=True)
+            project_run(project, "git", "add", "--all", check=True)
+            project_run(project, "git", "commit", "-qm", "Train the first model", check=True)
+            runs[task] = project
+        return runs[task]
+
+    return run_pipeline
+
+
+@pytest.fixture
+def pipelined(
+    _pipeline_runs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Bake:
+    """A private copy, git and DVC cache included, of a project whose pipeline has run.
+
+    The copy has two commits: the generated project, and the first trained model.
+    """
+
+    def copy_of_run(task: str = "classification") -> Path:
+        source = _pipeline_runs(task)
+        copy = tmp_path_factory.mktemp("pipelined") / source.name
+        shutil.copytree(source, copy, symlinks=True)
+        return copy
+
+    return copy_of_run
+
+
+@pytest.fixture
+def template_repository(
+    clean_env: Mapping[str, str], run: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A git repository that holds the template as it is in this working tree, in one commit."""
+    repository = tmp_path_factory.mktemp("upstream") / "template"
+    repository.mkdir()
+    listing = run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        TEMPLATE, check=True,
+    )  # fmt: skip
+    for name in listing.stdout.rstrip("\0").split("\0"):
+        source, target = TEMPLATE / name, repository / name
+        if source.is_symlink() or source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    for arguments in (["init", "-q", "-b", "main"], ["add", "--all"], ["commit", "-qm", "Start"]):
+        run(["git", *arguments], repository, check=True)
+    return repository
