@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 CONTRACT = Path("contract.yaml")
+CONTRACT_SCHEMA = Path("contract.schema.json")
 SCHEMA = Path("schema.yaml")
 
 INGESTED = Path("data/ingested.parquet")
@@ -24,3 +25,6 @@ EVALUATION = REPORTS / "evaluation.json"
 GOLDEN = REPORTS / "golden.json"
 PLOTS = REPORTS / "plots"
 GATE_REPORT = REPORTS / "gate.json"
+GATE_TABLE = REPORTS / "gate.md"
+
+RELEASE = Path("release.json")  # only in a bento

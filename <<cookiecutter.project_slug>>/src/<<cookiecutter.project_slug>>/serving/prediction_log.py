@@ -11,15 +11,17 @@ is slow, full or gone, rows are dropped and counted, and requests go on as if no
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic_core import to_json
 
@@ -29,6 +31,8 @@ QUEUE_ROWS = 20_000
 FILE_BYTES = 64 * 1024 * 1024
 FILES_KEPT = 16
 RETRY_SECONDS = 5.0
+WAKE_SECONDS = 0.2
+ROWS_AT_ONCE = 100
 PREFIX = "predictions-"
 
 Entry = tuple[float, Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
@@ -73,7 +77,7 @@ class PredictionLog:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._written: deque[Path] = deque()
         self._blocked_until = 0.0
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -101,53 +105,60 @@ class PredictionLog:
         while not self._closing:
             # Waking a few times a second instead of at every request keeps the thread out of
             # the requests' way, and writes many rows at once.
-            self._wake.wait(0.2)
+            self._wake.wait(WAKE_SECONDS)
             self._drain()
         self._drain()
         self._close_file()
 
     def _drain(self) -> None:
-        while self._queue:
-            with self._lock:
-                entry = self._queue.popleft()
-            rows = len(entry[1])
+        while entries := self._take():
+            rows = sum(len(records) for _, records, _ in entries)
             try:
-                self._write(entry)
+                self._write(entries, rows)
             except Exception as error:  # whatever it is, the service must go on
                 self._failed(error, rows)
             with self._lock:
                 self._waiting -= rows
-        self._flush()
+            # Requests run in another thread of this process: let them in between.
+            time.sleep(0)
 
-    def _write(self, entry: Entry) -> None:
+    def _take(self) -> list[Entry]:
+        entries: list[Entry] = []
+        rows = 0
+        with self._lock:
+            while self._queue and rows < ROWS_AT_ONCE:
+                entries.append(self._queue.popleft())
+                rows += len(entries[-1][1])
+        return entries
+
+    def _write(self, entries: list[Entry], rows: int) -> None:
         if time.monotonic() < self._blocked_until:
-            self._on_drop("write_failed", len(entry[1]))
+            self._on_drop("write_failed", rows)
             return
-        moment, records, answers = entry
-        stamp = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        for record, answer in zip(records, answers, strict=True):
-            line = {"time": stamp, "release": self._release, "features": record, **answer}
-            self._open_file().write(to_json(line) + b"\n")
+        content = b"".join(self._lines(entries))
+        # Unbuffered, so that what was not written is known here and now.
+        if self._open_file().write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _open_file(self) -> BinaryIO:
+    def _lines(self, entries: list[Entry]) -> Iterator[bytes]:
+        for moment, records, answers in entries:
+            stamp = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            for record, answer in zip(records, answers, strict=True):
+                line = {"time": stamp, "release": self._release, "features": record, **answer}
+                yield to_json(line) + b"\n"
+
+    def _open_file(self) -> FileIO:
         if self._file is not None and self._file.tell() >= self._file_bytes:
             self._close_file()
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
             path = self._folder / f"{PREFIX}{stamp}-{os.getpid()}.jsonl"
-            self._file = path.open("xb")
+            self._file = path.open("xb", buffering=0)
             self._written.append(path)
             while len(self._written) > self._files_kept:
                 self._written.popleft().unlink(missing_ok=True)
         return self._file
-
-    def _flush(self) -> None:
-        try:
-            if self._file is not None:
-                self._file.flush()
-        except OSError as error:
-            self._failed(error, 0)
 
     def _failed(self, error: Exception, rows: int) -> None:
         logger.warning(
@@ -158,6 +169,7 @@ class PredictionLog:
         )
         self._blocked_until = time.monotonic() + self._retry_seconds
         self._on_drop("write_failed", rows)
+        # A line may be torn: the next one goes to another file.
         self._close_file()
 
     def _close_file(self) -> None:
