@@ -6,6 +6,7 @@ BentoML and cookiecutter settings are kept out of the tests, and the tests out o
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 PROJECT_TEMPLATE = TEMPLATE / "<<cookiecutter.project_slug>>"
+OPTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 SLUG = "flight_delays"
 COMMAND_TIMEOUT = 900
 
@@ -114,6 +116,9 @@ def run(clean_env: Mapping[str, str]) -> Run:
 
 def generate(folder: Path, env: Mapping[str, str], **options: str) -> Path:
     """Generate a project below `folder`, hooks included."""
+    # cookiecutter takes no notice of an option that does not exist: a test would bake the default.
+    unknown = set(options) - set(OPTIONS)
+    assert not unknown, f"not in cookiecutter.json: {', '.join(sorted(unknown))}"
     with mock.patch.dict(os.environ, env, clear=True):
         return Path(
             cookiecutter(

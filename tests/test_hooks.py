@@ -9,16 +9,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import yaml
-from conftest import PROJECT_TEMPLATE, SLUG, TEMPLATE, Bake, Run
+from conftest import OPTIONS, PROJECT_TEMPLATE, SLUG, TEMPLATE, Bake, Run
 from cookiecutter.exceptions import FailedHookException
 
-OPTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 ANSWERS = {
     "project_name": "Flight Delays",
     "project_slug": SLUG,
@@ -50,11 +49,7 @@ post = load("post_gen_project")
 
 GOOD = {
     "project_name": [
-        "X",
-        "Café détecté",
-        "Bob's model",
-        "飞行 ✈️ 👩‍💻",
-        "50% & {more}: #1",
+        "X", "Café détecté", "Bob's model", "飞行 ✈️ \U0001f469\u200d\U0001f4bb", "50% & {x}: #1",
         "a" * 200,
     ],
     "project_slug": ["ab", "flight_delays", "m2", "match", "a_1_b", "a" * 30],
@@ -64,7 +59,7 @@ GOOD = {
     "task": ["classification", "regression"],
     "python_version": ["3.11", "3.12", "3.13"],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "proprietary"],
-}
+}  # fmt: skip
 BAD_TEXT = [
     "", " ", " padded", "padded ", "a\nb", "a\tb", "a\x00b", "a\x1b[31m", "a\u2028b", "a\u202eb",
     'say "hi"', "back\\slash", "a << b", "a >> b", "<% if %>", "<# x", "x #>", "a" * 201,
@@ -260,7 +255,7 @@ def test_no_answer_breaks_the_hook_itself(bake: Bake, name: str) -> None:
 
 NASTY = {
     "project_name": "L'Avion: 100% #1 ✈️ {x} & co",
-    "description": "It's - or isn't: a 'late' flight? [yes] {no} <b>#é</b> 飞行 `x` $HOME ${{ y }} %d",
+    "description": "It's - or isn't: a 'late' flight? [yes] {no} <b>#é</b> 飞行 `x` $A ${{ y }} %d",
     "author_name": "Zoë O'Brien-Łuk & Sons (R&D): #1",
     "author_email": "o'brien+ml@sub-domain.example.org",
 }
@@ -513,12 +508,12 @@ def test_without_tools_the_project_is_finished_and_each_lack_is_told(
 
 
 @pytest.fixture
-def uv_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook_env: None) -> Iterator[Path]:
+def uv_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook_env: None) -> Path:
     """A place for a stand-in of uv, first on PATH."""
     tools = tmp_path / "uv-tools"
     tools.mkdir()
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}:/bin:/usr/bin")
-    yield tools / "uv"
+    return tools / "uv"
 
 
 def test_a_lock_that_fails_is_told_of_with_its_cause(
