@@ -19,6 +19,7 @@ MANIFEST = MODELS / "manifest.json"
 REPORTS = Path("reports")
 INGEST_REPORT = REPORTS / "ingest.json"
 VALIDATION_REPORT = REPORTS / "validation.json"
+VALIDATION_PAGE = REPORTS / "validation.html"
 DATA_PROFILE = REPORTS / "data_profile.json"
 METRICS = REPORTS / "metrics.json"
 EVALUATION = REPORTS / "evaluation.json"

@@ -214,7 +214,7 @@ def _encoding_problem(path: Path) -> Problem:
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                lines.append({"line": number, "value": repr(line[error.start : error.end])[1:]})
+                lines.append({"line": number, "value": f"byte 0x{line[error.start]:02X}"})
     return Problem(
         file=path.as_posix(),
         rule="encoding",
