@@ -147,7 +147,7 @@ def broken_author_rule(text: str) -> str | None:
 def broken_email_rule(text: str) -> str | None:
     """The rule that an e-mail address breaks, or None."""
     if len(text) > TEXT_LENGTH or not EMAIL.fullmatch(text) or any(m in text for m in DELIMITERS):
-        return "an e-mail address: name@domain.tld, in ASCII"
+        return "an e-mail address in ASCII, such as name@example.com"
     return None
 
 
