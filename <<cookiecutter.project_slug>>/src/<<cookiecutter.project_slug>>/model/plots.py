@@ -176,7 +176,8 @@ def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _evenly(values: Floats, most: int) -> Floats:
-    return values[np.linspace(0, len(values) - 1, min(len(values), most)).astype(int)]
+    places = np.linspace(0, len(values) - 1, min(len(values), most)).astype(int)
+    return np.asarray(values[places])
 
 
 def _recall_by_class(scored: Scored, manifest: Mapping[str, Any]) -> Figure:
@@ -197,10 +198,10 @@ def _predicted_against_observed(scored: Scored, manifest: Mapping[str, Any]) -> 
         "predicted_observed",
         f"Predicted and observed {manifest['target']}",
         "Predicted",
-        "Observed (mean of a twentieth of the rows)",
+        "Observed",
         (
             Curve(
-                "mean",
+                "mean of a twentieth of the rows",
                 np.array([scored.prediction[part].mean() for part in parts]),
                 np.array([scored.truth[part].mean() for part in parts]),
             ),
@@ -273,6 +274,7 @@ def _draw_figure(figure: Figure) -> Canvas:
         )
         x, y = figure.cloud[0][kept], figure.cloud[1][kept]
         axes.scatter(x, y, s=7, alpha=0.25, color=_COLOURS[0], linewidths=0, label="one row")
+        axes.set_xlim(*_padded(np.quantile(x, [0.002, 0.998])))
         axes.set_ylim(*_padded(np.quantile(y, [0.005, 0.995])))
     if figure.diagonal is not None:
         ends = _ends(figure)
@@ -293,7 +295,9 @@ def _draw_figure(figure: Figure) -> Canvas:
             markersize=5,
             label=curve.series,
         )
-    axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    if len(axes.get_lines()) > 1:
+        axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     return canvas
 
 
