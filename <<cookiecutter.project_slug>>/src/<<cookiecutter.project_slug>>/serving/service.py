@@ -46,7 +46,7 @@ def _load() -> Model:
         raise SystemExit(f"The service cannot start.\n{error}") from None
 
 
-class Service(bentoml.Service["PredictionService"]):
+class FrontedService(bentoml.Service["Service"]):
     """A BentoML service with a front door of its own."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
@@ -56,7 +56,7 @@ class Service(bentoml.Service["PredictionService"]):
 
 @bentoml.service(
     name=NAME,
-    service_class=Service,
+    service_class=FrontedService,
     workers=CONFIG.workers,
     metrics={"enabled": False},
     envs=[
@@ -64,7 +64,7 @@ class Service(bentoml.Service["PredictionService"]):
         {"name": "BENTOML_DO_NOT_TRACK", "value": "true"},
     ],
 )
-class PredictionService:
+class Service:
     """Loads the model when a worker starts, and closes the prediction log when it stops."""
 
     def __init__(self) -> None:
