@@ -36,8 +36,20 @@ UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Marks that make text read differently from how it is stored.
 DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-# Folders of the generated project that Python could import instead of the package.
-FOLDERS = ("build", "data", "deploy", "dist", "docs", "models", "plots", "reports", "src", "tests")
+# Folders of the generated project, which Python could import instead of the package.
+FOLDERS = (
+    "build",
+    "data",
+    "deploy",
+    "dist",
+    "docs",
+    "models",
+    "plots",
+    "reports",
+    "src",
+    "test",
+    "tests",
+)
 # What the generated project depends on, directly or not: distribution and import names. The
 # package would hide them, or the project could not depend on a distribution of its own name.
 DEPENDENCIES = """
@@ -135,7 +147,7 @@ def broken_author_rule(text: str) -> str | None:
 def broken_email_rule(text: str) -> str | None:
     """The rule that an e-mail address breaks, or None."""
     if len(text) > TEXT_LENGTH or not EMAIL.fullmatch(text) or any(m in text for m in DELIMITERS):
-        return "an e-mail address: name@domain.tld, in ASCII"
+        return "an e-mail address in ASCII, such as name@example.com"
     return None
 
 

@@ -6,6 +6,7 @@ BentoML and cookiecutter settings are kept out of the tests, and the tests out o
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 PROJECT_TEMPLATE = TEMPLATE / "<<cookiecutter.project_slug>>"
+OPTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 SLUG = "flight_delays"
 COMMAND_TIMEOUT = 900
 
@@ -112,18 +114,42 @@ def run(clean_env: Mapping[str, str]) -> Run:
     return run_command
 
 
-def generate(folder: Path, env: Mapping[str, str], **options: str) -> Path:
+def generate(template: Path, folder: Path, env: Mapping[str, str], **options: str) -> Path:
     """Generate a project below `folder`, hooks included."""
+    # cookiecutter takes no notice of an option that does not exist: a test would bake the default.
+    unknown = set(options) - set(OPTIONS)
+    assert not unknown, f"not in cookiecutter.json: {', '.join(sorted(unknown))}"
     with mock.patch.dict(os.environ, env, clear=True):
         return Path(
             cookiecutter(
-                str(TEMPLATE), no_input=True, extra_context=options, output_dir=str(folder)
+                str(template), no_input=True, extra_context=options, output_dir=str(folder)
             )
         )
 
 
+@pytest.fixture(scope="session")
+def template(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as a fresh clone would have it: this working tree less what git ignores.
+
+    cookiecutter copies all that it finds, the caches of tools that ran in the tree included.
+    """
+    copy = tmp_path_factory.mktemp("template") / "template"
+    listing = run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        TEMPLATE,
+        check=True,
+    )
+    for name in listing.stdout.rstrip("\0").split("\0"):
+        source, target = TEMPLATE / name, copy / name
+        if source.is_symlink() or source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    return copy
+
+
 @pytest.fixture
 def bake(
+    template: Path,
     tmp_path_factory: pytest.TempPathFactory,
     clean_env: Mapping[str, str],
     env_without_uv: Mapping[str, str],
@@ -135,7 +161,7 @@ def bake(
 
     def bake_project(lock: bool = False, **options: str) -> Path:
         env = clean_env if lock else env_without_uv
-        return generate(tmp_path_factory.mktemp("bake"), env, **options)
+        return generate(template, tmp_path_factory.mktemp("bake"), env, **options)
 
     return bake_project
 
@@ -143,7 +169,7 @@ def bake(
 @pytest.fixture(scope="session")
 def locked_project(clean_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default project with its lock file; not to be changed."""
-    project = generate(tmp_path_factory.mktemp("locked"), clean_env)
+    project = generate(template, tmp_path_factory.mktemp("locked"), clean_env)
     assert (project / "uv.lock").is_file(), "uv could not lock the dependencies"
     return project
 
@@ -198,7 +224,7 @@ def project_run(project_env: Mapping[str, str], run: Run) -> Run:
 
 @pytest.fixture(scope="session")
 def _pipeline_runs(
-    clean_env: Mapping[str, str],
+    template: Path,
     env_without_uv: Mapping[str, str],
     locked_project: Path,
     project_run: Run,
@@ -209,7 +235,7 @@ def _pipeline_runs(
 
     def run_pipeline(task: str) -> Path:
         if task not in runs:
-            project = generate(tmp_path_factory.mktemp(task), env_without_uv, task=task)
+            project = generate(template, tmp_path_factory.mktemp(task), env_without_uv, task=task)
             # Both tasks have the same dependencies.
             shutil.copy(locked_project / "uv.lock", project)
             project_run(project, "dvc", "repro", check=True)
@@ -240,21 +266,10 @@ def pipelined(
 
 
 @pytest.fixture
-def template_repository(
-    clean_env: Mapping[str, str], run: Run, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A git repository that holds the template as it is in this working tree, in one commit."""
+def template_repository(template: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository that holds the template in one commit."""
     repository = tmp_path_factory.mktemp("upstream") / "template"
-    repository.mkdir()
-    listing = run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        TEMPLATE, check=True,
-    )  # fmt: skip
-    for name in listing.stdout.rstrip("\0").split("\0"):
-        source, target = TEMPLATE / name, repository / name
-        if source.is_symlink() or source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
+    shutil.copytree(template, repository, symlinks=True)
     for arguments in (["init", "-q", "-b", "main"], ["add", "--all"], ["commit", "-qm", "Start"]):
         run(["git", *arguments], repository, check=True)
     return repository

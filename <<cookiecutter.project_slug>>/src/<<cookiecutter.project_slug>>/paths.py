@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 CONTRACT = Path("contract.yaml")
+CONTRACT_SCHEMA = Path("contract.schema.json")
 SCHEMA = Path("schema.yaml")
 
 INGESTED = Path("data/ingested.parquet")
@@ -18,9 +19,13 @@ MANIFEST = MODELS / "manifest.json"
 REPORTS = Path("reports")
 INGEST_REPORT = REPORTS / "ingest.json"
 VALIDATION_REPORT = REPORTS / "validation.json"
+VALIDATION_PAGE = REPORTS / "validation.html"
 DATA_PROFILE = REPORTS / "data_profile.json"
 METRICS = REPORTS / "metrics.json"
 EVALUATION = REPORTS / "evaluation.json"
 GOLDEN = REPORTS / "golden.json"
 PLOTS = REPORTS / "plots"
 GATE_REPORT = REPORTS / "gate.json"
+GATE_TABLE = REPORTS / "gate.md"
+
+RELEASE = Path("release.json")  # only in a bento

@@ -168,6 +168,14 @@ class ModelTerms(_Model):
     latency_p99_ms: Annotated[float, Field(gt=0)]
 
     @model_validator(mode="after")
+    def _slices_are_named_once(self) -> ModelTerms:
+        names = [f"{terms.column}/{terms.metric}" for terms in self.slices]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"slices: listed twice: {', '.join(twice)}; join the two entries")
+        return self
+
+    @model_validator(mode="after")
     def _bounds_match_directions(self) -> ModelTerms:
         named = [(f"metrics.{name}", name, terms) for name, terms in self.metrics.items()]
         named += [(f"slices.{s.column}.{s.metric}", s.metric, s) for s in self.slices]

@@ -17,6 +17,9 @@ from ..settings import Params, SettingsError, read_settings
 ColumnType = Literal["integer", "number", "boolean", "category", "string", "datetime"]
 NUMERIC = frozenset({"integer", "number"})
 
+# The column that the pipeline adds: which file a row came from.
+SOURCE_FILE = "source_file"
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,6 +35,7 @@ class Column(_Model):
     max: float | None = None
     categories: tuple[str, ...] | None = None
     unseen: Literal["error", "missing"] = "error"
+    all_null: Literal["error", "allowed"] = "error"
     unit: str | None = None
     description: str = ""
 
@@ -48,6 +52,8 @@ class Column(_Model):
                 raise ValueError("categories: a value is listed twice")
         elif self.categories is not None or self.unseen != "error":
             raise ValueError(f"categories and unseen are for category, not for {self.type}")
+        if self.all_null == "allowed" and not self.nullable:
+            raise ValueError("`all_null: allowed` needs `nullable: true`")
         if self.feature and self.type in ("string", "datetime"):
             raise ValueError(
                 f"a {self.type} cannot be a feature: set `feature: false`, "
@@ -70,6 +76,15 @@ class Schema(_Model):
     description: str = ""
     columns: Annotated[dict[str, Column], Field(min_length=1)]
     rules: tuple[Rule, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Schema:
+        if SOURCE_FILE in self.columns:
+            raise ValueError(f"columns.{SOURCE_FILE}: the pipeline adds this column; rename yours")
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) != len(names):
+            raise ValueError("rules: two rules have the same name")
+        return self
 
     def features(self) -> dict[str, Column]:
         """The columns that the model sees, in the order of the training matrix."""
@@ -96,7 +111,7 @@ def check_against_params(schema: Schema, params: Params) -> None:
     def must_exist(key: str, names: tuple[str, ...]) -> None:
         for name in names:
             if name not in schema.columns:
-                problems.append(f"{paths.PARAMS}: {key}: `{name}` is not a column of {paths.SCHEMA}")
+                problems.append(f"{paths.PARAMS}: {key}: {paths.SCHEMA} has no column `{name}`")
 
     must_exist("target", (params.target,))
     must_exist("data.key", params.data.key)

@@ -38,8 +38,7 @@ from ..settings import Params, SettingsError, TrainParams, load_params
 from .export import Export, export_onnx
 from .features import Features, Matrix
 from .matrix import TableError, matrix_of, read_table
-
-Class = str | int | bool
+from .target import Class, classes_of, target_values
 
 _ESTIMATOR = f"{paths.PARAMS}: train.estimator"
 _HYPERPARAMETERS = f"{paths.PARAMS}: train.hyperparameters"
@@ -182,55 +181,6 @@ def _category_step(settings: TrainParams, sizes: Sequence[int]) -> Any:
     )
 
 
-def classes_of(target: pl.Series) -> tuple[Class, ...]:
-    """The classes that a target column holds, sorted.
-
-    Raises:
-        TrainError: If there are fewer than two.
-    """
-    classes = tuple(target.drop_nulls().unique().sort().to_list())
-    if target.dtype in (pl.Categorical, pl.Enum):
-        classes = tuple(sorted(str(value) for value in classes))
-    if len(classes) < 2:
-        held = f"only {classes[0]!r}" if classes else "no value"
-        raise TrainError(
-            f"{paths.TRAIN}: the target `{target.name}` holds {held} in {len(target)} rows; "
-            "a classifier needs two classes or more"
-        )
-    return classes
-
-
-def target_values(
-    target: pl.Series, classes: Sequence[Class] | None
-) -> NDArray[np.int64] | NDArray[np.float64]:
-    """What a model is fitted on and measured against.
-
-    Args:
-        target: n values.
-        classes: The classes that a classifier knows; None for regression.
-
-    Returns:
-        Shape (n,): places in `classes`, or the numbers themselves.
-
-    Raises:
-        TableError: If a value is missing or is none of the classes.
-    """
-    if target.null_count():
-        raise TableError(f"column `{target.name}`: {target.null_count()} rows have no value")
-    if classes is None:
-        return target.cast(pl.Float64).to_numpy()
-    place = {value: index for index, value in enumerate(classes)}
-    values = target.to_list()
-    unknown = sorted({str(value) for value in values if value not in place})
-    if unknown:
-        count = sum(value not in place for value in values)
-        raise TableError(
-            f"column `{target.name}`: {count} rows hold classes that were not in the training "
-            f"data: {', '.join(unknown)}; collect more rows of them or drop them from the data"
-        )
-    return np.array([place[value] for value in values], dtype=np.int64)
-
-
 def fit(
     settings: TrainParams,
     task: str,
@@ -313,7 +263,7 @@ def train(frame: pl.DataFrame, params: Params, schema: Schema) -> Trained:
     Raises:
         SettingsError: If the settings ask for something impossible.
         TrainError: If the estimator cannot be fitted to these rows.
-        TableError: If a column is missing or holds values that its type cannot.
+        TableError: If a column is missing or of another type, or the target is all of one class.
     """
     features = Features.from_schema(schema)
     matrix = matrix_of(frame, features)

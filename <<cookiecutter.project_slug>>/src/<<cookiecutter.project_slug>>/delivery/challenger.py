@@ -1,0 +1,210 @@
+"""The challenger: the model of the working tree, as the service would load it.
+
+Everything is measured anew from the model file and the test rows. No number is taken from a
+report, since the change under judgement could have written it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from .. import paths
+from ..data.schema import Schema
+from ..model.features import class_name
+from ..model.matrix import read_table
+from ..model.metrics import Scored
+from ..model.predict import as_table, predict
+from ..model.target import target_values
+from ..serving.predictor import Predictor, load_predictor
+from ..settings import Params
+from .base import LOCK, LockedModel, locked_model, outside_git
+
+_WARM_UP_CALLS = 20
+_ROUNDS = 3
+_CALLS_PER_ROUND = 300
+_CALLS_AT_LEAST = 5
+_SECONDS_PER_ROUND = 3.0
+
+
+class StaleError(Exception):
+    """The working tree is not what `dvc.lock` says; the message says how to mend it."""
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """A verified model with its answers for the test rows.
+
+    Attributes:
+        locked: What `dvc.lock` calls it.
+        predictor: The model, as the service loads it.
+        size: Bytes of the file that is served.
+        test: The n test rows, all columns of the schema.
+        scored: What happened in them and what the model said.
+    """
+
+    locked: LockedModel
+    predictor: Predictor
+    size: int
+    test: pl.DataFrame
+    scored: Scored
+
+
+def check_up_to_date(root: Path) -> LockedModel:
+    """Make sure that data, settings, code and model are the ones that `dvc.lock` records.
+
+    Raises:
+        StaleError: If the pipeline has not run since one of them changed.
+        BaseError: If `dvc.lock` cannot be read.
+    """
+    lock = root / LOCK
+    locked = locked_model(lock.read_text(encoding="utf-8") if lock.exists() else None, str(LOCK))
+    if locked is None:
+        raise StaleError("there is no trained model to judge: run `make pipeline` first")
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"],
+        cwd=root,
+        env=outside_git(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise StaleError(f"`dvc status` failed:\n{done.stderr.strip()}")
+    stale = json.loads(done.stdout or "{}")
+    if stale:
+        lines = [f"  {stage}: {_describe(changes)}" for stage, changes in stale.items()]
+        raise StaleError(
+            "the model is not the one that the working tree describes; these stages are stale:\n"
+            + "\n".join(lines)
+            + "\nrun `make pipeline`, and commit dvc.lock and reports/ with your change"
+        )
+    return locked
+
+
+def _describe(changes: Sequence[Any]) -> str:
+    parts = []
+    for change in changes:
+        if not isinstance(change, Mapping):
+            parts.append(str(change))
+            continue
+        for kind, entries in change.items():
+            parts += [f"{kind}: {name}" for name in _names(entries)]
+    return "; ".join(parts)
+
+
+def _names(entries: Any) -> list[str]:
+    if not isinstance(entries, Mapping):
+        return [str(entries)]
+    names = []
+    for name, state in entries.items():
+        inner = list(state) if isinstance(state, Mapping) else [state]
+        names.append(f"{name} ({', '.join(map(str, inner))})")
+    return names
+
+
+def load_challenger(root: Path, params: Params, schema: Schema, locked: LockedModel) -> Challenger:
+    """Verify the model file, load it and let it answer for the test rows.
+
+    Raises:
+        ModelError: If the file is not the one that the manifest records.
+        TableError: If the test rows are missing or do not suit the schema or the model.
+        PredictionError: If the model answers with something that is no finite number.
+    """
+    models = root / paths.MODELS
+    predictor = load_predictor(models)
+    test = read_table(root / paths.TEST, [*schema.features(), params.target])
+    answers = as_table(predict(predictor, test), predictor.manifest)
+    classes = tuple(predictor.manifest["classes"] or ())
+    return Challenger(
+        locked=locked,
+        predictor=predictor,
+        size=(models / predictor.manifest["served"]).stat().st_size,
+        test=test,
+        scored=score(test.get_column(params.target), answers, classes),
+    )
+
+
+def score(truth: pl.Series, answers: pl.DataFrame, classes: Sequence[Any]) -> Scored:
+    """Put what happened beside what a model said, be it this one or another.
+
+    An answer that is none of the classes is wrong for every row; a class that the model does not
+    know has probability 0.
+
+    Args:
+        truth: n values of the target.
+        answers: n rows: `prediction` and, if the model has them, `probability_<class>`.
+        classes: The classes; empty for regression.
+
+    Raises:
+        TableError: If the target holds a class that is none of them.
+    """
+    known = target_values(truth, classes or None)
+    prediction = answers.get_column("prediction")
+    if not classes:
+        return Scored(known, prediction.cast(pl.Float64).to_numpy())
+    names = [class_name(value) for value in classes]
+    place = {name: index for index, name in enumerate(names)}
+    said = np.array([place.get(class_name(value), -1) for value in prediction], dtype=np.int64)
+    columns = [f"probability_{name}" for name in names]
+    if not any(name.startswith("probability_") for name in answers.columns):
+        return Scored(known, said, None, len(names))
+    probability = np.column_stack(
+        [
+            answers.get_column(name).cast(pl.Float64).to_numpy()
+            if name in answers.columns
+            else np.zeros(len(answers))
+            for name in columns
+        ]
+    )
+    return Scored(known, said, probability, len(names))
+
+
+def latency_p99_ms(predictor: Predictor, records: Sequence[Mapping[str, Any]]) -> float:
+    """The time that all but one in a hundred single rows stay below, encoding included.
+
+    Other work on the machine only ever adds time, so the best of several rounds is taken: a slow
+    model is slow in each.
+
+    Args:
+        predictor: The model, as the service loads it.
+        records: Rows to ask for, in turn.
+
+    Returns:
+        Milliseconds.
+    """
+    calls = 0
+
+    def call() -> float:
+        nonlocal calls
+        record = records[calls % len(records)]
+        calls += 1
+        started = time.perf_counter()
+        predictor.predict(predictor.features.from_records([record]))
+        return time.perf_counter() - started
+
+    begun = time.perf_counter()
+    for _ in range(_WARM_UP_CALLS):
+        call()
+        if time.perf_counter() - begun > _SECONDS_PER_ROUND:
+            break
+    return min(_round(call) for _ in range(_ROUNDS)) * 1000
+
+
+def _round(call: Any) -> float:
+    begun = time.perf_counter()
+    times: list[float] = []
+    while len(times) < _CALLS_PER_ROUND:
+        times.append(call())
+        if len(times) >= _CALLS_AT_LEAST and time.perf_counter() - begun > _SECONDS_PER_ROUND:
+            break
+    return float(np.quantile(times, 0.99, method="higher"))

@@ -1,0 +1,215 @@
+"""The champion: the model that the base's `dvc.lock` names, answering with its own code.
+
+It is brought back in a git worktree of the base, outside the working tree, that shares the DVC
+cache: taken from the cache or a DVC remote, else trained again there. The working tree and its
+index are never touched, and the worktree is removed whatever happens.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .. import paths
+from .base import LOCK, Base, BaseError, LockedModel, git, locked_model, outside_git
+
+Source = Literal["cache", "remote", "reproduced"]
+
+PACKAGE = __package__.partition(".")[0]
+_ENVIRONMENT_LOCK = Path("uv.lock")
+# What of a failed command's output is worth repeating.
+_LAST_LINES = 12
+
+
+class ChampionError(Exception):
+    """The champion cannot be brought back; the message says what was tried."""
+
+
+class CannotScoreError(Exception):
+    """The champion was brought back but cannot answer for these rows; the message says why."""
+
+
+@dataclass
+class Champion:
+    """The base's project, checked out, with its model.
+
+    Attributes:
+        project: The project's folder in the worktree.
+        scratch: A folder for its answers, removed with the worktree.
+        source: Where the model came from.
+        notes: What a reader of the report should know about it.
+        interpreter: The command that runs its Python.
+    """
+
+    project: Path
+    scratch: Path
+    source: Source = "cache"
+    notes: list[str] = field(default_factory=list)
+    interpreter: Sequence[str] = (sys.executable,)
+
+    def predict(self, rows: Path, out: Path) -> None:
+        """Let the champion answer for the rows of a parquet file, with its own code.
+
+        Args:
+            rows: The rows.
+            out: Where its answers go: column `prediction` and, for a classifier,
+                `probability_<class>`.
+
+        Raises:
+            CannotScoreError: If it does not take these rows.
+        """
+        done = self._run(
+            *self.interpreter, "-m", f"{PACKAGE}.model.predict", "--rows", rows, "--out", out
+        )
+        if done.returncode != 0:
+            raise CannotScoreError(_last_lines(done))
+
+    def test_rows(self) -> Path | None:
+        """The champion's own test set; None if it is in neither the cache nor a remote."""
+        target = paths.TEST.parent.as_posix()
+        if self._dvc("checkout", target).returncode != 0:
+            self._dvc("pull", target)
+        found = self.project / paths.TEST
+        return found if found.exists() else None
+
+    def _dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self._run(sys.executable, "-m", "dvc", *arguments)
+
+    def _run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        env = outside_git()
+        # `uv run` makes an environment of the worktree's own, never changes the caller's.
+        for key in ("UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONHOME"):
+            env.pop(key, None)
+        env["PYTHONPATH"] = str(self.project / "src")
+        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=self.project,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@contextmanager
+def bring_back(base: Base, model: LockedModel) -> Iterator[Champion]:
+    """Check out the base beside the working tree, with its model; remove it afterwards.
+
+    Raises:
+        ChampionError: If the model can neither be found nor be trained again.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="champion-")).resolve()
+    tree = folder / "base"
+    try:
+        # Without the repository's hooks: they are for people who change branches.
+        added = git(
+            base.root,
+            *("-c", f"core.hooksPath={os.devnull}"),
+            *("worktree", "add", "--quiet", "--detach", str(tree), base.commit),
+        )
+        if added.returncode != 0:
+            raise ChampionError(f"git cannot check out {base.commit}: {added.stderr.strip()}")
+        champion = Champion(tree / base.prefix, folder)
+        _choose_interpreter(champion, base)
+        _share_cache(champion, base)
+        champion.source = _restore(champion, base, model)
+        yield champion
+    finally:
+        git(base.root, "worktree", "remove", "--force", str(tree))
+        shutil.rmtree(folder, ignore_errors=True)
+        git(base.root, "worktree", "prune")
+
+
+def _choose_interpreter(champion: Champion, base: Base) -> None:
+    """This interpreter if the base locks the same versions, else an environment of its own."""
+    if base.same_file(_ENVIRONMENT_LOCK) or base.read(_ENVIRONMENT_LOCK) is None:
+        return
+    if shutil.which("uv") is None:
+        champion.notes.append(
+            "The base locks other versions of the dependencies, and uv is not installed to set "
+            "them up: the champion ran with this environment's versions."
+        )
+        return
+    champion.interpreter = ["uv", "run", "--locked", "--quiet", "python"]
+    champion.notes.append("The champion ran with the versions that the base locks.")
+
+
+def _share_cache(champion: Champion, base: Base) -> None:
+    here = _dvc_here(base, "cache", "dir")
+    settings = Path(".dvc/config.local")
+    if (base.root / settings).exists():
+        shutil.copy2(base.root / settings, champion.project / settings)
+    shared = champion._dvc("cache", "dir", "--local", here.strip())
+    if shared.returncode != 0:
+        raise ChampionError(f"DVC cannot share its cache with the base:\n{_last_lines(shared)}")
+
+
+def _restore(champion: Champion, base: Base, model: LockedModel) -> Source:
+    target = paths.MODELS.as_posix()
+    tried = champion._dvc("checkout", target)
+    if tried.returncode == 0:
+        return "cache"
+    if _name_remotes(champion, base):
+        tried = champion._dvc("pull", target)
+        if tried.returncode == 0:
+            return "remote"
+        champion.notes.append(
+            "The DVC remote does not give the champion's model; it was trained again from the base."
+        )
+    _reproduce(champion, model)
+    return "reproduced"
+
+
+def _name_remotes(champion: Champion, base: Base) -> bool:
+    """Give the worktree the remotes; a folder given relative to the project stays where it is."""
+    remotes = [line.split("\t", 1) for line in _dvc_here(base, "remote", "list").splitlines()]
+    for name, location in remotes:
+        folder = location.removesuffix(" (default)").strip()
+        if Path(folder).is_absolute():
+            champion._dvc("remote", "modify", "--local", name.strip(), "url", folder)
+    return bool(remotes)
+
+
+def _reproduce(champion: Champion, model: LockedModel) -> None:
+    done = champion._run(*champion.interpreter, "-m", "dvc", "repro", model.stage)
+    if done.returncode != 0:
+        raise ChampionError(
+            f"the champion's model {model.hash} is neither in the DVC cache nor in a remote, and "
+            f"training it again failed:\n{_last_lines(done)}"
+        )
+    lock = champion.project / LOCK
+    again = locked_model(lock.read_text(encoding="utf-8"), str(LOCK))
+    if again is None or again.hash != model.hash:
+        champion.notes.append(
+            "Trained again from the base, the champion's model does not have the locked hash: "
+            "other versions of the libraries, or another machine, made it."
+        )
+
+
+def _dvc_here(base: Base, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=base.root,
+        env=outside_git(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BaseError(f"`dvc {' '.join(arguments)}` failed:\n{_last_lines(done)}")
+    return done.stdout
+
+
+def _last_lines(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.rstrip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    return "\n".join(lines[-_LAST_LINES:]) or f"exit code {done.returncode}, without a message"

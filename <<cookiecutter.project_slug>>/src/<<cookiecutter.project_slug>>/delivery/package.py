@@ -1,0 +1,255 @@
+"""Build the bento: the served model with the code, the schema and the libraries that serve it.
+
+    python -m <package>.delivery.package
+
+What is packaged is what was reviewed: the model file must have the hash in its manifest, and
+`dvc.lock` must name the very data, code and parameters that are there. The bento goes to BentoML's
+store (BENTOML_HOME, by default in the home folder); its tag is printed and is
+
+    <package>:<first 8 of the commit>-<first 8 of the model's sha256>[-dirty]
+
+so that the same commit and model have the same tag on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import yaml
+from bentoml.exceptions import NotFound
+
+from .. import paths
+from ..serving.predictor import ModelError, read_manifest, read_verified
+from ..serving.release import describe
+
+PACKAGE = __name__.partition(".")[0]
+DVC_LOCK = Path("dvc.lock")
+
+# All that the service imports, and nothing that trains.
+MODULES = (
+    "__init__.py",
+    "paths.py",
+    "settings.py",
+    "data/__init__.py",
+    "data/schema.py",
+    "model/__init__.py",
+    "model/features.py",
+    "serving",
+)
+
+
+class PackageError(Exception):
+    """The bento cannot be built; the message is meant for people."""
+
+
+def run(command: Sequence[str], root: Path) -> str:
+    """Run a command in the project and give back what it printed.
+
+    Raises:
+        PackageError: If it is not installed or exits non-zero, with what it said.
+    """
+    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise PackageError(f"{command[0]}: not installed; run `make setup`") from error
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise PackageError(f"`{' '.join(command)}` failed:\n{said}")
+    return done.stdout
+
+
+def source_of(root: Path) -> dict[str, Any]:
+    """The commit that is packaged, and whether the working tree differs from it.
+
+    Raises:
+        PackageError: If there is no commit.
+    """
+    try:
+        commit = run(["git", "rev-parse", "--verify", "HEAD"], root).strip()
+    except PackageError as error:
+        raise PackageError(
+            "there is no git commit to name the release by; commit first (`git commit`)"
+        ) from error
+    return {"commit": commit, "dirty": bool(run(["git", "status", "--porcelain"], root).strip())}
+
+
+def check_pipeline(root: Path) -> None:
+    """Make sure that the outputs are those of the code, data and parameters that are there.
+
+    Raises:
+        PackageError: If DVC finds a stage that has changed since `dvc.lock` was written.
+    """
+    if not (root / DVC_LOCK).is_file():
+        raise PackageError(f"{DVC_LOCK}: no such file; run `make pipeline`")
+    changed = json.loads(run([sys.executable, "-m", "dvc", "status", "--json"], root) or "{}")
+    if changed:
+        lines = [f"  {stage}: {_changes(entries)}" for stage, entries in changed.items()]
+        raise PackageError(
+            f"{DVC_LOCK} does not name what is here; run `make pipeline`, or `dvc checkout`:\n"
+            + "\n".join(lines)
+        )
+
+
+def _changes(entries: Sequence[Any]) -> str:
+    """What DVC found different in a stage, e.g. `schema.yaml modified`."""
+    found = []
+    for entry in entries:
+        if isinstance(entry, dict):
+            for changes in entry.values():
+                found += [f"{what} {how}" for what, how in changes.items()]
+        else:
+            found.append(str(entry))
+    return ", ".join(found)
+
+
+def data_of(root: Path) -> dict[str, str]:
+    """The table that the model comes from, by the hash in `dvc.lock`.
+
+    Raises:
+        PackageError: If `dvc.lock` does not name it.
+    """
+    lock = yaml.safe_load((root / DVC_LOCK).read_text(encoding="utf-8"))
+    outs = lock.get("stages", {}).get("ingest", {}).get("outs", [])
+    for out in outs:
+        if out["path"] == str(paths.INGESTED):
+            return {"file": out["path"], "md5": out["md5"]}
+    raise PackageError(f"{DVC_LOCK}: names no {paths.INGESTED}; run `make pipeline`")
+
+
+def describe_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Everything that `/release` tells.
+
+    Raises:
+        PackageError: If a file that it is made of is missing or unreadable.
+    """
+    source = source_of(root)
+    try:
+        contract = hashlib.sha256((root / paths.CONTRACT).read_bytes()).hexdigest()
+        schema = hashlib.sha256((root / paths.SCHEMA).read_bytes()).hexdigest()
+        metrics = json.loads((root / paths.METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PackageError(f"{error}; run `make pipeline`") from error
+    model = describe(manifest)
+    version = f"{source['commit'][:8]}-{model['model']['sha256'][:8]}"
+    return {
+        "release": f"{PACKAGE}:{version}{'-dirty' if source['dirty'] else ''}",
+        "source": source,
+        **model,
+        "data": data_of(root),
+        "schema": {"sha256": schema},
+        "contract": {"sha256": contract},
+        "metrics": metrics,
+    }
+
+
+def stage(root: Path, target: Path, manifest: dict[str, Any], release: dict[str, Any]) -> None:
+    """Lay out what goes into the bento.
+
+    Raises:
+        PackageError: If the locked requirements cannot be exported.
+        ModelError: If the model file is not the recorded one.
+    """
+    source = Path(__file__).resolve().parents[1]
+    for name in MODULES:
+        origin, copy = source / name, target / PACKAGE / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if origin.is_dir():
+            shutil.copytree(origin, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(origin, copy)
+    models = target / paths.MODELS
+    models.mkdir()
+    (models / manifest["served"]).write_bytes(read_verified(root / paths.MODELS, manifest))
+    for path in (paths.MANIFEST, paths.SCHEMA, paths.GOLDEN):
+        (target / path).parent.mkdir(exist_ok=True)
+        shutil.copyfile(root / path, target / path)
+    (target / paths.RELEASE).write_text(_json(release), encoding="utf-8")
+    (target / "requirements.txt").write_text(requirements(root), encoding="utf-8")
+    (target / "bentofile.yaml").write_text(_bentofile(release), encoding="utf-8")
+
+
+def requirements(root: Path) -> str:
+    """The `serve` group as it is locked: exact versions with their hashes.
+
+    Raises:
+        PackageError: If uv is missing, or the lock file is missing or out of date.
+    """
+    options = ["--locked", "--only-group", "serve", "--no-emit-project", "--no-header"]
+    return run(["uv", "export", "--quiet", "--no-annotate", *options], root)
+
+
+def _bentofile(release: dict[str, Any]) -> str:
+    return _json(
+        {
+            "service": f"{PACKAGE}.serving.service:Service",
+            "name": PACKAGE,
+            "description": f"{release['release']}: predicts {release['target']}.",
+            "labels": {"commit": release["source"]["commit"], "task": release["task"]},
+            "include": [f"{PACKAGE}/**/*.py", "models/*", "reports/*", "*.yaml", "*.json"],
+            "exclude": ["bentofile.yaml"],
+            "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
+            "docker": {"python_version": ".".join(platform.python_version_tuple()[:2])},
+        }
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def build(root: Path) -> str:
+    """Check, stage and build.
+
+    Returns:
+        The bento's tag.
+
+    Raises:
+        PackageError: If a check fails or a tool does.
+        ModelError: If there is no model, or its hash is not the recorded one.
+    """
+    manifest = read_manifest(root / paths.MODELS)
+    read_verified(root / paths.MODELS, manifest)
+    check_pipeline(root)
+    release = describe_release(root, manifest)
+    tag = str(release["release"])
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder)
+        stage(root, target, manifest, release)
+        try:
+            # Built before: the same tag, but of a dirty tree perhaps not the same content.
+            bentoml.bentos.delete(tag)
+        except NotFound:
+            pass
+        version = tag.partition(":")[2]
+        command = [sys.executable, "-m", "bentoml", "build", "--version", version, str(target)]
+        run(command, target)
+    return tag
+
+
+def main() -> int:
+    """Build the bento of the current folder's project; 0 if it was built."""
+    try:
+        tag = build(Path.cwd())
+    except (PackageError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(tag)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

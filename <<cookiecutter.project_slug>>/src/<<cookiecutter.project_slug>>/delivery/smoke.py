@@ -1,0 +1,277 @@
+"""Smoke test: does the running service answer as the trained model did?
+
+    python -m <package>.delivery.smoke --url http://127.0.0.1:3000
+    python -m <package>.delivery.smoke --serve latest
+
+Waits until the service is ready and runs the expected model, asks for the golden predictions of
+`reports/golden.json`, and checks that a bad request is refused. With `--serve` it starts the bento
+of that tag itself, on a free port, and stops it in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from bentoml.exceptions import BentoMLException
+
+from .. import paths
+from ..serving.predictor import ModelError, read_manifest
+
+PACKAGE = __name__.partition(".")[0]
+POLL_SECONDS = 0.5
+REQUEST_SECONDS = 10.0
+
+
+class SmokeError(Exception):
+    """The service does not answer as it should; the message says what differs."""
+
+
+def fetch(url: str, body: bytes | None = None) -> tuple[int, Any]:
+    """Send a request; POST when there is a body.
+
+    Returns:
+        The status, and the answer from JSON (as text when it is none).
+
+    Raises:
+        OSError: If there is no answer.
+    """
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
+            status, content = response.status, response.read()
+    except urllib.error.HTTPError as error:
+        status, content = error.code, error.read()
+    try:
+        return status, json.loads(content)
+    except ValueError:
+        return status, content.decode(errors="replace")
+
+
+def wait_for(url: str, expected: str | None, timeout: float) -> dict[str, Any]:
+    """Wait until the service is ready and, if one is expected, runs that model.
+
+    Args:
+        url: Where the service is.
+        expected: The sha256 of the model file, or the first characters of it.
+        timeout: How many seconds to wait.
+
+    Returns:
+        What `/release` says.
+
+    Raises:
+        SmokeError: If the time is over before.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            ready, _ = fetch(f"{url}/readyz")
+            status, release = fetch(f"{url}/release")
+            if ready != 200 or status != 200:
+                state = f"/readyz answers {ready}, /release answers {status}"
+            else:
+                found = release["model"]["sha256"]
+                if expected is None or found.startswith(expected):
+                    return dict(release)
+                state = f"it runs the model {found}, not {expected} ({release['release']})"
+        except (OSError, KeyError, TypeError) as error:
+            state = f"no answer: {error}"
+        if time.monotonic() >= deadline:
+            raise SmokeError(f"{url}: not ready after {timeout:g} s: {state}")
+        time.sleep(POLL_SECONDS)
+
+
+def check_golden(url: str, golden: dict[str, Any]) -> int:
+    """Compare the service's predictions with the golden ones, row by row and as a batch.
+
+    Returns:
+        How many predictions were compared.
+
+    Raises:
+        SmokeError: Naming every row that differs, with both answers.
+    """
+    records, expected = golden["records"], golden["predictions"]
+    single = [_predict(url, record) for record in records]
+    problems = _differences("row", single, expected, golden["tolerance"])
+    batch = _predict(url, records)
+    problems += _differences("batch row", batch, expected, golden["tolerance"])
+    if problems:
+        raise SmokeError(f"{url}: the predictions differ from {paths.GOLDEN}:\n" + "\n".join(problems))
+    return len(expected)
+
+
+def _predict(url: str, body: Any) -> Any:
+    status, answer = fetch(f"{url}/predict", json.dumps(body).encode())
+    if status != 200:
+        raise SmokeError(f"{url}/predict: answers {status} to a golden record: {answer}")
+    return answer
+
+
+def _differences(
+    what: str, found: list[Any], expected: list[Any], tolerance: float
+) -> list[str]:
+    if len(found) != len(expected):
+        return [f"  {len(found)} predictions for {len(expected)} rows"]
+    return [
+        f"  {what} {number}: expected {json.dumps(right)}, found {json.dumps(left)}"
+        for number, (left, right) in enumerate(zip(found, expected, strict=True))
+        if not same(left, right, tolerance)
+    ]
+
+
+def same(found: Any, expected: Any, tolerance: float) -> bool:
+    """Whether two answers agree: numbers within the tolerance (relative above one), else equal."""
+    if isinstance(expected, dict):
+        return (
+            isinstance(found, dict)
+            and found.keys() == expected.keys()
+            and all(same(found[key], expected[key], tolerance) for key in expected)
+        )
+    if isinstance(expected, bool) or not isinstance(expected, (int, float)):
+        return type(found) is type(expected) and bool(found == expected)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        return False
+    return math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def check_refusal(url: str) -> None:
+    """Make sure that a request without the features is refused with their names.
+
+    Raises:
+        SmokeError: If it is not.
+    """
+    status, answer = fetch(f"{url}/predict", b"{}")
+    if status != 422 or not isinstance(answer, dict) or not answer.get("problems"):
+        raise SmokeError(f"{url}/predict: answers {status} to an empty record, not 422: {answer}")
+
+
+def smoke(url: str, golden: dict[str, Any], expected: str | None, timeout: float) -> str:
+    """Run every check.
+
+    Returns:
+        One line that says what was checked.
+
+    Raises:
+        SmokeError: At the first check that fails.
+    """
+    url = url.rstrip("/")
+    release = wait_for(url, expected, timeout)
+    compared = check_golden(url, golden)
+    check_refusal(url)
+    return (
+        f"{url} runs {release['release']}, gives all {compared} golden predictions, one by one "
+        "and as a batch, and refuses a bad request"
+    )
+
+
+@contextmanager
+def serving(tag: str) -> Iterator[str]:
+    """Run a bento on a free port while the block runs; gives its address.
+
+    Raises:
+        SmokeError: If there is no such bento.
+    """
+    name = f"{PACKAGE}:{tag.rpartition(':')[2]}"
+    try:
+        bento = bentoml.bentos.get(name)
+    except BentoMLException as error:
+        raise SmokeError(f"{name}: no such bento; run `make package`") from error
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as log:
+        # BentoML empties the metrics folder of its home at every start: use another home, or a
+        # service that runs already on this machine would lose its metrics.
+        environment = {**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "true"}
+        command = [sys.executable, "-m", "bentoml", "serve", bento.path]
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield f"http://127.0.0.1:{port}"
+        except SmokeError as error:
+            log.seek(0)
+            said = log.read()[-3000:].decode(errors="replace")
+            raise SmokeError(f"{error}\nThe service said:\n{said}") from error
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def read_golden(path: Path) -> dict[str, Any]:
+    """Read the golden predictions.
+
+    Raises:
+        SmokeError: If the file is missing or is none of them.
+    """
+    try:
+        golden = json.loads(path.read_text(encoding="utf-8"))
+        complete = bool(golden["records"] and golden["predictions"] and golden["tolerance"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SmokeError(f"{path}: cannot be read: {error}; run `make pipeline`") from error
+    if not complete:
+        raise SmokeError(f"{path}: holds no predictions; run `make pipeline`")
+    return dict(golden)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Test a service; 0 if it answers as it should."""
+    parser = argparse.ArgumentParser(description="Does the service answer as the model did?")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--url", help="where the service runs, e.g. http://127.0.0.1:3000")
+    where.add_argument("--serve", metavar="TAG", help="start this bento; `latest` for the newest")
+    parser.add_argument(
+        "--expect-model-hash", metavar="SHA256", help="default: the model in models/manifest.json"
+    )
+    parser.add_argument("--golden", type=Path, default=paths.GOLDEN)
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to wait until ready")
+    options = parser.parse_args(arguments)
+    try:
+        golden = read_golden(options.golden)
+        expected = options.expect_model_hash or _recorded_hash()
+        if options.url:
+            said = smoke(options.url, golden, expected, options.timeout)
+        else:
+            with serving(options.serve) as url:
+                said = smoke(url, golden, expected, options.timeout)
+    except (SmokeError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(said)
+    return 0
+
+
+def _recorded_hash() -> str:
+    manifest = read_manifest(paths.MODELS)
+    return str(manifest["files"][manifest["served"]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""The service over HTTP: what each path does, as a plain ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import paths
+from ..data.schema import load_schema
+from ..model.features import Features, class_name
+from . import metrics
+from .config import ServiceConfig
+from .openapi import describe_api
+from .prediction_log import PredictionLog
+from .predictor import ModelError, PredictionError, Predictions, load_predictor
+from .release import read_release
+from .requests import Record, RequestError, RequestReader
+
+logger = logging.getLogger("bentoml.service")
+
+# More rows than this are predicted in another thread, so that the others' requests go on.
+ROWS_INLINE = 200
+BODY_SECONDS = 30.0
+
+
+class Model:
+    """Everything that one worker needs to answer: read, verified and warmed up."""
+
+    def __init__(self, name: str, root: Path, config: ServiceConfig) -> None:
+        self.predictor = load_predictor(root / paths.MODELS)
+        self.release = read_release(root, self.predictor.manifest)
+        schema = load_schema(root)
+        if Features.from_schema(schema) != self.predictor.features:
+            raise ModelError(
+                "schema.yaml does not have the features that the model was trained on; "
+                "run `make pipeline`"
+            )
+        self.reader = RequestReader(schema.features(), config.max_rows)
+        self.max_body_bytes = config.max_body_bytes
+        classes = self.predictor.manifest["classes"] or []
+        self.class_names = [class_name(value) for value in classes]
+        self.api = describe_api(name, self.release, self.reader.json_schema(), schema.description)
+        self.log: PredictionLog | None = None
+        self.predict([{}])  # the first run is the slow one
+
+    def predict(self, records: list[Record]) -> Predictions:
+        """Encode the records and ask the model."""
+        return self.predictor.predict(self.predictor.features.from_records(records))
+
+    def answers(self, predictions: Predictions) -> list[dict[str, Any]]:
+        """The predictions as JSON objects, and counted."""
+        labels = predictions.labels
+        if predictions.probabilities is None:
+            self._count(labels, {})
+            return [{"prediction": label} for label in labels]
+        totals = predictions.probabilities.sum(axis=0, dtype=float).tolist()
+        self._count(labels, dict(zip(self.class_names, totals, strict=True)))
+        return [
+            {"prediction": label, "probabilities": dict(zip(self.class_names, row, strict=True))}
+            for label, row in zip(labels, predictions.probabilities.tolist(), strict=True)
+        ]
+
+    def _count(self, labels: list[Any], totals: dict[str, float]) -> None:
+        if self.class_names:
+            metrics.classes_predicted(labels, totals)
+        else:
+            metrics.numbers_predicted(labels)
+
+
+async def predict(request: Request) -> Response:
+    """Answer a record with a prediction, and an array of records with an array of them."""
+    model: Model = request.app.state.model
+    body = await _body(request, model.max_body_bytes)
+    records, many = model.reader.read(body)
+    if len(records) <= ROWS_INLINE:
+        predictions = model.predict(records)
+    else:
+        predictions = await asyncio.to_thread(model.predict, records)
+    answers = model.answers(predictions)
+    content = to_json(answers if many else answers[0])
+    if model.log is not None:
+        model.log.add(body, content, len(records))
+    return Response(content, media_type="application/json")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Read the body, but no more than `limit` bytes of it.
+
+    Raises:
+        RequestError: 413 if the body is larger, 415 if it is compressed.
+    """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body uncompressed, as JSON."
+        )
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() else 0
+    chunks: list[bytes] = []
+    if size <= limit:
+        size = 0
+        async for chunk in request.stream():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                break
+    if size > limit:
+        raise RequestError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The body may have at most {limit:,} bytes; send fewer records at a time.",
+        )
+    return b"".join(chunks)
+
+
+async def release(request: Request) -> Response:
+    """What is running."""
+    return _json(request.app.state.model.release)
+
+
+async def api_document(request: Request) -> Response:
+    """The OpenAPI document."""
+    return _json(request.app.state.model.api)
+
+
+async def exposition(_: Request) -> Response:
+    """Metrics for Prometheus."""
+    content = await asyncio.to_thread(metrics.exposition)
+    return Response(content, media_type=metrics.CONTENT_TYPE)
+
+
+def _json(value: Any, status: int = HTTPStatus.OK) -> Response:
+    return Response(to_json(value), status, media_type="application/json")
+
+
+async def bad_request(_: Request, error: Exception) -> Response:
+    """Answer a request that cannot be answered."""
+    assert isinstance(error, RequestError)
+    return _json(error.as_json(), error.status)
+
+
+async def http_error(_: Request, error: Exception) -> Response:
+    """Answer a wrong method."""
+    assert isinstance(error, HTTPException)
+    return Response(
+        to_json({"error": f"{error.detail}."}),
+        error.status_code,
+        headers=dict(error.headers or {}),
+        media_type="application/json",
+    )
+
+
+async def client_left(_: Request, __: Exception) -> Response:
+    """End a request whose client is gone; nobody reads the answer."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer an unknown path."""
+    await _json({"error": "Not Found."}, HTTPStatus.NOT_FOUND)(scope, receive, send)
+
+
+async def model_failed(_: Request, error: Exception) -> Response:
+    """Answer when the model cannot; what happened is for the log, not for the client."""
+    logger.error("The model failed: %s", error)
+    return _json({"error": "The model failed."}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+app = Starlette(
+    routes=[
+        Route("/predict", predict, methods=["POST"]),
+        Route("/release", release),
+        Route("/metrics", exposition),
+        Route("/docs.json", api_document),
+    ],
+    exception_handlers={
+        RequestError: bad_request,
+        HTTPException: http_error,
+        ClientDisconnect: client_left,
+        PredictionError: model_failed,
+    },
+)
+OWN = frozenset({"/predict", "/release", "/metrics", "/docs.json"})
+PLATFORM = frozenset({"/", "/livez", "/readyz", "/healthz"})
+
+
+class FrontDoor:
+    """Sends each request to the application above or to BentoML's, and measures it."""
+
+    def __init__(self, platform: ASGIApp) -> None:
+        self.platform = platform
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self.platform(scope, receive, send)
+            return
+        started = time.perf_counter()
+        path = scope["path"]
+        endpoint = path if path in OWN else "other"
+
+        async def observed_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seconds = time.perf_counter() - started
+                metrics.request_answered(endpoint, message["status"], seconds)
+            await send(message)
+
+        await self._choose(path)(scope, receive, observed_send)
+
+    def _choose(self, path: str) -> ASGIApp:
+        if path in OWN:
+            return app
+        if path in PLATFORM or path.startswith("/static_content/"):
+            return self.platform
+        return not_found

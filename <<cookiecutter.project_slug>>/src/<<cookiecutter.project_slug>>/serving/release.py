@@ -1,0 +1,57 @@
+"""What is running: the release that was packaged, or a working tree.
+
+Packaging writes `release.json` beside the model; a working tree has none and says so.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .. import paths
+from .predictor import ModelError
+
+DEVELOPMENT = "development"
+
+
+def project_root() -> Path:
+    """The folder that holds `models/`: of the bento, of the project, or else the current one."""
+    here = Path(__file__).resolve()
+    return next((p for p in here.parents if (p / paths.MANIFEST).is_file()), Path.cwd())
+
+
+def describe(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says about the model, in the form of `release.json`."""
+    return {
+        "task": manifest["task"],
+        "target": manifest.get("target"),
+        "classes": manifest["classes"],
+        "probabilities": manifest["probabilities"],
+        "estimator": manifest.get("estimator"),
+        "features": [feature["name"] for feature in manifest["features"]],
+        "model": {"file": manifest["served"], "sha256": manifest["files"][manifest["served"]]},
+    }
+
+
+def read_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of the release at `root`.
+
+    Raises:
+        ModelError: If `release.json` is unreadable or was written for another model.
+    """
+    model = describe(manifest)
+    path = root / paths.RELEASE
+    try:
+        release = json.loads(path.read_text(encoding="utf-8"))
+        packaged = release["model"]["sha256"]
+    except FileNotFoundError:
+        return {"release": DEVELOPMENT, **model}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: cannot be read: {error!r}; build the bento again") from error
+    if packaged != model["model"]["sha256"]:
+        raise ModelError(
+            f"{path}: was written for the model {packaged}, but {model['model']['sha256']} "
+            "is beside it; build the bento again"
+        )
+    return dict(release)

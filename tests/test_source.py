@@ -1,0 +1,251 @@
+"""The template's sources as they are before rendering. Every check is shown a defect as well."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import OPTIONS, PROJECT_TEMPLATE, SLUG, TEMPLATE
+
+LAYERS = ("data", "model", "serving", "delivery")
+EXPRESSION = re.compile(r"<< ?cookiecutter\.(\w+)(?: ?\| ?\w+(?:\([^()<>]*\))?)* ?>>")
+PINNED = re.compile(r"\./[\w./-]+|[\w.-]+/[\w./-]+@[0-9a-f]{40}")
+MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:root|home/\w|Users/\w|work/|tmp/\w*(?:dev|lab|spec))")
+EMAIL = re.compile(r"[\w.+-]+@([\w-]+(?:\.[\w-]+)+)")
+RESERVED_DOMAINS = re.compile(r"example\.(com|org|net)|.*\.example(\.org)?")
+
+
+def tracked(root: Path) -> list[Path]:
+    """The files below a folder that are, or are about to be, in git."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "."],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    paths = [root / name for name in listing.rstrip("\0").split("\0")]
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
+
+
+def is_text(path: Path) -> bool:
+    return b"\0" not in path.read_bytes()[:8192]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(TEMPLATE))
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+PROJECT_FILES = tracked(PROJECT_TEMPLATE)
+PROJECT_TEXTS = [path for path in PROJECT_FILES if is_text(path)]
+OWN_TEXTS = [
+    path
+    for path in tracked(TEMPLATE)
+    if PROJECT_TEMPLATE not in path.parents and is_text(path) and path.name != "uv.lock"
+]
+PACKAGE_SOURCES = [path for path in PROJECT_TEXTS if path.suffix == ".py" and "/src/" in str(path)]
+YAML_FILES = [path for path in PROJECT_TEXTS if path.suffix in {".yaml", ".yml"}]
+WORKFLOW_FILES = [
+    path
+    for path in [*PROJECT_TEXTS, *OWN_TEXTS]
+    if ".github" in path.parts and path.suffix in {".yaml", ".yml"}
+]
+
+each_project_text = pytest.mark.parametrize("path", PROJECT_TEXTS, ids=name_of)
+each_package_source = pytest.mark.parametrize("path", PACKAGE_SOURCES, ids=name_of)
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(PACKAGE_SOURCES) > 15
+    assert len(YAML_FILES) > 5
+    assert len(OWN_TEXTS) > 15
+    assert WORKFLOW_FILES
+
+
+# Delimiters
+
+
+def stray_delimiters(text: str) -> list[str]:
+    """Template marks that are not part of `<< cookiecutter.x >>` with a known x."""
+    unknown = [name for name in EXPRESSION.findall(text) if name not in OPTIONS]
+    rest = EXPRESSION.sub("", text)
+    marks = re.findall(r".*(?:<<|<%|%>|<#|#>|\{\{ ?cookiecutter).*", rest)
+    return unknown + marks
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [
+        "cat <<EOF",
+        "cat <<< word",
+        "base: {<<: *anchor}",
+        "x = 1 << 3",
+        "<% if cookiecutter.task %>",
+        "<# note #>",
+        "<< cookiecutter.projekt_slug >>",
+        "<< cookiecutter >>",
+        "{{ cookiecutter.project_slug }}",
+        "<< cookiecutter.task",
+    ],
+)
+def test_stray_delimiters_are_seen(defect: str) -> None:
+    assert stray_delimiters(f"fine\n{defect}\nfine")
+
+
+def test_expressions_are_no_stray_delimiters() -> None:
+    fine = "<< cookiecutter.task >> << cookiecutter.description|upper >> ${{ github.ref }} a >> b"
+    assert stray_delimiters(fine) == []
+
+
+@each_project_text
+def test_delimiters_are_used_for_answers_only(path: Path) -> None:
+    assert stray_delimiters(read(path)) == []
+
+
+def test_paths_hold_no_expression_but_the_package_name() -> None:
+    names = {name_of(path).replace("<<cookiecutter.project_slug>>", "") for path in PROJECT_FILES}
+
+    assert [name for name in names if "<" in name or "{" in name] == []
+
+
+def test_the_link_for_cruft_leads_to_the_project() -> None:
+    link = TEMPLATE / "{{cookiecutter.project_slug}}"
+
+    assert link.is_symlink()
+    assert str(link.readlink()) == PROJECT_TEMPLATE.name
+
+
+# Python
+
+
+@each_package_source
+def test_python_of_the_package_parses_before_rendering(path: Path) -> None:
+    ast.parse(read(path), filename=name_of(path))
+
+
+def imports(source: str) -> list[tuple[int, str]]:
+    """Every import: how many dots it starts with, and the module."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            prefix = f"{node.module}." if node.module else ""
+            found += [(node.level, prefix + alias.name) for alias in node.names]
+    return found
+
+
+def absolute_own_imports(source: str, own: Iterable[str]) -> list[str]:
+    """Absolute imports of what is part of the package."""
+    return [name for dots, name in imports(source) if dots == 0 and name.split(".")[0] in own]
+
+
+OWN_NAMES = {SLUG, *LAYERS, "paths", "settings", "src"}
+
+
+@pytest.mark.parametrize("defect", ["import settings", f"from {SLUG}.data import schema"])
+def test_absolute_imports_of_own_modules_are_seen(defect: str) -> None:
+    assert absolute_own_imports(defect, OWN_NAMES)
+
+
+@each_package_source
+def test_the_package_imports_itself_relatively(path: Path) -> None:
+    assert absolute_own_imports(read(path), OWN_NAMES) == []
+
+
+# Scoring a table runs the service's own predictor, so model and serving know each other.
+LATER = {
+    "data": {"model", "serving", "delivery"},
+    "model": {"delivery"},
+    "serving": {"delivery"},
+    "delivery": set[str](),
+}
+
+
+def upward_imports(source: str, layer: str, depth: int) -> list[str]:
+    """Relative imports of a later layer by a file that many folders below the package."""
+    later = LATER[layer]
+    return [
+        name for dots, name in imports(source) if dots == depth + 1 and name.split(".")[0] in later
+    ]
+
+
+def test_imports_against_the_flow_are_seen() -> None:
+    assert upward_imports("from ..delivery import gate", "serving", 1) == ["delivery.gate"]
+    assert upward_imports("from .. import model", "data", 1) == ["model"]
+    assert upward_imports("from ..data import schema\nfrom .x import y", "model", 1) == []
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PACKAGE_SOURCES if set(LAYERS) & set(p.parts)], ids=name_of
+)
+def test_code_flows_from_data_to_delivery(path: Path) -> None:
+    inside = path.relative_to(PROJECT_TEMPLATE / "src" / PROJECT_TEMPLATE.name).parts
+
+    assert upward_imports(read(path), inside[0], len(inside) - 1) == []
+
+
+# Settings files
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=name_of)
+def test_yaml_parses_before_rendering(path: Path) -> None:
+    assert yaml.safe_load(read(path)) is not None
+
+
+def test_toml_parses_before_rendering() -> None:
+    document = tomllib.loads(read(PROJECT_TEMPLATE / "pyproject.toml"))
+
+    assert document["project"]["name"] == "<< cookiecutter.project_slug >>"
+
+
+# What must not be in any file
+
+
+def machine_paths(text: str) -> list[str]:
+    return MACHINE_PATH.findall(text)
+
+
+def foreign_addresses(text: str) -> list[str]:
+    return [d for d in EMAIL.findall(text) if not RESERVED_DOMAINS.fullmatch(d)]
+
+
+def test_machine_paths_and_addresses_are_seen() -> None:
+    assert machine_paths("cd /root/x") and machine_paths("'/home/me/x'")  # noqa: PT018
+    assert not machine_paths("deploy/root/x and ./home/x")
+    assert foreign_addresses("me@company.com") == ["company.com"]
+    assert foreign_addresses("you@example.com, uses: a/b@0123") == []
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in [*PROJECT_TEXTS, *OWN_TEXTS] if p != Path(__file__)], ids=name_of
+)
+def test_no_file_names_a_machine_or_a_person(path: Path) -> None:
+    text = read(path)
+
+    assert machine_paths(text) == []
+    if path != TEMPLATE / "tests" / "test_hooks.py":
+        assert foreign_addresses(text) == []
+
+
+@pytest.mark.parametrize("path", WORKFLOW_FILES, ids=name_of)
+def test_every_action_is_pinned_by_commit(path: Path) -> None:
+    used = re.findall(r"^\s*(?:- )?uses:\s*(\S+)", read(path), flags=re.MULTILINE)
+
+    assert [action for action in used if not PINNED.fullmatch(action)] == []
+
+
+def test_an_action_by_tag_is_not_pinned() -> None:
+    assert not PINNED.fullmatch("actions/checkout@v7")
+    assert PINNED.fullmatch("actions/checkout@" + "0" * 40)
+    assert PINNED.fullmatch("./.github/workflows/ci.yml")
