@@ -167,15 +167,19 @@ def _output(*command: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def connect(root: Path = Path()) -> tuple[GitHub, str]:
+def connect(root: Path = Path(), attempts: int = ATTEMPTS) -> tuple[GitHub, str]:
     """A client for the repository of the working tree in `root`, and the repository's owner/name.
+
+    Args:
+        root: The working tree.
+        attempts: How often a request is sent at most.
 
     Raises:
         NotSetUpError: If there is no GitHub repository or no token.
     """
     remote = find_remote(root)
     url = os.environ.get("GITHUB_API_URL") or remote.api_url
-    return GitHub(url, find_token(remote.host)), remote.repository
+    return GitHub(url, find_token(remote.host), attempts), remote.repository
 
 
 class GitHub:
@@ -184,18 +188,26 @@ class GitHub:
     Args:
         url: Address of the API, e.g. https://api.github.com. Only https, or http on this machine.
         token: Sent with every request, never shown.
+        attempts: How often a request is sent at most.
         sleep: Waits for a number of seconds.
 
     Raises:
         NotSetUpError: If the address would send the token unencrypted.
     """
 
-    def __init__(self, url: str, token: str, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        attempts: int = ATTEMPTS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
             raise NotSetUpError(f"GITHUB_API_URL is {url!r}; it must start with https://")
         self.url = url.rstrip("/")
         self._token = token
+        self._attempts = attempts
         self._sleep = sleep
         self._client = httpx.Client(
             timeout=TIMEOUT_SECONDS,
@@ -285,7 +297,7 @@ class GitHub:
                     f"{what}: {self._hide(_explain(response))}", response.status_code
                 )
             wait = _wait(method, response, attempt)
-            if wait is None or attempt == ATTEMPTS:
+            if wait is None or attempt >= self._attempts:
                 raise failure
             self._sleep(wait)
             attempt += 1

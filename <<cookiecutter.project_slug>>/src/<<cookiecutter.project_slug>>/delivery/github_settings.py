@@ -1,0 +1,207 @@
+"""What the repository's settings on GitHub must be for its gates to hold.
+
+Each function looks at one setting and returns the change that is needed, or None. `github_setup`
+shows and applies the changes; `doctor` reports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from .codeowners import Entry
+from .github import GitHub, GitHubError
+from .ruleset import ABSENT, RULESET, Ruleset, differences, parameter
+
+# The label by which a maintainer consents to a contract that asks for less than before.
+LOOSEN_LABEL = "contract: loosen"
+_LABEL = {
+    "name": LOOSEN_LABEL,
+    "color": "d93f0b",
+    "description": "A maintainer agrees that the contract may ask for less than before",
+}
+_WORKFLOWS = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to the REST API that changes something."""
+
+    method: str
+    path: str
+    body: Any = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that is not as it must be.
+
+    Attributes:
+        current: What it is now.
+        wanted: What it must be.
+        request: What makes it so.
+        details: Each value that differs, where there are several.
+    """
+
+    current: str
+    wanted: str
+    request: Request
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What GitHub says about the repository.
+
+    Attributes:
+        name: owner/name.
+        facts: GitHub's answer.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Where the REST API has it."""
+        return f"/repos/{self.name}"
+
+    @property
+    def administered(self) -> bool:
+        """Whether the token's owner is an administrator of the repository."""
+        return bool((self.facts.get("permissions") or {}).get("admin"))
+
+
+def read_repository(api: GitHub, name: str) -> Repository:
+    """Ask GitHub about a repository; its name is the one that GitHub knows it by now.
+
+    Raises:
+        GitHubError: If GitHub cannot be reached or does not show it.
+    """
+    facts = api.get(f"/repos/{name}")
+    return Repository(str(facts["full_name"]), facts)
+
+
+def current_ruleset(api: GitHub, repository: Repository, name: str) -> Ruleset | None:
+    """The repository's ruleset of that name, whole; None if there is none.
+
+    Raises:
+        GitHubError: If GitHub cannot be reached or does not show it.
+    """
+    path = f"{repository.path}/rulesets"
+    for summary in api.items(path, includes_parents="false"):
+        if summary["name"] == name:
+            found: Ruleset = api.get(f"{path}/{summary['id']}")
+            return found
+    return None
+
+
+def ruleset_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
+    """The default branch must be protected by the ruleset of the file."""
+    current = current_ruleset(api, repository, ruleset["name"])
+    path = f"{repository.path}/rulesets"
+    if current is None:
+        return Change(ABSENT, f"as in {RULESET}", Request("POST", path, dict(ruleset)))
+    found = differences(current, ruleset)
+    if not found:
+        return None
+    return Change(
+        "differs",
+        f"as in {RULESET}",
+        Request("PUT", f"{path}/{current['id']}", dict(ruleset)),
+        tuple(map(str, found)),
+    )
+
+
+def squash_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
+    """The ways of merging that the ruleset allows must not all be switched off."""
+    allowed = parameter(ruleset, "pull_request", "allowed_merge_methods", [])
+    if "squash" not in allowed or repository.facts.get("allow_squash_merge") is not False:
+        return None
+    return Change("off", "on", Request("PATCH", repository.path, {"allow_squash_merge": True}))
+
+
+def label_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
+    """The label that consents to a looser contract must exist."""
+    path = f"{repository.path}/labels"
+    if api.get_or_none(f"{path}/{quote(LOOSEN_LABEL)}") is not None:
+        return None
+    return Change(ABSENT, "present", Request("POST", path, _LABEL))
+
+
+def workflow_permissions_change(
+    api: GitHub, repository: Repository, ruleset: Ruleset
+) -> Change | None:
+    """A workflow that asks for nothing must get a token that reads, and none may approve."""
+    path = f"{repository.path}/actions/permissions/workflow"
+    current = {name: value for name, value in api.get(path).items() if name in _WORKFLOWS}
+    if current == _WORKFLOWS:
+        return None
+    return Change(_permissions(current), _permissions(_WORKFLOWS), Request("PUT", path, _WORKFLOWS))
+
+
+def _permissions(values: Mapping[str, Any]) -> str:
+    may = "may" if values.get("can_approve_pull_request_reviews") else "may not"
+    return f"{values.get('default_workflow_permissions')}, {may} approve pull requests"
+
+
+def alerts_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
+    """Dependabot alerts must be on; they bring the dependency graph with them."""
+    path = f"{repository.path}/vulnerability-alerts"
+    try:
+        api.get(path)
+    except GitHubError as error:
+        if error.status != httpx.codes.NOT_FOUND:
+            raise
+        return Change("off", "on", Request("PUT", path))
+    return None
+
+
+Setting = Callable[[GitHub, Repository, Ruleset], Change | None]
+
+# The ruleset is last: nothing that the others need is locked out by it.
+SETTINGS: Mapping[str, Setting] = {
+    "label": label_change,
+    "workflow permissions": workflow_permissions_change,
+    "Dependabot alerts": alerts_change,
+    "squash merging": squash_change,
+    "ruleset": ruleset_change,
+}
+
+
+def approval_problem(
+    api: GitHub, repository: Repository, ruleset: Ruleset, entries: list[Entry]
+) -> str | None:
+    """Why some pull requests could never be approved, if that is so.
+
+    GitHub lets nobody approve a pull request of their own, so every approval that the ruleset asks
+    for needs a second person.
+
+    Raises:
+        GitHubError: If GitHub cannot be reached or does not show who works here.
+    """
+    if not parameter(ruleset, "pull_request", "required_approving_review_count", 0):
+        return None
+    relax = (
+        f"or, in {RULESET}, set required_approving_review_count to 0 and "
+        "require_code_owner_review and require_last_push_approval to false"
+    )
+    path = f"{repository.path}/collaborators"
+    people = [p for p in api.items(path) if (p.get("permissions") or {}).get("push")]
+    if len(people) < 2:
+        return (
+            "one person works here, and nobody can approve a pull request of their own: invite a "
+            f"second one with write access, {relax}"
+        )
+    alone = [e for e in entries if len(e.owners) == 1 and "/" not in e.owners[0]]
+    if alone and parameter(ruleset, "pull_request", "require_code_owner_review", False):
+        owner, pattern = alone[0].owners[0], alone[0].pattern
+        return (
+            f"{owner} owns {pattern} alone, and cannot approve a change of it of their own: add a "
+            f"second owner or a team in CODEOWNERS, {relax}"
+        )
+    return None
