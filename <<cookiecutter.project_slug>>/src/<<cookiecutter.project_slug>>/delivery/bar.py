@@ -26,11 +26,14 @@ from ..settings import (
 from .base import Base
 from .case import Case
 from .contract import Change, changes_between, stricter_of
-from .judgement import Consent
+from .records import LOOSEN_LABEL, Consent
 
 ContractName = Literal["this one", "the stricter of this one and the base's"]
 
-_CONSENT = "a maintainer can consent with --allow-loosening"
+_CONSENT = (
+    f"a maintainer can consent with the label `{LOOSEN_LABEL}` on the pull request, "
+    "or with --allow-loosening"
+)
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..model.metrics import Floats, Scored, measure, resample_counts
 from ..settings import METRIC_DIRECTION
-
-Outcome = Literal["superior", "non-inferior", "inconclusive", "inferior"]
+from .records import Outcome
 
 RESAMPLES = 1000
 SEED = 1993

@@ -12,7 +12,7 @@ from ..data.schema import Column, Schema
 from ..model.matrix import TableError
 from ..settings import SettingsError, parse_settings
 from .base import Base
-from .judgement import DataChanges
+from .records import DataChanges
 
 
 def data_changes(root: Path, base: Base | None, schema: Schema) -> DataChanges:

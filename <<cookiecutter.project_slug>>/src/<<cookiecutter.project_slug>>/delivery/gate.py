@@ -1,6 +1,7 @@
 """The gate: may the model of this working tree take the champion's place?
 
     python -m <package>.delivery.gate --base origin/main
+    python -m <package>.delivery.gate --base event      # in a workflow: what its event names
 
 The model is held against the quality contract and, on the same test rows, against the champion:
 the model that the base's `dvc.lock` names. Exit code 0: promote, or keep when it is the champion
@@ -35,19 +36,12 @@ from .challenger import (
     latency_p99_ms,
     load_challenger,
 )
+from .consent import consent_of
 from .data_changes import data_changes
-from .judgement import (
-    BaseRecord,
-    Consent,
-    DataChanges,
-    Finding,
-    Judge,
-    Limit,
-    ModelRecord,
-    Report,
-    judge_limit,
-)
+from .event import EventError, base_of, read_event
+from .judgement import Judge, judge_limit
 from .opponent import champion_of, find_opponent
+from .records import BaseRecord, Consent, DataChanges, Finding, Limit, ModelRecord, Report
 from .report import as_markdown, as_text
 
 _LATENCY_RECORDS = 100
@@ -203,13 +197,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_loosening=options.allow_loosening,
         accept_new_baseline=options.accept_new_baseline,
     )
-    root = Path()
+    root, revision = Path(), options.base
+    said: tuple[str, ...] = ()
     for old in (paths.GATE_REPORT, paths.GATE_TABLE):
         (root / old).unlink(missing_ok=True)
     try:
-        report = judge(root, options.base, consent)
+        if revision == "event":
+            event = read_event()
+            revision, answer = base_of(event), consent_of(event)
+            consent, said = _joined(consent, answer.consent), answer.said
+        report = judge(root, revision, consent)
+        report = report.model_copy(update={"notes": (*said, *report.notes)})
         write(report, root)
     except (
+        EventError,
         SettingsError,
         BaseError,
         StaleError,
@@ -227,11 +228,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.verdict == "block" else 0
 
 
+def _joined(one: Consent, other: Consent) -> Consent:
+    return Consent(
+        allow_loosening=one.allow_loosening or other.allow_loosening,
+        accept_new_baseline=one.accept_new_baseline or other.accept_new_baseline,
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gate", description="Hold the model against its contract and against the champion."
     )
-    parser.add_argument("--base", required=True, help="git revision of the champion: origin/main")
+    parser.add_argument(
+        "--base",
+        required=True,
+        help="git revision of the champion: origin/main; in a workflow, `event` takes its event's",
+    )
     parser.add_argument(
         "--allow-loosening",
         action="store_true",

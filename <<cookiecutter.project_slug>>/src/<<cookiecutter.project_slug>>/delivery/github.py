@@ -268,6 +268,38 @@ class GitHub:
         """
         return self._decode(self._request(method, self.url + path, body=body))
 
+    def download(self, path: str, most: int) -> bytes:
+        """A file that the answer to a GET request leads to, e.g. an artifact's zip archive.
+
+        GitHub answers with a short-lived address on another server; the token is not sent there.
+
+        Args:
+            path: Of the request.
+            most: The number of bytes to stop at.
+
+        Raises:
+            GitHubError: If GitHub cannot be reached or refuses, or the file is larger.
+        """
+        attempt = 1
+        while True:
+            response: httpx.Response | None = None
+            try:
+                with self._client.stream("GET", self.url + path, follow_redirects=True) as response:
+                    if response.is_success:
+                        return _at_most(response, most)
+                    response.read()
+                    failure = GitHubError(
+                        f"GET {path}: {self._hide(_explain(response))}", response.status_code
+                    )
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                response = None
+                failure = GitHubError(f"GET {path}: cannot be downloaded: {error}")
+            wait = _wait("GET", response, attempt)
+            if wait is None or attempt >= self._attempts:
+                raise failure
+            self._sleep(wait)
+            attempt += 1
+
     def _request(
         self,
         method: str,
@@ -317,6 +349,15 @@ class GitHub:
                 "address of GitHub's API?",
                 response.status_code,
             ) from error
+
+
+def _at_most(response: httpx.Response, most: int) -> bytes:
+    content = bytearray()
+    for part in response.iter_bytes():
+        content += part
+        if len(content) > most:
+            raise GitHubError(f"GET {response.url.path}: is larger than {most:,} bytes")
+    return bytes(content)
 
 
 def _limited(response: httpx.Response) -> bool:

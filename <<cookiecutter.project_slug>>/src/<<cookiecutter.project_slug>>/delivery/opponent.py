@@ -15,7 +15,8 @@ from .base import LOCK, Base, LockedModel, locked_model
 from .case import Case
 from .challenger import Challenger, score
 from .champion import CannotScoreError, Champion, ChampionError, bring_back
-from .judgement import Consent, ModelRecord, Opponent
+from .judgement import Opponent
+from .records import NEW_BASELINE_LABEL, Consent, ModelRecord
 
 # Share of the challenger's test rows that must be the champion's test rows too, where the champion
 # can only answer for its own.
@@ -72,8 +73,8 @@ def find_opponent(
         why = f"the champion cannot be compared with: {error}"
         if consent.accept_new_baseline is None:
             case.reasons.append(
-                f"{why}\na maintainer can accept this model without a comparison: "
-                '--accept-new-baseline "<reason>"'
+                f"{why}\na maintainer can accept this model without a comparison, with the label "
+                f'`{NEW_BASELINE_LABEL}` on the pull request, or --accept-new-baseline "<reason>"'
             )
         else:
             case.notes.append(f"{why[0].upper()}{why[1:]}")

@@ -11,14 +11,14 @@ import re
 from collections.abc import Sequence
 
 from ..settings import METRIC_DIRECTION
-from .judgement import Finding, Limit, Report
+from .records import Finding, Limit, Report
 
 _HEADLINES = {
     "promote": "✅ Promote: the model holds the contract",
     "keep": "✅ Keep: the model is the champion itself, and holds the contract",
     "block": "⛔ Block: the model must not be merged or shipped",
 }
-_SOURCES = {
+SOURCES = {
     "same": "the same model",
     "cache": "taken from the DVC cache",
     "remote": "pulled from the DVC remote",
@@ -27,7 +27,7 @@ _SOURCES = {
 }
 _PUNCTUATION = re.compile(r"([\\`*_\[\]{}()~|!$])")
 # GitHub makes links of these; an invisible space after them prevents it.
-_LINKS = re.compile(r"([@#]|:(?=//)|\bwww(?=\.))")
+_LINKS = re.compile(r"([@#]|:(?=//)|www(?=\.))")
 
 Table = Sequence[Sequence[str]]
 
@@ -49,17 +49,17 @@ def as_markdown(report: Report) -> str:
         f"## {_HEADLINES[report.verdict]}",
         "\n".join(f"- {escape(reason)}" for reason in report.reasons),
         escape(_judged(report)),
-        _markdown_table(_metric_rows(report), text_columns=(0, 7)),
+        markdown_table(_metric_rows(report), text_columns=(0, 7)),
         _markdown_slices(report),
         "### Limits",
-        _markdown_table(_limit_rows(report.limits), text_columns=(0, 3)),
+        markdown_table(_limit_rows(report.limits), text_columns=(0, 3)),
         _markdown_contract(report),
         _markdown_data(report),
     ]
     notes = [*_consents(report), *report.notes]
     if notes:
         parts += ["### Notes", "\n".join(f"- {escape(note)}" for note in notes)]
-    parts.append(_folded("Timings", _markdown_table(_timing_rows(report), text_columns=(0,))))
+    parts.append(folded("Timings", markdown_table(_timing_rows(report), text_columns=(0,))))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -82,7 +82,7 @@ def _judged(report: Report) -> str:
     base = f"{report.base.revision} ({report.base.commit[:10]})" if report.base else "nothing yet"
     champion = ""
     if report.champion is not None:
-        champion = f" Champion: {report.champion.hash[:10]}, {_SOURCES[report.champion.source]}."
+        champion = f" Champion: {report.champion.hash[:10]}, {SOURCES[report.champion.source]}."
     return (
         f"Judged against {base} on {report.rows:,} test rows, by the contract: {report.contract}. "
         f"Model: {report.challenger.hash[:10]}.{champion}"
@@ -92,7 +92,7 @@ def _judged(report: Report) -> str:
 def _consents(report: Report) -> list[str]:
     consents = []
     if report.consent.allow_loosening:
-        consents.append("Run with a maintainer's consent to loosening (--allow-loosening).")
+        consents.append("Run with a maintainer's consent to loosening.")
     if report.consent.accept_new_baseline is not None:
         consents.append(
             "A maintainer accepted this model without holding it against the champion: "
@@ -214,9 +214,9 @@ def _markdown_slices(report: Report) -> str:
         if failed
         else (f"Slices: all {len(report.slices)} hold")
     )
-    return _folded(
+    return folded(
         f"{summary}; worst first",
-        _markdown_table(_slice_rows(report), text_columns=(0, 7)),
+        markdown_table(_slice_rows(report), text_columns=(0, 7)),
         unfold=failed > 0,
     )
 
@@ -224,7 +224,7 @@ def _markdown_slices(report: Report) -> str:
 def _markdown_contract(report: Report) -> str:
     if not report.contract_changes:
         return ""
-    table = _markdown_table(_contract_rows(report), text_columns=(0, 3))
+    table = markdown_table(_contract_rows(report), text_columns=(0, 3))
     return f"### Changes to the contract\n\n{table}"
 
 
@@ -240,13 +240,15 @@ def _markdown_data(report: Report) -> str:
     return "### Data\n\n" + "\n".join(f"- {escape(line)}" for line in lines)
 
 
-def _folded(summary: str, content: str, unfold: bool = False) -> str:
+def folded(summary: str, content: str, unfold: bool = False) -> str:
+    """Markdown that opens on a click; `unfold` shows it at once."""
     # GitHub renders Markdown inside only after an empty line.
     opening = "<details open>" if unfold else "<details>"
     return f"{opening}<summary>{html.escape(summary)}</summary>\n\n{content}\n\n</details>"
 
 
-def _markdown_table(rows: Table, text_columns: Sequence[int]) -> str:
+def markdown_table(rows: Table, text_columns: Sequence[int]) -> str:
+    """A table whose first row is the header; columns of numbers are set to the right."""
     header, *body = rows
     ruler = ["---" if place in text_columns else "--:" for place in range(len(header))]
     lines = [[escape(cell) for cell in header], ruler, *([escape(c) for c in row] for row in body)]
