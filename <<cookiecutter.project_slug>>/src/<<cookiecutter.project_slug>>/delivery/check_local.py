@@ -60,10 +60,10 @@ def check_local(root: Path) -> Iterator[Check]:
     # Workflows install what uv.lock says and nothing else; without dvc.lock they train anew.
     yield check_committed(root, "uv.lock", "`uv lock`", absent="fail")
     yield check_committed(root, "dvc.lock", "`make pipeline`", absent="warn")
+    yield check_sizes(root)
     if (root / "dvc.lock").is_file():
         yield check_stale(root)
     yield check_dvc_remote(root)
-    yield check_sizes(root)
 
 
 def check_tool(root: Path, tool: str, oldest: tuple[int, ...], source: str) -> Check:

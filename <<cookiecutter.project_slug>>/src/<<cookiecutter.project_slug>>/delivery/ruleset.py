@@ -105,8 +105,9 @@ def differences(current: Ruleset, wanted: Ruleset) -> list[Difference]:
 
 
 def _compare(where: str, current: Any, wanted: Any) -> Iterator[Difference]:
-    if _comparable(current) != _comparable(wanted):
-        yield Difference(where, _shown(current), _shown(wanted))
+    now, then = _comparable(current), _comparable(wanted)
+    if now != then:
+        yield Difference(where, _shown(now), _shown(then))
 
 
 def _comparable(value: Any) -> Any:
@@ -144,10 +145,10 @@ def reported_checks(root: Path = Path()) -> frozenset[str]:
             workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
             # YAML 1.1 reads the key `on` as the boolean true.
             triggers = workflow.get("on", workflow.get(True))
-            jobs = workflow["jobs"].items()
-        except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError) as error:
+            triggers = [triggers] if isinstance(triggers, str) else triggers
+            if "pull_request" in triggers:
+                names |= {str(job.get("name", key)) for key, job in workflow["jobs"].items()}
+        except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             name = path.relative_to(root)
             raise RulesetError(f"{name}: is not a workflow that can be read: {error}") from error
-        if triggers == "pull_request" or "pull_request" in triggers:
-            names |= {str(job.get("name", identifier)) for identifier, job in jobs}
     return frozenset(names)

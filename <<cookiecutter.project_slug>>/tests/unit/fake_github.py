@@ -1,0 +1,129 @@
+"""A GitHub with one repository that remembers what it is told, behind a real HTTP server."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+from urllib.parse import unquote
+
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+NAME = "team/late"
+TOKEN = "token-for-tests"
+PATH = f"/repos/{NAME}"
+
+
+class FakeGitHub:
+    """Answers like GitHub's REST API.
+
+    `refusals` maps "METHOD path" to (status, message, headers): these requests are turned away.
+    `requests` lists the method and the path of every request.
+    """
+
+    def __init__(self, server: HTTPServer) -> None:
+        self.url = server.url_for("").rstrip("/")
+        self.requests: list[str] = []
+        self.refusals: dict[str, tuple[int, str, dict[str, str]]] = {}
+        self.facts: dict[str, Any] = {
+            "full_name": NAME,
+            "default_branch": "main",
+            "owner": {"login": "team", "type": "Organization"},
+            "permissions": {"admin": True, "push": True},
+            "allow_squash_merge": True,
+        }
+        self.rulesets: list[dict[str, Any]] = []
+        self.labels: list[dict[str, Any]] = []
+        self.workflow_permissions: dict[str, Any] = {
+            "default_workflow_permissions": "write",
+            "can_approve_pull_request_reviews": True,
+        }
+        self.actions = True
+        self.alerts = False
+        self.dependency_graph = True
+        self.people = ["ada", "grace"]
+        self.codeowners_errors: list[dict[str, Any]] | None = []
+        self.variables: dict[str, str] = {}
+        server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
+
+    @property
+    def changes(self) -> list[str]:
+        """The requests that change something."""
+        return [request for request in self.requests if not request.startswith("GET ")]
+
+    def _answer(self, request: Request) -> Response:
+        # The path as it was sent: escapes matter.
+        path = request.environ["RAW_URI"].partition("?")[0] if "RAW_URI" in request.environ else (
+            request.path
+        )  # fmt: skip
+        what = f"{request.method} {path}"
+        self.requests.append(what)
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return _json({"message": "Bad credentials"}, 401)
+        if what in self.refusals:
+            status, message, headers = self.refusals[what]
+            return _json({"message": message}, status, headers)
+        if not path.startswith(PATH):
+            return _json({"message": "Not Found"}, 404)
+        body = json.loads(request.data) if request.data else None
+        return self._repository(request.method, unquote(path.removeprefix(PATH)), body)
+
+    def _repository(self, method: str, path: str, body: Any) -> Response:
+        missing = _json({"message": "Not Found"}, 404)
+        head = path.strip("/").partition("/")[0]
+        if path == "":
+            if method == "PATCH":
+                self.facts.update(body)
+            return _json(self.facts)
+        if head == "rulesets":
+            return self._rulesets(method, path.removeprefix("/rulesets"), body)
+        if path == "/labels" and method == "POST":
+            self.labels.append(body)
+            return _json(body, 201)
+        if head == "labels":
+            found = [lb for lb in self.labels if lb["name"] == path.removeprefix("/labels/")]
+            return _json(found[0]) if found else missing
+        if path == "/actions/permissions/workflow":
+            if method == "PUT":
+                self.workflow_permissions = body
+                return Response(status=204)
+            return _json(self.workflow_permissions)
+        if path == "/actions/permissions":
+            return _json({"enabled": self.actions})
+        if path == "/vulnerability-alerts":
+            self.alerts = self.alerts or method == "PUT"
+            return Response(status=204) if self.alerts else missing
+        if path == "/collaborators":
+            return _json([{"login": name, "permissions": {"push": True}} for name in self.people])
+        if path == "/codeowners/errors":
+            if self.codeowners_errors is None:
+                return missing
+            return _json({"errors": self.codeowners_errors})
+        if path.startswith("/dependency-graph/compare/"):
+            return _json([]) if self.dependency_graph else _json({"message": "Disabled"}, 403)
+        if head == "actions" and path.startswith("/actions/variables/"):
+            name = path.rpartition("/")[2]
+            value = self.variables.get(name)
+            return missing if value is None else _json({"name": name, "value": value})
+        return missing
+
+    def _rulesets(self, method: str, path: str, body: Any) -> Response:
+        if method == "POST":
+            self.rulesets.append({**body, "id": len(self.rulesets) + 1})
+            return _json(self.rulesets[-1], 201)
+        if path == "":
+            # The list says no more than names.
+            return _json([{"id": r["id"], "name": r["name"]} for r in self.rulesets])
+        (found,) = (r for r in self.rulesets if r["id"] == int(path.strip("/")))
+        if method == "PUT":
+            found.update(body)
+        shown = copy.deepcopy(found)
+        if not self.facts["permissions"]["admin"]:
+            shown.pop("bypass_actors", None)
+        return _json(shown)
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(value), status, headers, content_type="application/json")

@@ -1,0 +1,492 @@
+"""doctor: every check is seen green and red."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_github import NAME, PATH, TOKEN, FakeGitHub
+from pytest_httpserver import HTTPServer
+
+from << cookiecutter.project_slug >>.delivery import doctor
+from << cookiecutter.project_slug >>.delivery.check import Check
+from << cookiecutter.project_slug >>.delivery.check_github import check_github
+from << cookiecutter.project_slug >>.delivery.check_local import check_local
+from << cookiecutter.project_slug >>.delivery.codeowners import CODEOWNERS
+from << cookiecutter.project_slug >>.delivery.github_setup import main as github_setup
+from << cookiecutter.project_slug >>.delivery.ruleset import RULESET, WORKFLOWS
+
+RULES: dict[str, Any] = {
+    "name": "main",
+    "target": "branch",
+    "enforcement": "active",
+    "bypass_actors": [],
+    "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}},
+    "rules": [
+        {
+            "type": "pull_request",
+            "parameters": {
+                "allowed_merge_methods": ["squash"],
+                "required_approving_review_count": 1,
+            },
+        },
+        {
+            "type": "required_status_checks",
+            "parameters": {"required_status_checks": [{"context": "all-green"}]},
+        },
+    ],
+}
+STAGES = """\
+stages:
+  copy:
+    cmd: cp in.txt out.txt
+    deps: [in.txt]
+    params: [size]
+    outs: [out.txt]
+  again:
+    cmd: cp out.txt last.txt
+    deps: [out.txt]
+    outs: [last.txt]
+"""
+TOOLS = {"uv": "uv 0.9.1", "git": None, "gh": "gh version 2.60.0 (2024-11-01)"}
+
+Checks = Callable[[], dict[str, tuple[str, str, str]]]
+
+
+def named(name: str, found: Iterable[Check]) -> Check:
+    """The check of that name; those after it are not run."""
+    return next(check for check in found if check.name == name)
+
+
+def git(*arguments: str) -> None:
+    subprocess.run(["git", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project whose pipeline has run; not to be changed."""
+    root = tmp_path_factory.mktemp("prepared")
+    (root / WORKFLOWS).mkdir(parents=True)
+    (root / RULESET).parent.mkdir()
+    (root / CODEOWNERS).write_text("/contract.yaml @team/ml\n", encoding="utf-8")
+    (root / RULESET).write_text(json.dumps(RULES), encoding="utf-8")
+    (root / WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {all-green: {}}")
+    (root / "uv.lock").touch()
+    (root / "in.txt").write_text("data", encoding="utf-8")
+    (root / "params.yaml").write_text("size: 1\n", encoding="utf-8")
+    (root / "dvc.yaml").write_text(STAGES, encoding="utf-8")
+    for command in (["git", "init", "-q"], ["git", "symbolic-ref", "HEAD", "refs/heads/main"]):
+        subprocess.run(command, cwd=root, check=True)
+    for command in (["init", "-q"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, check=True)
+    return root
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all of PATH: git and a shell, and tools that only tell their version."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("git", "sh", "cp"):
+        (folder / name).symlink_to(shutil.which(name) or "")
+    for name, version in TOOLS.items():
+        if version is not None:
+            tool(folder, name, f"echo '{version}'")
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def tool(folder: Path, name: str, script: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).write_text(f"#!{folder}/sh\n{script}\n", encoding="utf-8")
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def project(prepared: Path, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a project in which every check that needs no network is green."""
+    root = tmp_path / "project"
+    shutil.copytree(prepared, root, symlinks=True)
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "GITHUB_", "GH_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "ada@example.com")
+    monkeypatch.chdir(root)
+    git("add", "--all")
+    git("commit", "-qm", "Start")
+    return root
+
+
+@pytest.fixture
+def github(project: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> FakeGitHub:
+    """The project's repository on GitHub, set up as github-setup leaves it."""
+    fake = FakeGitHub(httpserver)
+    git("remote", "add", "origin", f"git@github.com:{NAME}.git")
+    monkeypatch.setenv("GITHUB_API_URL", fake.url)
+    monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+    fake.variables["DVC_REMOTE_URL"] = "s3://bucket"
+    assert github_setup(["--apply"]) == 0
+    fake.requests.clear()
+    return fake
+
+
+@pytest.fixture
+def checks(capsys: pytest.CaptureFixture[str]) -> Checks:
+    """Run doctor: each check's status, detail and remedy."""
+
+    def run() -> dict[str, tuple[str, str, str]]:
+        capsys.readouterr()
+        code = doctor.main(["--json"])
+        found = json.loads(capsys.readouterr().out)
+        assert code == any(check["status"] == "fail" for check in found)
+        assert all(check["remedy"] for check in found if check["status"] != "ok")
+        return {c["name"]: (c["status"], c["detail"], c["remedy"]) for c in found}
+
+    return run
+
+
+LOCAL = (
+    "uv", "git", "gh", "repository", "branch main", "uv.lock", "dvc.lock", "file sizes", "stages",
+    "DVC remote",
+)  # fmt: skip
+ON_GITHUB = (
+    "required checks", "code owners", "GitHub", "default branch", "Actions", "label",
+    "workflow permissions",
+    "Dependabot alerts", "squash merging", "ruleset", "code owners on GitHub", "approvals",
+    "dependency review", "DVC remote of workflows",
+)  # fmt: skip
+
+
+def test_without_a_remote_only_what_needs_one_is_skipped(project: Path, checks: Checks) -> None:
+    found = checks()
+    assert list(found) == [*LOCAL, "required checks", "GitHub"]
+    assert {name for name, (status, *_) in found.items() if status == "skipped"} == {
+        "DVC remote",
+        "GitHub",
+    }
+    assert {status for status, *_ in found.values()} == {"ok", "skipped"}
+    assert "no git remote" in found["GitHub"][1]
+    assert "git remote add origin" in found["GitHub"][2]
+
+
+def test_all_is_green_after_github_setup(github: FakeGitHub, project: Path, checks: Checks) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "remote", "add", "-q", "-d", "storage", "/srv/dvc"],
+        check=True,
+    )
+    found = checks()
+    assert list(found) == [*LOCAL, *ON_GITHUB]
+    assert {name: check for name, check in found.items() if check[0] != "ok"} == {}
+    assert found["DVC remote"][1] == "storage"
+    assert github.changes == []
+
+
+def test_the_table_says_what_to_do(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    no_uv(project)
+    old_git(project)
+    assert doctor.main([]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "fail     uv                       not installed",
+        "                                  do: install it: "
+        "https://docs.astral.sh/uv/getting-started/installation",
+    ]
+    assert "ok       gh                       2.60.0" in lines
+    assert lines[-1] == "2 ok, 2 fail, 1 skipped"
+
+
+def no_uv(root: Path) -> None:
+    (root.parent / "bin" / "uv").unlink()
+
+
+def old_uv(root: Path) -> None:
+    tool(root.parent / "bin", "uv", "echo uv 0.6.17")
+
+
+def old_git(root: Path) -> None:
+    tool(root.parent / "bin", "git", "echo git version 2.9.5")
+
+
+def broken_gh(root: Path) -> None:
+    tool(root.parent / "bin", "gh", "exit 1")
+
+
+def no_repository(root: Path) -> None:
+    shutil.rmtree(root / ".git")
+
+
+def in_another_repository(root: Path) -> None:
+    shutil.rmtree(root / ".git")
+    git("init", "-q", str(root.parent))
+
+
+def other_branch(root: Path) -> None:
+    git("branch", "-m", "trunk")
+
+
+def unlocked(root: Path) -> None:
+    git("rm", "-q", "--cached", "uv.lock")
+
+
+def lock_gone(root: Path) -> None:
+    (root / "dvc.lock").unlink()
+
+
+def lock_ignored(root: Path) -> None:
+    git("rm", "-q", "--cached", "dvc.lock")
+
+
+def lock_changed(root: Path) -> None:
+    with (root / "dvc.lock").open("a") as file:
+        file.write("# edited\n")
+
+
+def data_changed(root: Path) -> None:
+    (root / "in.txt").write_text("other data", encoding="utf-8")
+
+
+def parameter_changed(root: Path) -> None:
+    (root / "params.yaml").write_text("size: 2\n", encoding="utf-8")
+
+
+def command_changed(root: Path) -> None:
+    (root / "dvc.yaml").write_text(STAGES.replace("cp in.txt", "cp -f in.txt"), encoding="utf-8")
+
+
+def stages_broken(root: Path) -> None:
+    (root / "dvc.yaml").write_text("stages: 1", encoding="utf-8")
+
+
+def large_file(root: Path) -> None:
+    (root / "big.bin").write_bytes(bytes(1024 * 1024 + 1))
+    git("add", "big.bin")
+
+
+def refused_file(root: Path) -> None:
+    with (root / "huge.bin").open("wb") as file:
+        file.truncate(100 * 2**20 + 1)
+    git("add", "--intent-to-add", "huge.bin")
+
+
+def misnamed_job(root: Path) -> None:
+    (root / WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {green: {}}")
+
+
+def nothing_required(root: Path) -> None:
+    (root / RULESET).write_text(json.dumps(RULES | {"rules": []}), encoding="utf-8")
+
+
+def no_ruleset(root: Path) -> None:
+    (root / RULESET).unlink()
+
+
+@pytest.mark.parametrize(
+    ("defect", "name", "status", "detail"),
+    [
+        (no_uv, "uv", "fail", "not installed"),
+        (old_uv, "uv", "fail", "0.6.17 is older than 0.7"),
+        (old_git, "git", "fail", "2.9.5 is older than 2.28"),
+        (broken_gh, "gh", "skipped", "not installed"),
+        (no_repository, "repository", "fail", "not a git repository"),
+        (in_another_repository, "repository", "fail", "is a folder of the repository in"),
+        (other_branch, "branch main", "fail", "not there"),
+        (unlocked, "uv.lock", "fail", "not in git"),
+        (lock_gone, "dvc.lock", "warn", "not there"),
+        (lock_ignored, "dvc.lock", "warn", "not in git"),
+        (lock_changed, "dvc.lock", "warn", "changed, not committed"),
+        (data_changed, "stages", "fail", "copy (in.txt)"),
+        (parameter_changed, "stages", "fail", "copy (params.yaml)"),
+        (command_changed, "stages", "fail", "copy (command)"),
+        (stages_broken, "stages", "fail", "dvc cannot tell"),
+        (large_file, "file sizes", "warn", "big.bin (1.0 MiB)"),
+        (refused_file, "file sizes", "fail", "huge.bin (100.0 MiB)"),
+        (misnamed_job, "required checks", "fail", "no job that runs on pull requests is named"),
+        (nothing_required, "required checks", "fail", "a red pull request can be merged"),
+        (no_ruleset, "required checks", "fail", "main.json: no such file"),
+    ],
+)
+def test_finds_each_defect_here(
+    project: Path, defect: Callable[[Path], None], name: str, status: str, detail: str
+) -> None:
+    defect(project)
+    found = named(name, chain(check_github(project), check_local(project)))
+    assert found.status == status
+    assert detail in found.detail
+    assert found.remedy
+
+
+def test_a_fresh_clone_is_not_stale(project: Path) -> None:
+    for name in ("out.txt", "last.txt"):
+        (project / name).unlink()
+    shutil.rmtree(project / ".dvc" / "cache")
+    assert named("stages", check_local(project)).status == "ok"
+
+
+def ruleset_gone(fake: FakeGitHub) -> None:
+    fake.rulesets.clear()
+
+
+def ruleset_weakened(fake: FakeGitHub) -> None:
+    fake.rulesets[0]["rules"][0]["parameters"]["required_approving_review_count"] = 0
+
+
+def bypassed(fake: FakeGitHub) -> None:
+    fake.rulesets[0]["bypass_actors"] = [{"actor_id": 5, "actor_type": "RepositoryRole"}]
+
+
+def plan_without_rulesets(fake: FakeGitHub) -> None:
+    message = "Upgrade to GitHub Pro or make this repository public to enable this feature."
+    fake.refusals[f"GET {PATH}/rulesets"] = (403, message, {})
+
+
+def label_gone(fake: FakeGitHub) -> None:
+    fake.labels.clear()
+
+
+def may_write(fake: FakeGitHub) -> None:
+    fake.workflow_permissions["default_workflow_permissions"] = "write"
+
+
+def may_approve(fake: FakeGitHub) -> None:
+    fake.workflow_permissions["can_approve_pull_request_reviews"] = True
+
+
+def alerts_off(fake: FakeGitHub) -> None:
+    fake.alerts = False
+
+
+def squash_off(fake: FakeGitHub) -> None:
+    fake.facts["allow_squash_merge"] = False
+
+
+def other_default_branch(fake: FakeGitHub) -> None:
+    fake.facts["default_branch"] = "trunk"
+
+
+def actions_off(fake: FakeGitHub) -> None:
+    fake.actions = False
+
+
+def unknown_owner(fake: FakeGitHub) -> None:
+    fake.codeowners_errors = [
+        {"line": 1, "kind": "Unknown owner", "source": "/contract.yaml @team/ml\n"}
+    ]
+
+
+def codeowners_not_pushed(fake: FakeGitHub) -> None:
+    fake.codeowners_errors = None
+
+
+def nobody_asked(fake: FakeGitHub) -> None:
+    CODEOWNERS.write_text("/contract.yaml\n/Makefile @ada @grace\n", encoding="utf-8")
+
+
+def no_codeowners(fake: FakeGitHub) -> None:
+    CODEOWNERS.unlink()
+
+
+def one_person(fake: FakeGitHub) -> None:
+    fake.people = ["ada"]
+
+
+def no_dependency_graph(fake: FakeGitHub) -> None:
+    fake.dependency_graph = False
+
+
+def no_variable(fake: FakeGitHub) -> None:
+    fake.variables.clear()
+
+
+def bad_token(fake: FakeGitHub) -> None:
+    fake.refusals[f"GET {PATH}"] = (401, "Bad credentials", {})
+
+
+def not_shown(fake: FakeGitHub) -> None:
+    fake.refusals[f"GET {PATH}/codeowners/errors"] = (403, "Resource not accessible", {})
+
+
+def server_error(fake: FakeGitHub) -> None:
+    fake.refusals[f"GET {PATH}/codeowners/errors"] = (422, "Unprocessable", {})
+
+
+@pytest.mark.parametrize(
+    ("defect", "name", "status", "detail"),
+    [
+        (ruleset_gone, "ruleset", "fail", "absent, wanted: as in"),
+        (ruleset_weakened, "ruleset", "fail", "required_approving_review_count: 0 -> 1"),
+        (bypassed, "ruleset", "fail", "bypass_actors: [{"),
+        (plan_without_rulesets, "ruleset", "fail", "Upgrade to GitHub Pro"),
+        (label_gone, "label", "fail", "absent, wanted: present"),
+        (may_write, "workflow permissions", "fail", "write, may not approve"),
+        (may_approve, "workflow permissions", "fail", "read, may approve"),
+        (alerts_off, "Dependabot alerts", "fail", "off, wanted: on"),
+        (squash_off, "squash merging", "fail", "off, wanted: on"),
+        (other_default_branch, "default branch", "fail", "trunk"),
+        (actions_off, "Actions", "fail", "no workflow runs"),
+        (unknown_owner, "code owners on GitHub", "fail", "line 1: Unknown owner"),
+        (codeowners_not_pushed, "code owners on GitHub", "fail", "on the default branch"),
+        (nobody_asked, "code owners", "fail", "nobody is asked about /contract.yaml"),
+        (no_codeowners, "code owners", "fail", "CODEOWNERS: no such file"),
+        (no_codeowners, "approvals", "fail", "CODEOWNERS: no such file"),
+        (one_person, "approvals", "warn", "one person works here"),
+        (no_dependency_graph, "dependency review", "skipped", "does not compare"),
+        (no_variable, "DVC remote of workflows", "skipped", "none"),
+        (bad_token, "GitHub", "fail", "token is wrong or has expired"),
+        (not_shown, "code owners on GitHub", "skipped", "Resource not accessible"),
+        (server_error, "code owners on GitHub", "fail", "Unprocessable"),
+    ],
+)
+def test_finds_each_defect_on_github(
+    github: FakeGitHub,
+    defect: Callable[[FakeGitHub], None],
+    name: str,
+    status: str,
+    detail: str,
+) -> None:
+    defect(github)
+    found = named(name, check_github(Path()))
+    assert found.status == status
+    assert detail in found.detail
+    assert found.remedy
+    assert github.changes == []
+
+
+def test_says_what_only_administrators_see(github: FakeGitHub) -> None:
+    github.facts["permissions"]["admin"] = False
+    found = {check.name: check for check in check_github(Path())}
+    assert {name for name, check in found.items() if check.status == "skipped"} == {
+        "Actions",
+        "workflow permissions",
+        "Dependabot alerts",
+    }
+    assert found["ruleset"].status == "warn"
+    assert "not who may bypass it" in found["ruleset"].detail
+
+
+def test_says_that_there_is_no_token(
+    github: FakeGitHub, monkeypatch: pytest.MonkeyPatch, tools: Path
+) -> None:
+    monkeypatch.delenv("GITHUB_TOKEN")
+    tool(tools, "gh", "exit 1")
+    required, owners, last = check_github(Path())
+    assert (required.status, owners.status) == ("ok", "ok")
+    assert (last.status, last.detail) == ("skipped", "there is no token for github.com")
+    assert "gh auth login" in last.remedy
+
+
+def test_works_offline(github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_API_URL", "http://127.0.0.1:9")
+    required, owners, last = check_github(Path())
+    assert (required.status, owners.status, last.status) == ("ok", "ok", "skipped")
+    assert "cannot be reached" in last.detail

@@ -1,0 +1,249 @@
+"""github-setup, against a GitHub that remembers what it is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_github import NAME, PATH, TOKEN, FakeGitHub
+from pytest_httpserver import HTTPServer
+
+from << cookiecutter.project_slug >>.delivery.codeowners import CODEOWNERS
+from << cookiecutter.project_slug >>.delivery.github_setup import main
+from << cookiecutter.project_slug >>.delivery.ruleset import RULESET, WORKFLOWS
+
+RULES: dict[str, Any] = {
+    "name": "main",
+    "target": "branch",
+    "enforcement": "active",
+    "bypass_actors": [],
+    "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}},
+    "rules": [
+        {
+            "type": "pull_request",
+            "parameters": {
+                "allowed_merge_methods": ["squash"],
+                "require_code_owner_review": True,
+                "required_approving_review_count": 1,
+            },
+        },
+        {
+            "type": "required_status_checks",
+            "parameters": {"required_status_checks": [{"context": "all-green"}]},
+        },
+    ],
+}
+
+
+@pytest.fixture
+def github(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeGitHub:
+    """A project in the current folder, and its repository on GitHub with nothing set up."""
+    fake = FakeGitHub(httpserver)
+    monkeypatch.setenv("GITHUB_API_URL", fake.url)
+    monkeypatch.setenv("GITHUB_REPOSITORY", NAME)
+    monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+    monkeypatch.chdir(tmp_path)
+    WORKFLOWS.mkdir(parents=True)
+    RULESET.parent.mkdir()
+    CODEOWNERS.write_text("/contract.yaml\n/.github/\n", encoding="utf-8")
+    RULESET.write_text(json.dumps(RULES), encoding="utf-8")
+    (WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {all-green: {}}")
+    return fake
+
+
+def rules(**parameters: Any) -> None:
+    """Change parameters of the pull-request rule in the file."""
+    changed = json.loads(RULESET.read_text(encoding="utf-8"))
+    changed["rules"][0]["parameters"].update(parameters)
+    RULESET.write_text(json.dumps(changed), encoding="utf-8")
+
+
+def test_shows_everything_and_changes_nothing(
+    github: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = CODEOWNERS.read_text(encoding="utf-8")
+    assert main(["--owner", "@team/ml"]) == 0
+    assert github.changes == []
+    assert CODEOWNERS.read_text(encoding="utf-8") == before
+    assert capsys.readouterr().out.splitlines() == [
+        "team/late on GitHub",
+        "  code owners            2 lines without an owner -> filled in",
+        "  label                  absent -> present",
+        "  workflow permissions   write, may approve pull requests -> "
+        "read, may not approve pull requests",
+        "  Dependabot alerts      off -> on",
+        "  squash merging         as wanted",
+        "  ruleset                absent -> as in .github/rulesets/main.json",
+        "Nothing was changed. With APPLY=1 it is set as shown.",
+    ]
+
+
+def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[str]) -> None:
+    github.facts["allow_squash_merge"] = False
+    assert main(["--owner", "@team/ml", "--apply"]) == 0
+    assert github.changes == [
+        f"POST {PATH}/labels",
+        f"PUT {PATH}/actions/permissions/workflow",
+        f"PUT {PATH}/vulnerability-alerts",
+        f"PATCH {PATH}",
+        f"POST {PATH}/rulesets",
+    ]
+    assert github.rulesets == [{**RULES, "id": 1}]
+    assert [label["name"] for label in github.labels] == ["contract: loosen"]
+    assert github.workflow_permissions == {
+        "default_workflow_permissions": "read",
+        "can_approve_pull_request_reviews": False,
+    }
+    assert github.alerts
+    assert github.facts["allow_squash_merge"] is True
+    owned = "/contract.yaml @team/ml\n/.github/ @team/ml\n"
+    assert CODEOWNERS.read_text(encoding="utf-8") == owned
+
+    github.requests.clear()
+    capsys.readouterr()
+    assert main(["--apply"]) == 0
+    assert github.changes == []
+    shown = capsys.readouterr().out
+    assert "->" not in shown
+    assert shown.count("as wanted") == 6
+
+
+def test_names_what_differs_and_updates_it(
+    github: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--owner", "@team/ml", "--apply"]) == 0
+    github.rulesets.insert(0, {**RULES, "name": "releases", "id": 9})
+    github.rulesets[1]["rules"][0]["parameters"]["required_approving_review_count"] = 0
+    github.rulesets[1]["enforcement"] = "disabled"
+    github.requests.clear()
+    capsys.readouterr()
+    assert main(["--apply"]) == 0
+    shown = capsys.readouterr().out
+    assert "rules.pull_request.required_approving_review_count: 0 -> 1" in shown
+    assert 'enforcement: "disabled" -> "active"' in shown
+    assert github.changes == [f"PUT {PATH}/rulesets/1"]
+    assert github.rulesets[1] == {**RULES, "id": 1}
+    assert github.rulesets[0]["name"] == "releases"
+
+
+def test_a_person_owns_their_own_repository(github: FakeGitHub) -> None:
+    github.facts["owner"] = {"login": "ada", "type": "User"}
+    rules(require_code_owner_review=False)
+    assert main(["--apply"]) == 0
+    assert CODEOWNERS.read_text(encoding="utf-8") == "/contract.yaml @ada\n/.github/ @ada\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name the team that reviews, e.g. OWNER=@team/ml-platform"),
+        (["--owner", "ml"], "the owner is 'ml'; it must be @user or @organisation/team"),
+    ],
+)
+def test_never_guesses_a_team(
+    github: FakeGitHub, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([*arguments, "--apply"]) == 1
+    assert message in capsys.readouterr().err
+    assert github.changes == []
+
+
+def no_administrator(github: FakeGitHub) -> None:
+    github.facts["permissions"]["admin"] = False
+
+
+def no_such_job(github: FakeGitHub) -> None:
+    (WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {all-gren: {}}")
+
+
+def one_person(github: FakeGitHub) -> None:
+    github.people = ["ada"]
+
+
+def one_owner(github: FakeGitHub) -> None:
+    CODEOWNERS.write_text("/contract.yaml @ada\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("defect", "message"),
+    [
+        (no_administrator, "no administrator of team/late"),
+        (no_such_job, "no job that runs on pull requests is named all-green"),
+        (one_person, "one person works here, and nobody can approve"),
+        (one_owner, "@ada owns /contract.yaml alone"),
+    ],
+)
+@pytest.mark.parametrize("apply", [[], ["--apply"]], ids=["show", "apply"])
+def test_never_locks_everybody_out(
+    github: FakeGitHub,
+    capsys: pytest.CaptureFixture[str],
+    defect: Any,
+    message: str,
+    apply: list[str],
+) -> None:
+    defect(github)
+    assert main(["--owner", "@team/ml", *apply]) == 1
+    assert message in capsys.readouterr().err
+    assert github.changes == []
+
+
+def test_one_person_alone_can_do_without_approvals(github: FakeGitHub) -> None:
+    github.people = ["ada"]
+    rules(required_approving_review_count=0, require_code_owner_review=False)
+    assert main(["--owner", "@ada", "--apply"]) == 0
+    assert len(github.rulesets) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "refusal", "message"),
+    [
+        (f"GET {PATH}", (404, "Not Found", {}), "the token's owner may not see it"),
+        (f"GET {PATH}", (401, "Bad credentials", {}), "`gh auth login` again"),
+        (f"GET {PATH}", (403, "rate limit", {"Retry-After": "999"}), "try again in 999 s"),
+        (f"GET {PATH}/rulesets", (403, "Upgrade to GitHub Pro", {}), "Upgrade to GitHub Pro"),
+        (f"POST {PATH}/rulesets", (403, "Must be admin", {}), "ruleset was not set: "),
+        (
+            f"PUT {PATH}/actions/permissions/workflow",
+            (409, "Set by the organisation", {}),
+            "workflow permissions was not set: ",
+        ),
+    ],
+)
+def test_says_what_github_refuses(
+    github: FakeGitHub,
+    capsys: pytest.CaptureFixture[str],
+    request_: str,
+    refusal: tuple[int, str, dict[str, str]],
+    message: str,
+) -> None:
+    github.refusals[request_] = refusal
+    assert main(["--owner", "@team/ml", "--apply"]) == 1
+    said = capsys.readouterr()
+    assert message in said.err
+    assert TOKEN not in said.err + said.out
+    # What was set before the refusal is said.
+    assert ("set: label" in said.out) == (not request_.startswith("GET"))
+
+
+def test_says_that_there_is_no_token(
+    github: FakeGitHub,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("GITHUB_TOKEN")
+    monkeypatch.delenv("GH_TOKEN", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main([]) == 1
+    assert "there is no token for github.com" in capsys.readouterr().err
+    assert github.requests == []
+
+
+def test_says_that_the_ruleset_is_missing(
+    github: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RULESET.unlink()
+    assert main([]) == 1
+    assert "main.json: no such file" in capsys.readouterr().err
