@@ -161,8 +161,8 @@ LOCAL = (
     "DVC remote",
 )  # fmt: skip
 ON_GITHUB = (
-    "required checks", "code owners", "GitHub", "default branch", "Actions", "label",
-    "workflow permissions",
+    "required checks", "code owners", "GitHub", "default branch", "Actions",
+    "label contract: loosen", "label model: new baseline", "workflow permissions",
     "Dependabot alerts", "squash merging", "ruleset", "code owners on GitHub", "approvals",
     "dependency review", "DVC remote of workflows",
 )  # fmt: skip
@@ -198,11 +198,11 @@ def test_the_table_says_what_to_do(project: Path, capsys: pytest.CaptureFixture[
     assert doctor.main([]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
-        "fail     uv                       not installed",
-        "                                  do: install it: "
+        "fail     uv                         not installed",
+        "                                    do: install it: "
         "https://docs.astral.sh/uv/getting-started/installation",
     ]
-    assert "ok       gh                       2.60.0" in lines
+    assert "ok       gh                         2.60.0" in lines
     assert lines[-1] == "2 ok, 2 fail, 1 skipped"
 
 
@@ -427,7 +427,7 @@ def server_error(fake: FakeGitHub) -> None:
         (ruleset_weakened, "ruleset", "fail", "required_approving_review_count: 0 -> 1"),
         (bypassed, "ruleset", "fail", "bypass_actors: [{"),
         (plan_without_rulesets, "ruleset", "fail", "Upgrade to GitHub Pro"),
-        (label_gone, "label", "fail", "absent, wanted: present"),
+        (label_gone, "label contract: loosen", "fail", "absent, wanted: present"),
         (may_write, "workflow permissions", "fail", "write, may not approve"),
         (may_approve, "workflow permissions", "fail", "read, may approve"),
         (alerts_off, "Dependabot alerts", "fail", "off, wanted: on"),

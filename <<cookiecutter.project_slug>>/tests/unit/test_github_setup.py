@@ -69,13 +69,14 @@ def test_shows_everything_and_changes_nothing(
     assert CODEOWNERS.read_text(encoding="utf-8") == before
     assert capsys.readouterr().out.splitlines() == [
         "team/late on GitHub",
-        "  code owners            2 lines without an owner -> filled in",
-        "  label                  absent -> present",
-        "  workflow permissions   write, may approve pull requests -> "
+        "  code owners                2 lines without an owner -> filled in",
+        "  label contract: loosen     absent -> present",
+        "  label model: new baseline  absent -> present",
+        "  workflow permissions       write, may approve pull requests -> "
         "read, may not approve pull requests",
-        "  Dependabot alerts      off -> on",
-        "  squash merging         as wanted",
-        "  ruleset                absent -> as in .github/rulesets/main.json",
+        "  Dependabot alerts          off -> on",
+        "  squash merging             as wanted",
+        "  ruleset                    absent -> as in .github/rulesets/main.json",
         "Nothing was changed. With APPLY=1 it is set as shown.",
     ]
 
@@ -85,13 +86,17 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert main(["--owner", "@team/ml", "--apply"]) == 0
     assert github.changes == [
         f"POST {PATH}/labels",
+        f"POST {PATH}/labels",
         f"PUT {PATH}/actions/permissions/workflow",
         f"PUT {PATH}/vulnerability-alerts",
         f"PATCH {PATH}",
         f"POST {PATH}/rulesets",
     ]
     assert github.rulesets == [{**RULES, "id": 1}]
-    assert [label["name"] for label in github.labels] == ["contract: loosen"]
+    assert [label["name"] for label in github.labels] == [
+        "contract: loosen",
+        "model: new baseline",
+    ]
     assert github.workflow_permissions == {
         "default_workflow_permissions": "read",
         "can_approve_pull_request_reviews": False,
@@ -107,7 +112,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert github.changes == []
     shown = capsys.readouterr().out
     assert "->" not in shown
-    assert shown.count("as wanted") == 6
+    assert shown.count("as wanted") == 7
 
 
 def test_names_what_differs_and_updates_it(

@@ -32,8 +32,8 @@ def look(root: Path) -> Iterator[Check]:
 
 def line(check: Check) -> str:
     """One check as people read it, with what to do on a line of its own."""
-    text = f"{check.status:<8} {check.name:<24} {check.detail}"
-    return f"{text}\n{'':<33} do: {check.remedy}" if check.remedy else text
+    text = f"{check.status:<8} {check.name:<26} {check.detail}"
+    return f"{text}\n{'':<35} do: {check.remedy}" if check.remedy else text
 
 
 def summary(checks: Iterable[Check]) -> str:

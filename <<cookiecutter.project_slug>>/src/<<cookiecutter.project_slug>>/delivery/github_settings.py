@@ -15,15 +15,15 @@ import httpx
 
 from .codeowners import Entry
 from .github import GitHub, GitHubError
+from .records import LOOSEN_LABEL, NEW_BASELINE_LABEL
 from .ruleset import ABSENT, RULESET, Ruleset, differences, parameter
 
-# The label by which a maintainer consents to a contract that asks for less than before.
-LOOSEN_LABEL = "contract: loosen"
-_LABEL = {
-    "name": LOOSEN_LABEL,
-    "color": "d93f0b",
-    "description": "A maintainer agrees that the contract may ask for less than before",
+# By these a maintainer consents on a pull request, and what to.
+_LABELS = {
+    LOOSEN_LABEL: "A maintainer agrees that the contract may ask for less than before",
+    NEW_BASELINE_LABEL: "A maintainer agrees to a new model without a comparison with the one in use",
 }
+_LABEL_COLOUR = "d93f0b"
 _WORKFLOWS = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False}
 
 
@@ -86,6 +86,9 @@ def read_repository(api: GitHub, name: str) -> Repository:
     return Repository(str(facts["full_name"]), facts)
 
 
+Setting = Callable[[GitHub, Repository, Ruleset], Change | None]
+
+
 def current_ruleset(api: GitHub, repository: Repository, name: str) -> Ruleset | None:
     """The repository's ruleset of that name, whole; None if there is none.
 
@@ -125,12 +128,17 @@ def squash_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Chan
     return Change("off", "on", Request("PATCH", repository.path, {"allow_squash_merge": True}))
 
 
-def label_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
-    """The label that consents to a looser contract must exist."""
-    path = f"{repository.path}/labels"
-    if api.get_or_none(f"{path}/{quote(LOOSEN_LABEL)}") is not None:
-        return None
-    return Change(ABSENT, "present", Request("POST", path, _LABEL))
+def label_change(label: str) -> Setting:
+    """A label by which a maintainer consents must exist."""
+
+    def change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
+        path = f"{repository.path}/labels"
+        if api.get_or_none(f"{path}/{quote(label)}") is not None:
+            return None
+        body = {"name": label, "color": _LABEL_COLOUR, "description": _LABELS[label]}
+        return Change(ABSENT, "present", Request("POST", path, body))
+
+    return change
 
 
 def workflow_permissions_change(
@@ -161,11 +169,9 @@ def alerts_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Chan
     return None
 
 
-Setting = Callable[[GitHub, Repository, Ruleset], Change | None]
-
 # The ruleset is last: nothing that the others need is locked out by it.
 SETTINGS: Mapping[str, Setting] = {
-    "label": label_change,
+    **{f"label {label}": label_change(label) for label in _LABELS},
     "workflow permissions": workflow_permissions_change,
     "Dependabot alerts": alerts_change,
     "squash merging": squash_change,

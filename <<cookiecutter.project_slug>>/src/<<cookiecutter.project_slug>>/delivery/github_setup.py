@@ -113,13 +113,13 @@ def show(repository: Repository, codeowners: int, changes: Mapping[str, Change |
     """What is, and what is to be, line by line."""
     lines = [f"{repository.name} on GitHub"]
     owned = "as wanted" if codeowners == 0 else f"{codeowners} lines without an owner -> filled in"
-    lines.append(f"  {'code owners':<22} {owned}")
+    lines.append(f"  {'code owners':<26} {owned}")
     for name, change in changes.items():
         if change is None:
-            lines.append(f"  {name:<22} as wanted")
+            lines.append(f"  {name:<26} as wanted")
             continue
-        lines.append(f"  {name:<22} {change.current} -> {change.wanted}")
-        lines += [f"  {'':<22}   {detail}" for detail in change.details]
+        lines.append(f"  {name:<26} {change.current} -> {change.wanted}")
+        lines += [f"  {'':<26}   {detail}" for detail in change.details]
     return "\n".join(lines)
 
 
