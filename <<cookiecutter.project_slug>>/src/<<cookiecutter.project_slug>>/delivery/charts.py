@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from .evidence import Curve
 
@@ -18,7 +19,7 @@ FEATURES = 10
 LINES = 5
 LABEL_LENGTH = 60
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9 _.,:=()/%-]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9 _.,=()%-]")
 
 
 def charts(curves: Iterable[Curve], importance: Sequence[tuple[str, float]]) -> list[str]:
@@ -90,12 +91,12 @@ def _above(bottom: float, top: float) -> float:
 
 def _label(text: str) -> str:
     """Text that cannot end the label or the block."""
-    return _UNSAFE.sub(" ", text)[:LABEL_LENGTH].strip() or "-"
+    return " ".join(_UNSAFE.sub(" ", text).split())[:LABEL_LENGTH].strip() or "-"
 
 
 def _text(number: float) -> str:
-    # Mermaid reads no exponents.
-    return f"{number:.6f}".rstrip("0").rstrip(".")
+    # Mermaid reads no exponents, and has no use for a negative zero.
+    return f"{Decimal(f'{number or 0.0:.4g}'):f}"
 
 
 def _block(*lines: str, horizontal: bool = False) -> str:

@@ -24,7 +24,14 @@ from datetime import datetime
 from typing import Any
 
 from .event import Event, EventError, read_event
-from .evidence import ARCHIVE_BYTES, Evidence, EvidenceError, from_archive, read_evidence
+from .evidence import (
+    ARCHIVE_BYTES,
+    Evidence,
+    EvidenceError,
+    clean,
+    from_archive,
+    read_evidence,
+)
 from .github import GitHub, GitHubError, connect
 from .report import escape, folded, markdown_table
 from .review import details, shortened, verdict
@@ -187,12 +194,12 @@ def find_jobs(api: GitHub, repository: str, run: Run) -> list[Job]:
     path = f"/repos/{repository}/actions/runs/{run.mark.run}/attempts/{run.mark.attempt}/jobs"
     return [
         Job(
-            name=str(job["name"]),
+            name=clean(str(job["name"])),
             result=str(job["conclusion"]),
             number=int(job["id"]),
             seconds=_seconds(job),
             failed_steps=tuple(
-                str(step["name"])
+                clean(str(step["name"]))
                 for step in job.get("steps") or ()
                 if step["conclusion"] == "failure"
             ),

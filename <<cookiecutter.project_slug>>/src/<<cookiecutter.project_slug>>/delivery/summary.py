@@ -62,7 +62,7 @@ def skipped(evidence: Evidence) -> list[tuple[str, str]]:
     left_out.append(
         (
             "looking at the repository's rules: this run may not read them",
-            "`make doctor` on a laptop checks them, `make github-setup` sets them",
+            "make doctor, on a laptop, checks them; make github-setup sets them",
         )
     )
     return left_out
