@@ -384,7 +384,7 @@ def test_plots_are_drawn_from_their_numbers(api: FakeActions) -> None:
     )
     assert comment.main() == 0
     body = only_body(api)
-    assert body.count("```mermaid\nxychart-beta") == 2
+    assert len(re.findall(r"^```mermaid\n%%\{init: .*\}%%\nxychart-beta", body, re.MULTILINE)) == 2
     assert 'title "ROC: late = true"' in body
     assert 'x-axis "false positive rate" 0 --> 1' in body
     line = next(row for row in body.splitlines() if row.startswith("  line ["))

@@ -80,7 +80,7 @@ def test_on_a_laptop_it_is_printed_with_plots(
     assert summary.main() == 0
     text = capsys.readouterr().out
     assert "| mae ↓ |  | 3.5 |" in text
-    assert "```mermaid\nxychart-beta horizontal" in text
+    assert "\nxychart-beta horizontal\n" in text
 
 
 def test_without_any_report_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,7 @@ def test_figures_have_a_line_for_each_series_and_room_on_their_axes() -> None:
     falling = Curve("Recall: recall over place", "two", ((1.0, -0.25), (2.0, -1.0)))
     (block,) = charts([flat, falling], [])
     lines = block.splitlines()
-    assert lines[2:5] == [
+    assert lines[3:6] == [
         '  title "Recall: one, two"',
         '  x-axis "place" 1 --> 2',
         '  y-axis "recall" -1 --> 0.5',

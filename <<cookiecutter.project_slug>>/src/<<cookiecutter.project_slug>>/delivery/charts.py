@@ -19,6 +19,10 @@ FEATURES = 10
 LINES = 5
 LABEL_LENGTH = 60
 
+# Mermaid's own colour is hardly seen on white; these are, and on a dark page too.
+_COLOURS = "#4f86c6, #d1495b, #3a9f6b, #e0a030, #9a6fc0"
+_INIT = f'%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "{_COLOURS}"}}}}}}}}%%'
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9 _.,=()%-]")
 
 
@@ -101,4 +105,4 @@ def _text(number: float) -> str:
 
 def _block(*lines: str, horizontal: bool = False) -> str:
     head = "xychart-beta horizontal" if horizontal else "xychart-beta"
-    return "\n".join(["```mermaid", head, *(f"  {line}" for line in lines), "```"])
+    return "\n".join(["```mermaid", _INIT, head, *(f"  {line}" for line in lines), "```"])
