@@ -44,6 +44,7 @@ class FakeGitHub:
         self.alerts = False
         self.dependency_graph = True
         self.people = ["ada", "grace"]
+        self.readers: list[str] = []
         self.codeowners_errors: list[dict[str, Any]] | None = []
         self.variables: dict[str, str] = {}
         server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
@@ -96,7 +97,10 @@ class FakeGitHub:
             self.alerts = self.alerts or method == "PUT"
             return Response(status=204) if self.alerts else missing
         if path == "/collaborators":
-            return _json([{"login": name, "permissions": {"push": True}} for name in self.people])
+            return _json(
+                [{"login": name, "permissions": {"push": True}} for name in self.people]
+                + [{"login": name, "permissions": {"push": False}} for name in self.readers]
+            )
         if path == "/codeowners/errors":
             if self.codeowners_errors is None:
                 return missing

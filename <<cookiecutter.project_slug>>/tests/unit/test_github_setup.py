@@ -167,6 +167,10 @@ def one_person(github: FakeGitHub) -> None:
     github.people = ["ada"]
 
 
+def one_person_and_a_reader(github: FakeGitHub) -> None:
+    github.people, github.readers = ["ada"], ["grace"]
+
+
 def one_owner(github: FakeGitHub) -> None:
     CODEOWNERS.write_text("/contract.yaml @ada\n", encoding="utf-8")
 
@@ -177,6 +181,7 @@ def one_owner(github: FakeGitHub) -> None:
         (no_administrator, "no administrator of team/late"),
         (no_such_job, "no job that runs on pull requests is named all-green"),
         (one_person, "one person works here, and nobody can approve"),
+        (one_person_and_a_reader, "one person works here, and nobody can approve"),
         (one_owner, "@ada owns /contract.yaml alone"),
     ],
 )

@@ -68,6 +68,7 @@ def test_what_github_adds_and_reorders_is_no_difference() -> None:
             'conditions: {"ref_name": {"exclude": [], "include": ["refs/heads/x"]}} -> '
             '{"ref_name": {"exclude": [], "include": ["~DEFAULT_BRANCH"]}}',
         ),
+        (lambda r: r.pop("target"), 'target: absent -> "branch"'),
         (lambda r: r["rules"].pop(2), "rules.deletion: absent -> present"),
         (
             lambda r: r["rules"].append({"type": "required_signatures"}),
