@@ -31,9 +31,8 @@ from bentoml.exceptions import NotFound
 
 from .. import paths
 from ..serving.predictor import ModelError, read_manifest, read_verified
-from ..serving.release import describe
+from ..serving.release import PACKAGE, describe
 
-PACKAGE = __name__.partition(".")[0]
 DVC_LOCK = Path("dvc.lock")
 
 # All that the service imports, and nothing that trains.

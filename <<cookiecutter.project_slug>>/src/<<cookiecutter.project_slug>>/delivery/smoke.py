@@ -32,8 +32,8 @@ from bentoml.exceptions import BentoMLException
 
 from .. import paths
 from ..serving.predictor import ModelError, read_manifest
+from ..serving.release import PACKAGE
 
-PACKAGE = __name__.partition(".")[0]
 POLL_SECONDS = 0.5
 REQUEST_SECONDS = 10.0
 

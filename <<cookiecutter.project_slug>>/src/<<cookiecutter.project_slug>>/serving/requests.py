@@ -15,7 +15,6 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
-from annotated_types import MaxLen, MinLen
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 from typing_extensions import TypedDict
@@ -80,7 +79,7 @@ class RequestReader:
         )
         self._record: TypeAdapter[Record] = TypeAdapter(record)
         self._records: TypeAdapter[list[Record]] = TypeAdapter(
-            Annotated[list[record], MinLen(1), MaxLen(max_rows), FailFast()]  # type: ignore[valid-type]
+            Annotated[list[record], Field(min_length=1, max_length=max_rows), FailFast()]  # type: ignore[valid-type]
         )
 
     def read(self, body: bytes) -> tuple[list[Record], bool]:

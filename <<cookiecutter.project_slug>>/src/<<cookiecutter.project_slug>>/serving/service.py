@@ -24,9 +24,7 @@ from .app import FrontDoor, Model, app
 from .config import ConfigError, ServiceConfig
 from .prediction_log import PredictionLog
 from .predictor import ModelError
-from .release import project_root
-
-NAME = __name__.partition(".")[0]
+from .release import PACKAGE, project_root
 
 
 def _config() -> ServiceConfig:
@@ -41,7 +39,7 @@ CONFIG = _config()
 
 def _load() -> Model:
     try:
-        return Model(NAME, project_root(), CONFIG)
+        return Model(PACKAGE, project_root(), CONFIG)
     except (ModelError, SettingsError) as error:
         raise SystemExit(f"The service cannot start.\n{error}") from None
 
@@ -55,7 +53,7 @@ class FrontedService(bentoml.Service["Service"]):
 
 
 @bentoml.service(
-    name=NAME,
+    name=PACKAGE,
     service_class=FrontedService,
     workers=CONFIG.workers,
     metrics={"enabled": False},
