@@ -167,7 +167,9 @@ def bake(
 
 
 @pytest.fixture(scope="session")
-def locked_project(clean_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def locked_project(
+    template: Path, clean_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The default project with its lock file; not to be changed."""
     project = generate(template, tmp_path_factory.mktemp("locked"), clean_env)
     assert (project / "uv.lock").is_file(), "uv could not lock the dependencies"
@@ -194,6 +196,7 @@ def project_env(
         **env,
         "PATH": os.pathsep.join([str(venv / "bin"), clean_env["PATH"]]),
         "UV_NO_SYNC": "1",
+        "MYPY_CACHE_DIR": str(venv.parent / "mypy"),
     }
 
 
