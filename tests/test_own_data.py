@@ -51,10 +51,10 @@ elif name == "subscriptions":  # mixed types, missing values, a key, a time, two
     autopay = rng.random(rows) < 0.5
     logit = -1.0 + 1.5 * (plan == "free") - 1.2 * autopay - 0.02 * spend
     left = rng.random(rows) < 1 / (1 + np.exp(-logit))
-    start = np.datetime64("2024-01-01T00:00:00")
+    start = np.datetime64("2024-01-01T00:00:00", "ms")
     table = pl.DataFrame({
         "customer id": [f"c-{i:05}" for i in range(rows)],
-        "signed_up": start + rng.integers(0, 500 * 86400, rows).astype("timedelta64[s]"),
+        "signed_up": start + 1000 * rng.integers(0, 500 * 86400, rows).astype("timedelta64[ms]"),
         "plan": [None if rng.random() < 0.05 else str(p) for p in plan],
         "age": pl.Series([None if rng.random() < 0.1 else int(a) for a in age]),
         "spend (EUR)": spend,
