@@ -156,6 +156,23 @@ def test_every_direct_dependency_is_a_reserved_name() -> None:
     assert {name for name in wanted if pre.broken_slug_rule(name) is None} == set()
 
 
+@pytest.mark.slow
+def test_every_name_that_the_dependencies_import_under_is_reserved(
+    project_run: Run, locked_project: Path
+) -> None:
+    listing = "import importlib.metadata as m, json; print(json.dumps(m.packages_distributions()))"
+    names = json.loads(project_run(locked_project, "python", "-c", listing, check=True).stdout)
+    text = (PROJECT_TEMPLATE / "pyproject.toml").read_text(encoding="utf-8")
+    direct = {
+        name
+        for name, distributions in names.items()
+        if any(f'"{distribution.lower()}' in text.lower() for distribution in distributions)
+    }
+
+    assert {"sklearn", "yaml", "numpy", "bentoml"} <= direct
+    assert {n for n in direct if n.islower() and pre.broken_slug_rule(n) is None} == set()
+
+
 def test_all_problems_are_shown_at_once_with_value_rule_and_example(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -284,6 +301,33 @@ def test_odd_answers_are_kept_letter_by_letter(bake: Bake, run: Run) -> None:
 )
 def test_the_slug_is_made_of_the_name(bake: Bake, name: str, slug: str) -> None:
     assert bake(project_name=name).name == slug
+
+
+def test_people_are_asked_in_plain_words_and_pick_from_menus(
+    template: Path, tmp_path: Path, env_without_uv: Mapping[str, str]
+) -> None:
+    # name, slug (default), description (default), owner, e-mail, task, Python (default), licence
+    typed = "Churn\n\n\nAda\nada@example.com\n2\n\n4\n"
+    command = [sys.executable, "-m", "cookiecutter", str(template), "--output-dir", str(tmp_path)]
+
+    done = subprocess.run(
+        command, input=typed, env=env_without_uv, capture_output=True, text=True, check=True
+    )
+
+    shown = " ".join(done.stdout.split())
+    for option, prompt in OPTIONS["__prompts__"].items():
+        question = prompt["__prompt__"] if isinstance(prompt, dict) else prompt
+        assert question in shown, option
+    params = (tmp_path / "churn" / "params.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(params)["task"] == "regression"
+    assert "All rights reserved" in (tmp_path / "churn" / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_every_question_has_words_for_people() -> None:
+    assert set(OPTIONS["__prompts__"]) == {key for key in OPTIONS if not key.startswith("_")}
+    for option, choices in OPTIONS.items():
+        if isinstance(choices, list):
+            assert set(OPTIONS["__prompts__"][option]) == {"__prompt__", *choices}
 
 
 def test_an_empty_name_is_refused_by_the_rules(tmp_path: Path, run: Run) -> None:

@@ -84,6 +84,48 @@ def test_the_git_hooks_run_on_commit(hooked: Path, project_run: Run) -> None:
     assert project_run(hooked, "git", "log", "--format=%s").stdout.startswith("Lock\n")
 
 
+def test_data_that_people_add_are_committed_byte_by_byte(
+    hooked: Path, project_run: Run, tmp_path: Path
+) -> None:
+    odd = b"a,b \r\n1,  \r\n\r\n2,3"
+    (hooked / "data" / "landed" / "more.csv").write_bytes(odd)
+    project_run(hooked, "pre-commit", "install", check=True)
+    project_run(hooked, "git", "add", "--all", check=True)
+    project_run(hooked, "git", "commit", "-m", "Add data", check=True)
+
+    project_run(tmp_path, "git", "clone", "-q", str(hooked), "clone", check=True)
+
+    assert (tmp_path / "clone" / "data" / "landed" / "more.csv").read_bytes() == odd
+
+
+def test_what_the_pipeline_writes_passes_the_git_hooks(pipelined: Bake, project_run: Run) -> None:
+    project = pipelined("classification")
+
+    done = project_run(project, "pre-commit", "run", "--all-files", "--color", "never")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert project_run(project, "git", "status", "--porcelain").stdout == ""
+    assert project_run(project, "dvc", "status").stdout.strip() == (
+        "Data and pipelines are up to date."
+    )
+
+
+def test_setup_makes_a_clone_ready_to_work_in(
+    hooked: Path, run: Run, clean_env: Mapping[str, str], tmp_path: Path
+) -> None:
+    run(["git", "clone", "-q", hooked, "clone"], tmp_path, check=True)
+    clone = tmp_path / "clone"
+
+    run(["make", "setup"], clone, check=True)
+
+    assert (clone / ".git" / "hooks" / "pre-commit").is_file()
+    imported = run(
+        ["uv", "run", "python", "-c", f"import {SLUG}; print({SLUG}.__file__)"], clone, check=True
+    )
+    assert imported.stdout.strip() == str(clone / "src" / SLUG / "__init__.py")
+    assert run(["git", "status", "--porcelain"], clone).stdout == ""
+
+
 def overwrite(name: str, content: str) -> Callable[[Path], None]:
     def plant(project: Path) -> None:
         (project / name).write_text(content, encoding="utf-8")
@@ -111,6 +153,7 @@ DEFECTS: Mapping[str, Callable[[Path], None]] = {
     "private-key": overwrite("key.txt", KEY_HEADER),
     "yaml": replace("schema.yaml", "columns:", "columns: ["),
     "toml": replace("pyproject.toml", "[project]", "[project"),
+    "json": overwrite("notes.json", '{"a": 1,}\n'),
     "lock": replace("pyproject.toml", '"pytest>=', '"pytest-timeout", "pytest>='),
     "stages": replace("params.yaml", "  source: data/landed", "  sauce: data/landed"),
     "lint": overwrite("src/flight_delays/defect.py", "import os\n\nprint(undefined)\n"),
