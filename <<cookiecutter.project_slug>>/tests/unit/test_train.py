@@ -284,7 +284,7 @@ def project(
     settings = params.model_dump(mode="json")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     schema = shop_schema.model_dump(mode="json", exclude_defaults=True)
-    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema), encoding="utf-8")
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False), encoding="utf-8")
     (tmp_path / "data/split").mkdir(parents=True)
     make_orders(300).write_parquet(tmp_path / "data/split/train.parquet")
     return tmp_path

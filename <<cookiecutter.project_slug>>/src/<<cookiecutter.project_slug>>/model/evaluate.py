@@ -176,12 +176,19 @@ def _write(path: Path, content: Any) -> None:
 
 def _check_model(predictor: Predictor, features: Features, params: Params) -> None:
     manifest = predictor.manifest
-    asked = (params.task, params.target, features)
-    if (manifest["task"], manifest["target"], predictor.features) != asked:
+    differs = [
+        name
+        for name, asked, found in (
+            ("task", params.task, manifest["task"]),
+            ("target", params.target, manifest["target"]),
+            ("features", features, predictor.features),
+        )
+        if asked != found
+    ]
+    if differs:
         raise EvaluateError(
-            f"{paths.MANIFEST}: this model was trained for {manifest['task']} of "
-            f"`{manifest['target']}` on other columns or another task than {paths.PARAMS} and "
-            f"{paths.SCHEMA} ask for; run `make pipeline`"
+            f"{paths.MANIFEST}: the model was trained with another {', another '.join(differs)} "
+            f"than {paths.PARAMS} and {paths.SCHEMA} have now; run `make pipeline`"
         )
 
 
