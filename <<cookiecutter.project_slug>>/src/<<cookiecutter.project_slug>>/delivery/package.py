@@ -13,6 +13,7 @@ so that the same commit and model have the same tag on every machine.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -228,11 +229,9 @@ def build(root: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder)
         stage(root, target, manifest, release)
-        try:
+        with contextlib.suppress(NotFound):
             # Built before: the same tag, but of a dirty tree perhaps not the same content.
             bentoml.bentos.delete(tag)
-        except NotFound:
-            pass
         version = tag.partition(":")[2]
         command = [sys.executable, "-m", "bentoml", "build", "--version", version, str(target)]
         run(command, target)

@@ -111,7 +111,8 @@ def check_golden(url: str, golden: dict[str, Any]) -> int:
     batch = _predict(url, records)
     problems += _differences("batch row", batch, expected, golden["tolerance"])
     if problems:
-        raise SmokeError(f"{url}: the predictions differ from {paths.GOLDEN}:\n" + "\n".join(problems))
+        lines = "\n".join(problems)
+        raise SmokeError(f"{url}: the predictions differ from {paths.GOLDEN}:\n{lines}")
     return len(expected)
 
 
@@ -122,9 +123,7 @@ def _predict(url: str, body: Any) -> Any:
     return answer
 
 
-def _differences(
-    what: str, found: list[Any], expected: list[Any], tolerance: float
-) -> list[str]:
+def _differences(what: str, found: list[Any], expected: list[Any], tolerance: float) -> list[str]:
     if len(found) != len(expected):
         return [f"  {len(found)} predictions for {len(expected)} rows"]
     return [

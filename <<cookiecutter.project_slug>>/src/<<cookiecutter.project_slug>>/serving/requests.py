@@ -73,13 +73,10 @@ class RequestReader:
     def __init__(self, features: Mapping[str, Column], max_rows: int) -> None:
         self.max_rows = max_rows
         self._features = features
-        record = TypedDict("Record", {n: _field(c) for n, c in features.items()})  # type: ignore[misc]
-        record.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined]
-            extra="forbid", strict=True, title="Record"
-        )
+        record = _record(features)
         self._record: TypeAdapter[Record] = TypeAdapter(record)
         self._records: TypeAdapter[list[Record]] = TypeAdapter(
-            Annotated[list[record], Field(min_length=1, max_length=max_rows), FailFast()]  # type: ignore[valid-type]
+            Annotated[list[record], Field(min_length=1, max_length=max_rows), FailFast()]
         )
 
     def read(self, body: bytes) -> tuple[list[Record], bool]:
@@ -152,28 +149,38 @@ class RequestReader:
         return self._record.json_schema()
 
 
+def _record(features: Mapping[str, Column]) -> Any:
+    """The type of a record: a dictionary with exactly these keys."""
+    typed_dict: Any = TypedDict  # a type checker wants to know the keys
+    record = typed_dict("Record", {name: _field(column) for name, column in features.items()})
+    record.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    return record
+
+
 def _field(column: Column) -> Any:
     """The type of one feature's value."""
-    about = {"description": " ".join(filter(None, (column.description, _unit(column))))}
+    about = " ".join(filter(None, (column.description, _unit(column))))
+    kind: Any
     if column.type == "boolean":
-        kind: Any = Annotated[bool, Field(**about)]
+        kind = Annotated[bool, Field(description=about)]
     elif column.type == "category" and column.unseen == "error":
-        kind = Annotated[Literal[column.categories], Field(**about)]  # type: ignore[valid-type]
+        kind = Annotated[Literal[column.categories], Field(description=about)]
     elif column.type == "category":
         # A value that was never seen is allowed and counts as missing; the known ones document.
-        kind = Annotated[str, Field(examples=list(column.categories or ()), **about)]
+        known = list(column.categories or ())
+        kind = Annotated[str, Field(description=about, examples=known)]
     else:
         whole = column.type == "integer"
         kind = Annotated[
             float,
             Field(
+                description=about,
                 ge=-LARGEST if column.min is None else column.min,
                 le=LARGEST if column.max is None else column.max,
                 allow_inf_nan=False,
                 # 3.0 is an integer too: clients that know only one kind of number send it.
                 multiple_of=1 if whole else None,
                 json_schema_extra={"type": "integer"} if whole else None,
-                **about,
             ),
         ]
     return Optional[kind] if column.nullable else kind  # noqa: UP045 - built at run time

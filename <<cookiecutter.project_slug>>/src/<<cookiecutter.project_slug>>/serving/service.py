@@ -44,7 +44,7 @@ def _load() -> Model:
         raise SystemExit(f"The service cannot start.\n{error}") from None
 
 
-class FrontedService(bentoml.Service["Service"]):
+class FrontedService(bentoml.Service):  # type: ignore[misc]
     """A BentoML service with a front door of its own."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
@@ -76,12 +76,12 @@ class Service:
         gc.freeze()
 
     @staticmethod
-    @bentoml.on_deployment
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def check() -> None:
         """Refuse to start any worker when there is no model that can answer."""
         _load()
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Write what the prediction log still holds."""
         if self.model.log is not None:
