@@ -75,8 +75,9 @@ class RequestReader:
         self._features = features
         record = _record(features)
         self._record: TypeAdapter[Record] = TypeAdapter(record)
+        array: Any = list  # likewise
         self._records: TypeAdapter[list[Record]] = TypeAdapter(
-            Annotated[list[record], Field(min_length=1, max_length=max_rows), FailFast()]
+            Annotated[array[record], Field(min_length=1, max_length=max_rows), FailFast()]
         )
 
     def read(self, body: bytes) -> tuple[list[Record], bool]:
