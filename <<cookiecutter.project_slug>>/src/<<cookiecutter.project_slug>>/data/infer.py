@@ -132,16 +132,15 @@ def _read_column(name: str, files: dict[Path, Raw]) -> tuple[ColumnType | None, 
         dtype = files[unknown[0]].columns.get_column(name).dtype
         message = f"holds {dtype}, for which the schema has no type; flatten, convert or drop it"
         raise DataError([Problem(file=str(unknown[0]), column=name, rule="type", message=message)])
-    kind = _common({kind for kind in kinds.values() if kind is not None})
-    parts = []
-    for path, raw in files.items():
-        part = _converted(raw, name, kind)
-        if part is None:
-            told = ", ".join(f"{kinds[path]} in {path.as_posix()}" for path in files)
-            message = f"the files do not agree on its type: {told}"
-            raise DataError([Problem(file=str(path), column=name, rule="type", message=message)])
-        parts.append(part)
-    return (None if kind is None else _typed(kind)), pl.concat(parts)
+    common = _common(list(kinds.values()), all(raw.is_text for raw in files.values()))
+    if common == "unknown":
+        first, *others = ((path, kind) for path, kind in kinds.items() if kind is not None)
+        path, kind = next(other for other in others if other[1] != first[1])
+        message = f"the files do not agree on its type: {kind} here, {first[1]} in {first[0]}"
+        raise DataError([Problem(file=str(path), column=name, rule="type", message=message)])
+    kind = _typed(common or "string")
+    parts = [part for raw in files.values() if (part := _converted(raw, name, kind)) is not None]
+    return (kind if common else None), pl.concat(parts)
 
 
 def _typed(kind: str) -> ColumnType:
@@ -153,7 +152,7 @@ def _kind(values: pl.Series, is_text: bool) -> str | None:
     dtype = values.dtype
     if is_text:
         return _kind_of_text(values)
-    if dtype == pl.Null or present(values, "string").null_count() == len(values):
+    if present(values, "string").null_count() == len(values):
         return None
     if dtype.is_integer():
         return "integer"
@@ -182,22 +181,18 @@ def _kind_of_text(values: pl.Series) -> str | None:
     return "string"
 
 
-def _common(kinds: set[str]) -> str | None:
-    if kinds == {"integer", "number"}:
+def _common(kinds: list[str | None], are_text: bool) -> str | None:
+    """One type for all files; None if none has a value, `unknown` if there is no such type."""
+    found = {kind for kind in kinds if kind is not None}
+    if found == {"integer", "number"}:
         return "number"
-    if len(kinds) > 1:
-        return "string"
-    return next(iter(kinds), None)
+    if len(found) > 1:
+        return "string" if are_text else "unknown"
+    return next(iter(found), None)
 
 
-def _converted(raw: Raw, name: str, kind: str | None) -> pl.Series | None:
-    values = raw.columns.get_column(name)
-    if kind is None:
-        return pl.Series(name, [None] * len(values), dtype=pl.String)
-    values = present(values, _typed(kind))
-    if values.null_count() == len(values):
-        values = values.cast(pl.Null) if values.dtype != pl.Null else values
-    return convert(values, _typed(kind), raw.is_text)
+def _converted(raw: Raw, name: str, kind: ColumnType) -> pl.Series | None:
+    return convert(present(raw.columns.get_column(name), kind), kind, raw.is_text)
 
 
 def draft_columns(
@@ -302,8 +297,9 @@ def outward(low: float, high: float) -> tuple[float, float]:
     """Round a range outward, with a tenth of its width to spare; zero stays a bound."""
     width = high - low
     step = 10.0 ** (math.floor(math.log10(width)) - 1)
-    bottom = math.floor((low - MARGIN * width) / step) * step
-    top = math.ceil((high + MARGIN * width) / step) * step
+    # Rounded first, so that the noise of floats is not taken for a whole step.
+    bottom = math.floor(round((low - MARGIN * width) / step, 6)) * step
+    top = math.ceil(round((high + MARGIN * width) / step, 6)) * step
     if low >= 0:
         bottom = max(bottom, 0.0)
     if high <= 0:
