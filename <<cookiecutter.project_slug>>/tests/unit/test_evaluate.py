@@ -56,6 +56,26 @@ def test_metrics_are_those_of_the_served_answers(
     assert (report["rows"], report["confidence"], report["resamples"]) == (300, 0.95, 100)
 
 
+def test_rows_that_the_split_keeps_together_are_resampled_together(
+    load: Load, make_orders: Orders, make_params: MakeParams
+) -> None:
+    alone = make_params("price")
+    split = alone.split.model_copy(update={"columns": ("order",)})
+    together = alone.model_copy(update={"split": split})
+    rows = make_orders(100, seed=2)
+    copies = rows.select(pl.all().repeat_by(9)).explode(pl.all())
+    predictor, target = load(alone), make_orders(400).get_column("price")
+
+    def widths(frame: pl.DataFrame, params: Params) -> list[float]:
+        report = evaluate(frame, target, predictor, params)
+        found = [report["metrics"], *(one["metrics"] for one in report["slices"])]
+        return [one["mae"]["high"] - one["mae"]["low"] for one in found]
+
+    assert widths(copies, together) == pytest.approx(widths(rows, alone), rel=0.6)
+    for narrow, wide in zip(widths(copies, alone), widths(copies, together), strict=True):
+        assert narrow < wide / 2
+
+
 def test_every_value_of_a_slice_column_is_measured_on_its_own_rows(
     load: Load, make_orders: Orders, make_params: MakeParams
 ) -> None:
