@@ -271,6 +271,13 @@ def test_problems_of_all_files_come_together(tmp_path: Path) -> None:
     assert [problem.rule for problem in caught.value.problems] == ["empty_file", "type"]
 
 
+def test_a_file_that_landed_twice_is_found(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b.parquet"):
+        TABLE.write_parquet(tmp_path / name)
+    with pytest.raises(DataError, match=r"b\.parquet: is the same, .* as .*a\.parquet"):
+        ingest.ingest(make_params(tmp_path, []), SCHEMA)
+
+
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_table(TABLE, tmp_path / name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -326,9 +326,24 @@ def ingest(params: Params, schema: Schema) -> tuple[pl.DataFrame, list[Landed]]:
             landed.append(read_file(path, schema))
         except DataError as error:
             problems += error.problems
+    problems += _twice(landed)
     if problems:
         raise DataError(problems)
     return combine(landed, schema, params.data.key), landed
+
+
+def _twice(landed: list[Landed]) -> Iterator[Problem]:
+    """Files that landed more than once; without a key nothing else would tell."""
+    first: dict[str, Path] = {}
+    for file in landed:
+        known = first.setdefault(file.sha256, file.path)
+        if known != file.path:
+            yield Problem(
+                file=file.path.as_posix(),
+                rule="duplicate_file",
+                count=file.rows.height,
+                message=f"is the same, byte for byte, as {known.as_posix()}; remove one of them",
+            )
 
 
 def write_table(rows: pl.DataFrame, path: Path) -> None:
