@@ -196,10 +196,11 @@ def test_an_empty_array_is_refused(reader: RequestReader) -> None:
 def test_too_many_records_are_too_large_whatever_they_hold(reader: RequestReader, row: Any) -> None:
     assert reader.read(json.dumps([RECORD] * 50).encode())
 
-    error = refusal(reader, [RECORD] * 50 + [row])
+    for batch in ([RECORD] * 50 + [row], [row] * 51):
+        error = refusal(reader, batch)
 
-    assert error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    assert "50 records" in str(error)
+        assert error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        assert "50 records" in str(error)
 
 
 def test_long_values_are_cut_in_the_answer(reader: RequestReader) -> None:

@@ -186,9 +186,9 @@ def requirements(root: Path) -> str:
     """The `serve` group as it is locked: exact versions with their hashes.
 
     Raises:
-        PackageError: If uv is missing, or the lock file is missing or out of date.
+        PackageError: If uv or the lock file is missing.
     """
-    options = ["--locked", "--only-group", "serve", "--no-emit-project", "--no-header"]
+    options = ["--frozen", "--only-group", "serve", "--no-emit-project", "--no-header"]
     return run(["uv", "export", "--quiet", "--no-annotate", *options], root)
 
 

@@ -34,6 +34,9 @@ logger = logging.getLogger("bentoml.service")
 # More rows than this are predicted in another thread, so that the others' requests go on.
 ROWS_INLINE = 200
 BODY_SECONDS = 30.0
+# A body up to so many times too large is read, but not kept: most clients read no answer before
+# they have sent everything.
+DISCARDED = 8
 MAX_IN_FLIGHT = 256
 
 
@@ -106,7 +109,7 @@ async def predict(request: Request) -> Response:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Read the body, but no more than `limit` bytes of it.
+    """Read the body, but keep no more than `limit` bytes of it.
 
     Raises:
         RequestError: 408 if it does not arrive, 413 if it is larger, 415 if it is compressed.
@@ -118,14 +121,15 @@ async def _body(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     chunks: list[bytes] = []
-    if size <= limit:
+    if size <= limit * DISCARDED:
         size = 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in request.stream():
-                    chunks.append(chunk)
                     size += len(chunk)
-                    if size > limit:
+                    if size <= limit:
+                        chunks.append(chunk)
+                    elif size > limit * DISCARDED:
                         break
         except TimeoutError:
             raise RequestError(

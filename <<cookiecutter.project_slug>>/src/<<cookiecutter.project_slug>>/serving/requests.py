@@ -103,26 +103,24 @@ class RequestReader:
         if kind == "json_invalid":
             what = "is empty" if not body.strip() else f"is not JSON: {errors[0]['ctx']['error']}"
             return RequestError(HTTPStatus.BAD_REQUEST, f"The body {what}.")
-        if kind == "too_long":
+        if not batch:
+            return _does_not_match(self._problems(errors, None))
+        rows = from_json(body)
+        if len(rows) > self.max_rows:
             return RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"A request may hold at most {self.max_rows:,} records; send several requests.",
             )
-        if batch and kind == "too_short":
+        if not rows:
             return RequestError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, "The array is empty; send at least one record."
             )
-        problems = self._batch_problems(body) if batch else self._problems(errors, None)
-        return RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            "The request does not match the schema.",
-            tuple(problems[:PROBLEMS_SHOWN]),
-        )
+        return _does_not_match(self._batch_problems(rows))
 
-    def _batch_problems(self, body: bytes) -> list[Problem]:
+    def _batch_problems(self, rows: list[Any]) -> list[Problem]:
         """Check row by row until there is enough to show, so that a bad batch costs little."""
         problems: list[Problem] = []
-        for row, record in enumerate(from_json(body)):
+        for row, record in enumerate(rows):
             try:
                 self._record.validate_python(record)
             except ValidationError as error:
@@ -148,6 +146,14 @@ class RequestReader:
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of one record, made from the very types that check it."""
         return self._record.json_schema()
+
+
+def _does_not_match(problems: list[Problem]) -> RequestError:
+    return RequestError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The request does not match the schema.",
+        tuple(problems[:PROBLEMS_SHOWN]),
+    )
 
 
 def _record(features: Mapping[str, Column]) -> Any:
