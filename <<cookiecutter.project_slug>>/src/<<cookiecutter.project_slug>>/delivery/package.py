@@ -35,6 +35,8 @@ from ..serving.predictor import ModelError, read_manifest, read_verified
 from ..serving.release import PACKAGE, describe
 
 DVC_LOCK = Path("dvc.lock")
+# -P: a file in the folder must not pass for a module of the same name.
+PYTHON = (sys.executable, "-P", "-m")
 
 # All that the service imports, and nothing that trains.
 MODULES = (
@@ -95,7 +97,7 @@ def check_pipeline(root: Path) -> None:
     """
     if not (root / DVC_LOCK).is_file():
         raise PackageError(f"{DVC_LOCK}: no such file; run `make pipeline`")
-    changed = json.loads(run([sys.executable, "-m", "dvc", "status", "--json"], root) or "{}")
+    changed = json.loads(run([*PYTHON, "dvc", "status", "--json"], root) or "{}")
     if changed:
         lines = [f"  {stage}: {_changes(entries)}" for stage, entries in changed.items()]
         raise PackageError(
@@ -233,7 +235,7 @@ def build(root: Path) -> str:
             # Built before: the same tag, but of a dirty tree perhaps not the same content.
             bentoml.bentos.delete(tag)
         version = tag.partition(":")[2]
-        command = [sys.executable, "-m", "bentoml", "build", "--version", version, str(target)]
+        command = [*PYTHON, "bentoml", "build", "--version", version, str(target)]
         run(command, target)
     return tag
 

@@ -215,7 +215,7 @@ def serving(target: str, variables: Mapping[str, str] | None = None) -> Iterator
         # BentoML empties the metrics folder of its home at every start: use another home, or a
         # service that runs already on this machine would lose its metrics.
         own = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "true"}
-        command = [sys.executable, "-m", "bentoml", "serve", target]
+        command = [sys.executable, "-P", "-m", "bentoml", "serve", target]
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             env={**os.environ, **own, **(variables or {})},
