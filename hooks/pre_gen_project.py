@@ -198,7 +198,4 @@ def main(rendered: str = ANSWERS) -> int:
 
 
 if __name__ == "__main__":
-    # A terminal that cannot show an answer's characters still gets the message.
-    if hasattr(sys.stderr, "reconfigure"):
-        sys.stderr.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -241,6 +241,8 @@ def _pipeline_runs(
             project = generate(template, tmp_path_factory.mktemp(task), env_without_uv, task=task)
             # Both tasks have the same dependencies.
             shutil.copy(locked_project / "uv.lock", project)
+            project_run(project, "git", "add", "uv.lock", check=True)
+            project_run(project, "git", "commit", "-q", "--amend", "--no-edit", check=True)
             project_run(project, "dvc", "repro", check=True)
             project_run(project, "git", "add", "--all", check=True)
             project_run(project, "git", "commit", "-qm", "Train the first model", check=True)
