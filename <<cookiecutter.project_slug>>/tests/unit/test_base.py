@@ -126,5 +126,5 @@ def test_without_a_model_the_lock_names_none(lock: str | None) -> None:
 
 @pytest.mark.parametrize("lock", ["stages: [", "stages: 3", "- a", "stages: {fit: {outs: [{}]}}"])
 def test_a_damaged_lock_is_an_error(lock: str) -> None:
-    with pytest.raises(BaseError, match="main:dvc.lock: is no lock file"):
+    with pytest.raises(BaseError, match=r"main:dvc\.lock: is no lock file"):
         locked_model(lock, "main:dvc.lock")

@@ -64,6 +64,9 @@ def with_value(path: str, value: Any) -> Contract:
 
 BASE = Contract.model_validate(DOCUMENT)
 
+CARRIER = {"column": "carrier", "metric": "roc_auc", "min_rows": 9, "floor": 0}
+WIND = {"column": "wind", "set": 9, "expect": "increase"}
+
 # For every term: a looser and a stricter value; None removes the term.
 ORDERED = [
     ("model.metrics.roc_auc.floor", 0.69, 0.71),
@@ -76,7 +79,7 @@ ORDERED = [
     ("model.slices.0.floor", 0.5, 0.65),
     ("model.slices.0.floor", None, 0.65),
     ("model.slices.0.margin", 0.05, 0.01),
-    ("model.slices", [], [*DOCUMENT["model"]["slices"], {"column": "carrier", "metric": "roc_auc", "min_rows": 9, "floor": 0}]),
+    ("model.slices", [], [*DOCUMENT["model"]["slices"], CARRIER]),
     ("model.confidence", 0.9, 0.99),
     ("model.size_mb", 11, 9),
     ("model.latency_p99_ms", 21, 19),
@@ -87,7 +90,7 @@ ORDERED = [
     ("data.row_count_change", None, {"min": 0.0, "max": 0.5}),
     ("data.rows_min", 999, 1001),
     ("data.rows_min", None, 1001),
-    ("behaviour.directional", [], [*DOCUMENT["behaviour"]["directional"], {"column": "wind", "set": 9, "expect": "increase"}]),
+    ("behaviour.directional", [], [*DOCUMENT["behaviour"]["directional"], WIND]),
     ("behaviour.invariant", [], ["origin", "carrier"]),
     ("behaviour.calibration_error_max", 0.06, 0.04),
     ("behaviour.calibration_error_max", None, 0.04),

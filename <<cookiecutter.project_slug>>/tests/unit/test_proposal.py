@@ -29,7 +29,7 @@ class Quick:
     """A model that answers at once."""
 
     manifest: dict[str, Any]
-    features: Features = Features((Feature("x", "number"),))
+    features: Features
 
     def predict(self, matrix: Any) -> Any:
         return None
@@ -69,7 +69,7 @@ def proposed(task: str, time: str | None = "when") -> tuple[Contract, str, Chall
 
     challenger = Challenger(
         locked=LockedModel("hash", "train"),
-        predictor=Quick({"served": "model.onnx"}),  # type: ignore[arg-type]
+        predictor=Quick({"served": "model.onnx"}, Features((Feature("x", "number"),))),  # type: ignore[arg-type]
         size=2_300_000,
         test=pl.DataFrame({"x": np.ones(ROWS), "the city": CITY}),
         scored=answers,
