@@ -134,9 +134,7 @@ def point_params_at(project: Path, wanted: DataSet) -> None:
 
 
 @pytest.mark.parametrize("wanted", DATA_SETS, ids=lambda wanted: wanted.name)
-def test_own_data_reach_a_served_prediction(
-    bake: Bake, project_run: Run, wanted: DataSet
-) -> None:
+def test_own_data_reach_a_served_prediction(bake: Bake, project_run: Run, wanted: DataSet) -> None:
     project = bake(task="classification")
     sources = {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 BAKES = [
     {"task": "classification"},
     {"task": "regression"},
-    {"project_slug": "ox"},
+    {"project_slug": "ab"},
     {"project_slug": "z" * 30, "task": "regression", "license": "proprietary"},
 ]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+
+from << cookiecutter.project_slug >> import paths
 from << cookiecutter.project_slug >>.data.schema import Schema, load_schema
 from << cookiecutter.project_slug >>.model.metrics import Floats, Scored
 from << cookiecutter.project_slug >>.model.predict import predict, score_target
 from << cookiecutter.project_slug >>.serving.predictor import Predictor, load_predictor
 from << cookiecutter.project_slug >>.settings import Contract, Params, load_contract, load_params
-
-from << cookiecutter.project_slug >> import paths
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
+
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.evaluate import baseline
 from << cookiecutter.project_slug >>.model.features import Features
@@ -16,7 +18,6 @@ from << cookiecutter.project_slug >>.model.target import target_values
 from << cookiecutter.project_slug >>.model.train import fit
 from << cookiecutter.project_slug >>.serving.predictor import Predictor
 from << cookiecutter.project_slug >>.settings import Params
-from numpy.typing import NDArray
 
 pytestmark = pytest.mark.pipeline
 

@@ -11,13 +11,13 @@ import joblib
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.pipeline import Pipeline
+
+from << cookiecutter.project_slug >> import paths
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.features import class_name
 from << cookiecutter.project_slug >>.model.matrix import matrix_of
 from << cookiecutter.project_slug >>.serving.predictor import Predictor, read_verified
-from sklearn.pipeline import Pipeline
-
-from << cookiecutter.project_slug >> import paths
 
 pytestmark = pytest.mark.pipeline
 

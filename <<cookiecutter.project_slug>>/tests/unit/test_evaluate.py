@@ -8,6 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from PIL import Image
+from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
+
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.evaluate import EvaluateError, evaluate, golden, main
 from << cookiecutter.project_slug >>.model.plots import draw_plots, importance
@@ -15,8 +18,6 @@ from << cookiecutter.project_slug >>.model.predict import score_target
 from << cookiecutter.project_slug >>.model.train import train, write
 from << cookiecutter.project_slug >>.serving.predictor import Predictor, load_predictor
 from << cookiecutter.project_slug >>.settings import Params
-from PIL import Image
-from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
 
 Orders = Callable[..., pl.DataFrame]
 MakeParams = Callable[..., Params]

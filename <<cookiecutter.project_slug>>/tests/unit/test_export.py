@@ -8,6 +8,10 @@ import numpy as np
 import onnxruntime
 import polars as pl
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model import export
 from << cookiecutter.project_slug >>.model.export import (
@@ -20,9 +24,6 @@ from << cookiecutter.project_slug >>.model.features import Features, Matrix
 from << cookiecutter.project_slug >>.model.matrix import matrix_of
 from << cookiecutter.project_slug >>.model.train import fit, train
 from << cookiecutter.project_slug >>.settings import Params
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
 
 Orders = Callable[..., pl.DataFrame]
 MakeParams = Callable[..., Params]

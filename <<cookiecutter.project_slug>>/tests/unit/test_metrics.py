@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import metrics as reference
+
 from << cookiecutter.project_slug >>.model import metrics
 from << cookiecutter.project_slug >>.model.metrics import (
     Estimate,
@@ -15,7 +17,6 @@ from << cookiecutter.project_slug >>.model.metrics import (
     resample_weights,
 )
 from << cookiecutter.project_slug >>.settings import METRIC_DIRECTION, metric_names
-from sklearn import metrics as reference
 
 
 def classified(rows: int, classes: int, seed: int = 0) -> Scored:
