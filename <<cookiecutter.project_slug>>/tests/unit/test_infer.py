@@ -43,6 +43,7 @@ def make_table(rows: int = 300) -> pl.DataFrame:
                 pl.Series(random.random(rows) < 0.1), None
             ),
             "town": [f"town {number % 60}" for number in range(rows)],
+            "ward": [f"ward {number % 180}" for number in range(rows)],
             "remark": [f"text {number}" for number in range(rows)],
             "country": ["NO"] * rows,
             "nothing": pl.Series([None] * rows, dtype=pl.Float64),
@@ -109,6 +110,7 @@ def test_the_draft_describes_the_data_and_accepts_it(
         "balance": "number",
         "plan": "category",
         "town": "category",
+        "ward": "string",
         "remark": "string",
         "country": "category",
         "nothing": "string",

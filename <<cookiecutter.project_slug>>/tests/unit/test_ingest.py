@@ -108,6 +108,34 @@ def test_parquet_gives_the_types_of_the_schema_and_nan_is_missing(tmp_path: Path
     assert rows["at"].to_list() == TABLE["at"].to_list()
 
 
+def test_moments_of_another_zone_become_utc(tmp_path: Path) -> None:
+    oslo = TABLE.with_columns(pl.col("at").dt.convert_time_zone("Europe/Oslo"))
+    rows = read_file(parquet_file(tmp_path, oslo), SCHEMA).rows
+    assert rows["at"].to_list() == TABLE["at"].to_list()
+    assert rows.schema["at"] == pl.Datetime("us", "UTC")
+
+
+def test_spaces_around_a_number_are_no_part_of_it(tmp_path: Path) -> None:
+    rows = read_file(csv_file(tmp_path, GOOD.replace("\n2,,", "\n 2 , 7.5 ,")), SCHEMA).rows
+    assert rows.select("id", "price").row(1) == (2, 7.5)
+
+
+def test_rows_are_counted_where_lines_do_not_tell_them(tmp_path: Path) -> None:
+    text = GOOD.replace("Oslo,,", 'Oslo,"two\nlines",').replace("\n2,", "\ntwo,")
+    (problem,) = problems_of(csv_file(tmp_path, text))
+    assert problem.examples == ({"row": 2, "value": "two"},)
+
+
+def test_line_ends_that_only_some_readers_know_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(GOOD.replace("\n", "\r").encode())
+    (problem,) = problems_of(path)
+    assert (problem.rule, problem.message) == (
+        "unreadable",
+        "has 2 rows, read were 0; check its quotes and line ends",
+    )
+
+
 def test_a_byte_order_mark_and_quoted_line_feeds_are_fine(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "\ufeff" + GOOD.replace("NA", '"two\nlines"'))
     assert read_file(path, SCHEMA).rows["note"].to_list() == [None, "two\nlines"]

@@ -171,6 +171,7 @@ def test_freshness_needs_a_time() -> None:
 def test_too_few_rows_are_found() -> None:
     (problem,) = check(make_rows().head(4))
     assert (problem.rule, problem.count) == ("rows_min", 4)
+    assert check(make_rows().head(5)) == []
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,9 @@ def _read_csv(path: Path) -> Raw:
         raise DataError([_encoding_problem(path)]) from error
     columns = pl.read_csv(path, infer_schema=False)
     if columns.height != records:
-        message = f"has {records:,} rows, read were {columns.height:,}; check the quotes"
+        message = (
+            f"has {records:,} rows, read were {columns.height:,}; check its quotes and line ends"
+        )
         raise _damaged(path, "unreadable", message)
     return Raw(columns, is_text=True, rows_are_lines=lines == records + 1)
 
