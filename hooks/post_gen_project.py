@@ -6,6 +6,7 @@ that does it later, and never fails the generation.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -170,7 +171,7 @@ def say_what_next(project: Path, answers: Mapping[str, object]) -> None:
   make serve       serve the model on http://127.0.0.1:3000
 
 README.md has the map, and how to put your own data in.""")
-    if "_commit" in answers and "_output_dir" not in answers:
+    if "_commit" in answers:
         say('Commit .cruft.json too: git add .cruft.json && git commit -m "Record the template"')
 
 
@@ -189,7 +190,6 @@ def main(rendered: str = ANSWERS, project: Path | None = None) -> int:
 
 if __name__ == "__main__":
     # A terminal that cannot show an answer's characters still gets the message.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

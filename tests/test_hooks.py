@@ -156,6 +156,23 @@ def test_every_direct_dependency_is_a_reserved_name() -> None:
     assert {name for name in wanted if pre.broken_slug_rule(name) is None} == set()
 
 
+@pytest.mark.slow
+def test_every_name_that_the_dependencies_import_under_is_reserved(
+    project_run: Run, locked_project: Path
+) -> None:
+    listing = "import importlib.metadata as m, json; print(json.dumps(m.packages_distributions()))"
+    names = json.loads(project_run(locked_project, "python", "-c", listing, check=True).stdout)
+    text = (PROJECT_TEMPLATE / "pyproject.toml").read_text(encoding="utf-8")
+    direct = {
+        name
+        for name, distributions in names.items()
+        if any(f'"{distribution.lower()}' in text.lower() for distribution in distributions)
+    }
+
+    assert {"sklearn", "yaml", "numpy", "bentoml"} <= direct
+    assert {n for n in direct if n.islower() and pre.broken_slug_rule(n) is None} == set()
+
+
 def test_all_problems_are_shown_at_once_with_value_rule_and_example(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -226,19 +243,23 @@ def test_refusing_leaves_what_was_there(
     assert files == {"json/mine.txt", "other.txt"}
 
 
+@pytest.mark.parametrize("name", ["pre_gen_project", "post_gen_project"])
 def test_a_terminal_without_unicode_still_gets_the_message(
-    tmp_path: Path, run: Run, clean_env: Mapping[str, str]
+    rendered: Path, run: Run, env_without_uv: Mapping[str, str], name: str
 ) -> None:
-    env = {**clean_env, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
-    hook = (TEMPLATE / "hooks" / "pre_gen_project.py").read_text(encoding="utf-8")
-    answers = json.dumps({**ANSWERS, "author_email": "é@example.com"})
-    script = tmp_path / "hook.py"
-    script.write_text(hook.replace("<< cookiecutter | tojson >>", answers), encoding="utf-8")
+    hook = (TEMPLATE / "hooks" / f"{name}.py").read_text(encoding="utf-8")
+    answers = {**ANSWERS, "project_name": "Café", "author_email": "é@example.com"}
+    script = rendered.parent / "hook.py"
+    script.write_text(
+        hook.replace("<< cookiecutter | tojson >>", json.dumps(answers)), encoding="utf-8"
+    )
 
-    done = run([sys.executable, str(script)], tmp_path, env=env)
+    done = run(
+        [sys.executable, str(script)], rendered, env={**env_without_uv, "PYTHONIOENCODING": "ascii"}
+    )
 
-    assert done.returncode == 1
-    assert "author_email = '\\xe9@example.com'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\\xe9" in (done.stderr if name == "pre_gen_project" else done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +305,33 @@ def test_odd_answers_are_kept_letter_by_letter(bake: Bake, run: Run) -> None:
 )
 def test_the_slug_is_made_of_the_name(bake: Bake, name: str, slug: str) -> None:
     assert bake(project_name=name).name == slug
+
+
+def test_people_are_asked_in_plain_words_and_pick_from_menus(
+    template: Path, tmp_path: Path, env_without_uv: Mapping[str, str]
+) -> None:
+    # name, slug (default), description (default), owner, e-mail, task, Python (default), licence
+    typed = "Churn\n\n\nAda\nada@example.com\n2\n\n4\n"
+    command = [sys.executable, "-m", "cookiecutter", str(template), "--output-dir", str(tmp_path)]
+
+    done = subprocess.run(
+        command, input=typed, env=env_without_uv, capture_output=True, text=True, check=True
+    )
+
+    shown = " ".join(done.stdout.split())
+    for option, prompt in OPTIONS["__prompts__"].items():
+        question = prompt["__prompt__"] if isinstance(prompt, dict) else prompt
+        assert question in shown, option
+    params = (tmp_path / "churn" / "params.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(params)["task"] == "regression"
+    assert "All rights reserved" in (tmp_path / "churn" / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_every_question_has_words_for_people() -> None:
+    assert set(OPTIONS["__prompts__"]) == {key for key in OPTIONS if not key.startswith("_")}
+    for option, choices in OPTIONS.items():
+        if isinstance(choices, list):
+            assert set(OPTIONS["__prompts__"][option]) == {"__prompt__", *choices}
 
 
 def test_an_empty_name_is_refused_by_the_rules(tmp_path: Path, run: Run) -> None:
@@ -397,6 +445,25 @@ def test_a_command_that_is_missing_is_an_answer_too(tmp_path: Path) -> None:
     assert "no-such-command" in output
 
 
+def test_a_command_cannot_wait_for_someone_to_type(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, post_gen_project as post; "
+        "print(post.run('cat', cwd=pathlib.Path(), timeout=9))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=TEMPLATE / "hooks",
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        input="typed",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "(True, '')\n"
+
+
 def git(project: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=project, check=True, capture_output=True, text=True
@@ -419,6 +486,8 @@ def test_without_an_identity_the_files_are_staged(
     for role in ("AUTHOR", "COMMITTER"):
         for part in ("NAME", "EMAIL"):
             monkeypatch.delenv(f"GIT_{role}_{part}")
+    # With an address, git would guess a name from the user's account.
+    monkeypatch.setenv("EMAIL", "someone@example.com")
 
     assert not post.start_repository(rendered)
 
@@ -439,6 +508,16 @@ def test_a_repository_that_was_there_is_left_alone(rendered: Path) -> None:
     assert git(rendered, "log", "--format=%s").splitlines() == ["mine"]
     assert git(rendered, "branch", "--show-current").strip() == "mine"
     assert git(rendered, "diff", "--cached", "--name-only") == ""
+
+
+@pytest.mark.usefixtures("hook_env")
+def test_a_repository_that_git_cannot_read_is_left_alone(rendered: Path) -> None:
+    (rendered / ".git").mkdir()
+    (rendered / ".git" / "HEAD").write_text("damaged")
+
+    assert not post.start_repository(rendered)
+
+    assert [path.name for path in (rendered / ".git").iterdir()] == ["HEAD"]
 
 
 @pytest.mark.usefixtures("hook_env")

@@ -72,6 +72,14 @@ def test_there_is_something_to_check() -> None:
     assert WORKFLOW_FILES
 
 
+def test_no_file_of_the_template_is_ignored_by_git() -> None:
+    """The project's own .gitignore works on the template's repository too."""
+    listing = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    done = subprocess.run(listing, cwd=TEMPLATE, check=True, capture_output=True, text=True)
+
+    assert done.stdout == ""
+
+
 # Delimiters
 
 

@@ -67,13 +67,19 @@ def environment() -> dict[str, str]:
     return env
 
 
+def announce(title: str, detail: str) -> None:
+    """Print the headline of a step and what it does."""
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    print(f"\n{bold}==> {title}{plain}\n    {detail}", flush=True)
+
+
 def step(title: str, *command: str, cwd: Path, env: dict[str, str]) -> None:
     """Run one step, say how long it took.
 
     Raises:
         DemoError: If the command is missing or exits non-zero.
     """
-    print(f"\n\033[1m==> {title}\033[0m\n    $ {' '.join(command)}", flush=True)
+    announce(title, f"$ {' '.join(command)}")
     started = time.monotonic()
     done = subprocess.run(command, cwd=cwd, env=env, check=False)
     if done.returncode != 0:
@@ -109,7 +115,7 @@ def served(project: Path, tag: str, env: dict[str, str]) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = ["uv", "run", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)]
-    print(f"\n\033[1m==> Serve the bento\033[0m\n    $ {' '.join(command)}", flush=True)
+    announce("Serve the bento", f"$ {' '.join(command)}")
     log = project / "reports" / "demo-service.log"
     with log.open("w") as output:
         service = subprocess.Popen(
@@ -193,7 +199,8 @@ def run_demo(out: Path, task: str) -> None:
     )  # fmt: skip
     step("Install its locked dependencies", "make", "setup", cwd=project, env=env)
     step("Validate the data, train and evaluate", "make", "pipeline", cwd=project, env=env)
-    step("Commit the run", "git", "commit", "-qam", "Train the first model", cwd=project, env=env)
+    step("Stage what the run wrote", "git", "add", "--all", cwd=project, env=env)
+    step("Commit it", "git", "commit", "-qm", "Train the first model", cwd=project, env=env)
     step(
         "Gate: hold the model against its contract", "make", "gate", "BASE=HEAD~1",
         cwd=project, env=env,
@@ -203,7 +210,7 @@ def run_demo(out: Path, task: str) -> None:
     record = golden["records"][0]
     with served(project, bento_tag(project, env), env) as url:
         answer = ask(url, record)
-        print(f"\n\033[1m==> Ask it\033[0m\n    POST {url}/predict")
+        announce("Ask it", f"POST {url}/predict")
         print(f"    {json.dumps(record)}\n\n    {json.dumps(answer)}")
     print_summary(project, answer)
 

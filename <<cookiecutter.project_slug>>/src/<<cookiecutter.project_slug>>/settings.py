@@ -18,7 +18,7 @@ from . import paths
 
 
 class SettingsError(Exception):
-    """A settings file is missing, is not YAML, or breaks a rule; the message is meant for people."""
+    """A settings file is missing, is not YAML or breaks a rule; the message is meant for people."""
 
 
 class _Model(BaseModel):
@@ -255,7 +255,9 @@ def parse_settings(text: str, model: type[M], name: str) -> M:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(name, problem) for problem in error.errors())) from error
+        raise SettingsError(
+            "\n".join(_explain(name, problem) for problem in error.errors())
+        ) from error
 
 
 def _explain(name: str, problem: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 import pytest
+
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.features import Features, class_name
 from << cookiecutter.project_slug >>.model.matrix import TableError, matrix_of, read_table

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import metrics as reference
+
 from << cookiecutter.project_slug >>.model import metrics
 from << cookiecutter.project_slug >>.model.metrics import (
     Estimate,
@@ -12,9 +14,9 @@ from << cookiecutter.project_slug >>.model.metrics import (
     estimate,
     measure,
     resample_counts,
+    resample_weights,
 )
 from << cookiecutter.project_slug >>.settings import METRIC_DIRECTION, metric_names
-from sklearn import metrics as reference
 
 
 def classified(rows: int, classes: int, seed: int = 0) -> Scored:
@@ -165,6 +167,30 @@ def test_more_rows_and_less_confidence_make_the_interval_narrower() -> None:
 
     assert width(2000, 0.95) < width(200, 0.95) / 2
     assert width(200, 0.5) < width(200, 0.95) / 2
+
+
+def test_copies_of_rows_say_no_more_than_the_rows() -> None:
+    rows = classified(200, 2)
+    copies = rows.take(np.repeat(np.arange(200), 5))
+    groups = np.repeat(np.arange(200), 5)
+
+    def width(scored: Scored, groups: np.ndarray | None = None) -> float:
+        low, high = interval(estimate(["brier"], scored, 0.9, 400, 0, groups)["brier"])
+        return high - low
+
+    assert width(copies, groups) == pytest.approx(width(rows))
+    assert width(copies) < width(rows) / 1.8
+
+
+def test_grouped_blocks_bound_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_BLOCK", 500)
+
+    blocks = list(resample_weights(100, 12, 0, np.arange(100) % 10))
+
+    assert sum(len(block) for block in blocks) == 12
+    assert max(block.size for block in blocks) <= 500
+    for block in blocks:
+        np.testing.assert_array_equal(block[:, :10], block[:, 90:])
 
 
 def test_what_cannot_be_measured_is_null_with_the_reason() -> None:

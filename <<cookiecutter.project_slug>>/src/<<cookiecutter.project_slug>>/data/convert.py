@@ -42,10 +42,11 @@ def convert(values: pl.Series, kind: ColumnType, from_text: bool) -> pl.Series |
         from_text: The file holds text only (CSV), so that the values are to be parsed.
 
     Returns:
-        The converted column, or None when the column's type as a whole is another one.
+        The converted column, or None when the column's type as a whole is another one. A column
+        without a single value suits every type.
     """
-    if values.dtype == pl.Null:
-        return values.cast(DTYPES[kind])
+    if values.null_count() == len(values):
+        return pl.Series(values.name, [None] * len(values), dtype=DTYPES[kind])
     if kind in ("category", "string"):
         return _text(values)
     if from_text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Landed:
 
 
 @dataclass(frozen=True)
-class _Raw:
+class Raw:
     """A file's columns before conversion."""
 
     columns: pl.DataFrame
@@ -118,7 +118,7 @@ def read_file(path: Path, schema: Schema) -> Landed:
     return Landed(path, pl.DataFrame(converted), digest)
 
 
-def read_raw(path: Path) -> _Raw:
+def read_raw(path: Path) -> Raw:
     """Read one file as it is; the columns of a CSV file are text.
 
     Raises:
@@ -127,7 +127,7 @@ def read_raw(path: Path) -> _Raw:
     try:
         if path.stat().st_size == 0:
             raise _damaged(path, "empty_file", "is empty: it has no bytes; land it again")
-        raw = _read_csv(path) if path.suffix.lower() == ".csv" else _Raw(pl.read_parquet(path))
+        raw = _read_csv(path) if path.suffix.lower() == ".csv" else Raw(pl.read_parquet(path))
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).strip().partition("\n")[0].removeprefix("parquet: ")
         kind = path.suffix.lower().removeprefix(".")
@@ -142,7 +142,7 @@ def _damaged(path: Path, rule: str, message: str) -> DataError:
     return DataError([Problem(file=path.as_posix(), rule=rule, message=message)])
 
 
-def _read_csv(path: Path) -> _Raw:
+def _read_csv(path: Path) -> Raw:
     """Check the shape of every row, then read the fields as text.
 
     The check comes first because polars fills rows that are too short without a word.
@@ -153,9 +153,11 @@ def _read_csv(path: Path) -> _Raw:
         raise DataError([_encoding_problem(path)]) from error
     columns = pl.read_csv(path, infer_schema=False)
     if columns.height != records:
-        message = f"has {records:,} rows, read were {columns.height:,}; check the quotes"
+        message = (
+            f"has {records:,} rows, read were {columns.height:,}; check its quotes and line ends"
+        )
         raise _damaged(path, "unreadable", message)
-    return _Raw(columns, is_text=True, rows_are_lines=lines == records + 1)
+    return Raw(columns, is_text=True, rows_are_lines=lines == records + 1)
 
 
 def _check_rows(path: Path) -> tuple[int, int]:
@@ -252,7 +254,7 @@ def _column_problems(path: Path, columns: pl.DataFrame, schema: Schema) -> list[
 
 
 def _convert_column(
-    path: Path, raw: _Raw, name: str, column: Column
+    path: Path, raw: Raw, name: str, column: Column
 ) -> tuple[pl.Series, list[Problem]]:
     values = present(raw.columns.get_column(name), column.type)
     converted = convert(values, column.type, raw.is_text)
@@ -282,7 +284,7 @@ def _article(column: Column) -> str:
 
 
 def _value_problem(
-    path: Path, raw: _Raw, values: pl.Series, bad: pl.Series, rule: str, message: str
+    path: Path, raw: Raw, values: pl.Series, bad: pl.Series, rule: str, message: str
 ) -> Problem:
     examples = zip(raw.places(bad), values.filter(bad).head(MAX_EXAMPLES), strict=True)
     return Problem(
@@ -326,9 +328,24 @@ def ingest(params: Params, schema: Schema) -> tuple[pl.DataFrame, list[Landed]]:
             landed.append(read_file(path, schema))
         except DataError as error:
             problems += error.problems
+    problems += _twice(landed)
     if problems:
         raise DataError(problems)
     return combine(landed, schema, params.data.key), landed
+
+
+def _twice(landed: list[Landed]) -> Iterator[Problem]:
+    """Files that landed more than once; without a key nothing else would tell."""
+    first: dict[str, Path] = {}
+    for file in landed:
+        known = first.setdefault(file.sha256, file.path)
+        if known != file.path:
+            yield Problem(
+                file=file.path.as_posix(),
+                rule="duplicate_file",
+                count=file.rows.height,
+                message=f"is the same, byte for byte, as {known.as_posix()}; remove one of them",
+            )
 
 
 def write_table(rows: pl.DataFrame, path: Path) -> None:

@@ -152,7 +152,7 @@ def _broken(error: SchemaError) -> Broken:
     if error.reason_code == SchemaErrorReason.CHECK_ERROR:
         where = f"{paths.SCHEMA}: {name.replace(RULE_PREFIX, 'rules.')}"
         raise SettingsError(f"{where}: cannot be worked out: {error.failure_cases}")
-    mask = ~error.check_output.to_series().fill_null(True)
+    mask = ~error.check_output.to_series()
     return Broken("null" if name == NOT_NULL else name, error.schema.name, mask)
 
 

@@ -29,6 +29,8 @@ from ..serving.predictor import Predictor, load_predictor
 from ..settings import Params
 from .base import LOCK, LockedModel, locked_model, outside_git
 
+_NOT_CACHED = "not in cache"
+
 _WARM_UP_CALLS = 20
 _ROUNDS = 3
 _CALLS_PER_ROUND = 300
@@ -80,36 +82,47 @@ def check_up_to_date(root: Path) -> LockedModel:
     )
     if done.returncode != 0:
         raise StaleError(f"`dvc status` failed:\n{done.stderr.strip()}")
-    stale = json.loads(done.stdout or "{}")
+    stale = stale_stages(json.loads(done.stdout or "{}"))
     if stale:
-        lines = [f"  {stage}: {_describe(changes)}" for stage, changes in stale.items()]
         raise StaleError(
             "the model is not the one that the working tree describes; these stages are stale:\n"
-            + "\n".join(lines)
+            + "\n".join(f"  {stage}: {'; '.join(why)}" for stage, why in stale.items())
             + "\nrun `make pipeline`, and commit dvc.lock and reports/ with your change"
         )
     return locked
 
 
-def _describe(changes: Sequence[Any]) -> str:
-    parts = []
-    for change in changes:
-        if not isinstance(change, Mapping):
-            parts.append(str(change))
-            continue
-        for kind, entries in change.items():
-            parts += [f"{kind}: {name}" for name in _names(entries)]
-    return "; ".join(parts)
+def stale_stages(status: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
+    """Why each stage must run again.
+
+    Args:
+        status: What `dvc status --json` printed: for each stage a list of texts, or of mappings
+            from a kind of change to what changed and how.
+    """
+    stale: dict[str, list[str]] = {}
+    for stage, changes in status.items():
+        why = [reason for change in changes for reason in _reasons(change)]
+        if why:
+            stale[stage] = why
+    return stale
 
 
-def _names(entries: Any) -> list[str]:
-    if not isinstance(entries, Mapping):
-        return [str(entries)]
-    names = []
-    for name, state in entries.items():
-        inner = list(state) if isinstance(state, Mapping) else [state]
-        names.append(f"{name} ({', '.join(map(str, inner))})")
-    return names
+def _reasons(change: Any) -> list[str]:
+    if not isinstance(change, Mapping):
+        return [str(change)]
+    reasons = []
+    for kind, entries in change.items():
+        for name, how in entries.items():
+            # The file is the recorded one; only DVC has no copy of it to share.
+            if how == _NOT_CACHED:
+                continue
+            reasons.append(f"{kind}: {name} ({_flat(how)})")
+    return reasons
+
+
+def _flat(how: Any) -> str:
+    """Of a settings file DVC says which keys changed and how: `{"train": "modified"}`."""
+    return ", ".join(how) if isinstance(how, Mapping) else str(how)
 
 
 def load_challenger(root: Path, params: Params, schema: Schema, locked: LockedModel) -> Challenger:

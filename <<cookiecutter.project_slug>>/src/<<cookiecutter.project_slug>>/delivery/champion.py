@@ -125,7 +125,8 @@ def bring_back(base: Base, model: LockedModel) -> Iterator[Champion]:
         champion.source = _restore(champion, base, model)
         yield champion
     finally:
-        git(base.root, "worktree", "remove", "--force", str(tree))
+        # Twice, since one that git was stopped in the middle of making is locked.
+        git(base.root, "worktree", "remove", "--force", "--force", str(tree))
         shutil.rmtree(folder, ignore_errors=True)
         git(base.root, "worktree", "prune")
 

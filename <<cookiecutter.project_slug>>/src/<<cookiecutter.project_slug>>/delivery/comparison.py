@@ -14,14 +14,13 @@ Statistical Hypotheses of Equivalence and Noninferiority, 2010, chapter 2).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.metrics import Floats, Scored, measure, resample_counts
+from ..model.metrics import Scored, measure, resample_weights
 from ..settings import METRIC_DIRECTION
 from .records import Outcome
 
@@ -30,8 +29,6 @@ SEED = 1993
 # Share of the resamples in which the metric may not exist, such as ROC AUC without one of the
 # classes; they are left out.
 UNDEFINED_MAX = 0.05
-# Numbers held at once by a block of resamples: 32 MB.
-_BLOCK = 4_000_000
 
 
 class ComparisonError(Exception):
@@ -102,7 +99,7 @@ def compare(
     differences = np.concatenate(
         [
             measure(metric, challenger, weights) - measure(metric, champion, weights)
-            for weights in _weights(len(champion), groups, resamples, seed)
+            for weights in resample_weights(len(champion), resamples, seed, groups)
         ]
     )
     defined = differences[np.isfinite(differences)]
@@ -121,17 +118,6 @@ def compare(
         margin=margin,
         outcome=_outcome(low, high, METRIC_DIRECTION[metric], margin),
     )
-
-
-def _weights(rows: int, groups: NDArray[Any] | None, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each row is drawn, by blocks of resamples: shape (b, rows)."""
-    if groups is None:
-        yield from resample_counts(rows, resamples, seed)
-        return
-    names, label = np.unique(groups, return_inverse=True)
-    for counts in resample_counts(len(names), resamples, seed):
-        for part in np.array_split(counts, -(-counts.shape[0] * rows // _BLOCK)):
-            yield part[:, label]
 
 
 def _outcome(low: float, high: float, direction: int, margin: float) -> Outcome:

@@ -71,7 +71,7 @@ def _column_changes(name: str, old: Column, new: Column) -> list[str]:
         if key == "categories":
             gone = sorted(set(before or ()) - set(after or ()))
             come = sorted(set(after or ()) - set(before or ()))
-            changes.append(f"`{name}`: {len(gone)} categories removed, {len(come)} added")
+            changes.append(f"`{name}`: categories {len(gone)} removed, {len(come)} added")
         else:
             changes.append(f"`{name}`: {key} {before} → {after}")
     return changes

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .. import paths
 from ..data.schema import check_against_params, load_schema
-from ..model.matrix import TableError
+from ..model.matrix import TableError, row_groups
 from ..serving.predictor import ModelError, PredictionError
 from ..settings import Contract, Params, SettingsError, load_contract, load_params
 from .bar import check_contract, find_bar, guard_split
@@ -123,13 +123,10 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
 
 def _groups(params: Params, test: pl.DataFrame) -> NDArray[Any] | None:
     """Which rows the split keeps together: they are no independent evidence."""
-    columns = list(params.split.columns)
-    if params.split.method != "hash" or not set(columns) <= set(test.columns) or not columns:
+    columns = params.split.columns
+    if params.split.method != "hash" or not set(columns) <= set(test.columns):
         return None
-    rows = test.select(columns)
-    groups = rows.unique(maintain_order=True).with_row_index("group")
-    labelled = rows.join(groups, on=columns, how="left", nulls_equal=True, maintain_order="left")
-    return labelled.get_column("group").to_numpy()
+    return row_groups(test, columns)
 
 
 def _record(challenger: Challenger) -> ModelRecord:

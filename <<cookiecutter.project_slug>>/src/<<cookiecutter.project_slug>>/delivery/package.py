@@ -13,6 +13,7 @@ so that the same commit and model have the same tag on every machine.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,10 +32,11 @@ from bentoml.exceptions import NotFound
 
 from .. import paths
 from ..serving.predictor import ModelError, read_manifest, read_verified
-from ..serving.release import describe
+from ..serving.release import PACKAGE, describe
 
-PACKAGE = __name__.partition(".")[0]
 DVC_LOCK = Path("dvc.lock")
+# -P: a file in the folder must not pass for a module of the same name.
+PYTHON = (sys.executable, "-P", "-m")
 
 # All that the service imports, and nothing that trains.
 MODULES = (
@@ -95,7 +97,7 @@ def check_pipeline(root: Path) -> None:
     """
     if not (root / DVC_LOCK).is_file():
         raise PackageError(f"{DVC_LOCK}: no such file; run `make pipeline`")
-    changed = json.loads(run([sys.executable, "-m", "dvc", "status", "--json"], root) or "{}")
+    changed = json.loads(run([*PYTHON, "dvc", "status", "--json"], root) or "{}")
     if changed:
         lines = [f"  {stage}: {_changes(entries)}" for stage, entries in changed.items()]
         raise PackageError(
@@ -186,9 +188,9 @@ def requirements(root: Path) -> str:
     """The `serve` group as it is locked: exact versions with their hashes.
 
     Raises:
-        PackageError: If uv is missing, or the lock file is missing or out of date.
+        PackageError: If uv or the lock file is missing.
     """
-    options = ["--locked", "--only-group", "serve", "--no-emit-project", "--no-header"]
+    options = ["--frozen", "--only-group", "serve", "--no-emit-project", "--no-header"]
     return run(["uv", "export", "--quiet", "--no-annotate", *options], root)
 
 
@@ -229,13 +231,11 @@ def build(root: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder)
         stage(root, target, manifest, release)
-        try:
+        with contextlib.suppress(NotFound):
             # Built before: the same tag, but of a dirty tree perhaps not the same content.
             bentoml.bentos.delete(tag)
-        except NotFound:
-            pass
         version = tag.partition(":")[2]
-        command = [sys.executable, "-m", "bentoml", "build", "--version", version, str(target)]
+        command = [*PYTHON, "bentoml", "build", "--version", version, str(target)]
         run(command, target)
     return tag
 

@@ -25,7 +25,7 @@ SOURCES = {
     "reproduced": "trained again from the base",
     "not found": "not found",
 }
-_PUNCTUATION = re.compile(r"([\\`*_\[\]{}()~|!$])")
+_PUNCTUATION = re.compile(r"([\\`*_\[\]{}~|$])")
 # GitHub makes links of these; an invisible space after them prevents it.
 _LINKS = re.compile(r"([@#]|:(?=//)|www(?=\.))")
 
@@ -151,8 +151,7 @@ def _number(value: float | None) -> str:
 
 
 def _result(found: Finding) -> str:
-    says = found.outcome or found.note or ("not compared" if found.champion is None else "")
-    return f"{'❌' if found.failures else '✅'} {says}".strip()
+    return f"{'❌' if found.failures else '✅'} {found.outcome or found.note or ''}".strip()
 
 
 def _standing(found: Finding) -> tuple[bool, float]:
@@ -173,7 +172,7 @@ def _limit_rows(limits: Sequence[Limit]) -> Table:
         *(
             [
                 limit.name,
-                f"{limit.value:.4g} {limit.unit}",
+                f"{_quantity(limit.value)} {limit.unit}",
                 " and ".join(
                     f"{sign} {bound:g}"
                     for sign, bound in (("≥", limit.minimum), ("≤", limit.maximum))
@@ -184,6 +183,10 @@ def _limit_rows(limits: Sequence[Limit]) -> Table:
             for limit in limits
         ),
     ]
+
+
+def _quantity(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:.3g}"
 
 
 def _contract_rows(report: Report) -> Table:

@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from bentoml.exceptions import BentoMLException
 
 from .. import paths
 from ..serving.predictor import ModelError, read_manifest
+from ..serving.release import PACKAGE
 
-PACKAGE = __name__.partition(".")[0]
 POLL_SECONDS = 0.5
 REQUEST_SECONDS = 10.0
 
@@ -111,7 +111,8 @@ def check_golden(url: str, golden: dict[str, Any]) -> int:
     batch = _predict(url, records)
     problems += _differences("batch row", batch, expected, golden["tolerance"])
     if problems:
-        raise SmokeError(f"{url}: the predictions differ from {paths.GOLDEN}:\n" + "\n".join(problems))
+        lines = "\n".join(problems)
+        raise SmokeError(f"{url}: the predictions differ from {paths.GOLDEN}:\n{lines}")
     return len(expected)
 
 
@@ -122,9 +123,7 @@ def _predict(url: str, body: Any) -> Any:
     return answer
 
 
-def _differences(
-    what: str, found: list[Any], expected: list[Any], tolerance: float
-) -> list[str]:
+def _differences(what: str, found: list[Any], expected: list[Any], tolerance: float) -> list[str]:
     if len(found) != len(expected):
         return [f"  {len(found)} predictions for {len(expected)} rows"]
     return [
@@ -179,29 +178,47 @@ def smoke(url: str, golden: dict[str, Any], expected: str | None, timeout: float
     )
 
 
-@contextmanager
-def serving(tag: str) -> Iterator[str]:
-    """Run a bento on a free port while the block runs; gives its address.
+def bento_path(tag: str) -> str:
+    """The folder of a bento in the store.
+
+    Args:
+        tag: Its version or whole tag; `latest` is the newest.
 
     Raises:
         SmokeError: If there is no such bento.
     """
     name = f"{PACKAGE}:{tag.rpartition(':')[2]}"
     try:
-        bento = bentoml.bentos.get(name)
+        return str(bentoml.bentos.get(name).path)
     except BentoMLException as error:
         raise SmokeError(f"{name}: no such bento; run `make package`") from error
+
+
+@contextmanager
+def serving(target: str, variables: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run a service on a free port while the block runs.
+
+    Args:
+        target: The folder of a bento, or `module:Service`.
+        variables: More environment variables.
+
+    Yields:
+        Its address.
+
+    Raises:
+        SmokeError: From the block, with what the service said added.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as log:
         # BentoML empties the metrics folder of its home at every start: use another home, or a
         # service that runs already on this machine would lose its metrics.
-        environment = {**os.environ, "BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "true"}
-        command = [sys.executable, "-m", "bentoml", "serve", bento.path]
+        own = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "true"}
+        command = [sys.executable, "-P", "-m", "bentoml", "serve", target]
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env=environment,
+            env={**os.environ, **own, **(variables or {})},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -259,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.url:
             said = smoke(options.url, golden, expected, options.timeout)
         else:
-            with serving(options.serve) as url:
+            with serving(bento_path(options.serve)) as url:
                 said = smoke(url, golden, expected, options.timeout)
     except (SmokeError, ModelError) as error:
         print(error, file=sys.stderr)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from .. import paths
@@ -25,11 +26,13 @@ from ..data.schema import check_against_params, load_schema
 from ..serving.predictor import ModelError, PredictionError, Predictor, load_predictor
 from ..settings import EvaluateParams, Params, SettingsError, load_params
 from .features import Features, class_name
-from .matrix import TableError, read_table
+from .matrix import TableError, read_table, row_groups
 from .metrics import Estimate, MetricError, Scored, estimate, measure
 from .plots import draw_plots
 from .predict import score_target
 from .target import Class, target_values
+
+Groups = NDArray[np.int64] | None
 
 GOLDEN_ROWS = 20
 # Served in float32, on other machines too.
@@ -53,15 +56,17 @@ def baseline(train_target: pl.Series, scored: Scored, classes: Sequence[Class] |
     )
 
 
-def measure_overall(scored: Scored, settings: EvaluateParams, seed: int) -> dict[str, Estimate]:
-    """Every metric on all rows.
+def measure_overall(
+    scored: Scored, settings: EvaluateParams, seed: int, groups: Groups
+) -> dict[str, Estimate]:
+    """Every metric on all rows; rows of one group are resampled together.
 
     Raises:
         EvaluateError: If one of them is undefined or needs probabilities that there are not.
     """
     try:
         estimates = estimate(
-            settings.metrics, scored, settings.confidence, settings.resamples, seed
+            settings.metrics, scored, settings.confidence, settings.resamples, seed, groups
         )
     except MetricError as error:
         raise EvaluateError(f"{paths.PARAMS}: evaluate.metrics: {error}") from error
@@ -77,7 +82,7 @@ def measure_overall(scored: Scored, settings: EvaluateParams, seed: int) -> dict
 
 
 def measure_slices(
-    frame: pl.DataFrame, scored: Scored, settings: EvaluateParams, seed: int
+    frame: pl.DataFrame, scored: Scored, settings: EvaluateParams, seed: int, groups: Groups
 ) -> list[dict[str, Any]]:
     """Every metric inside every value of the slice columns, in the order of the values."""
     slices = []
@@ -87,9 +92,15 @@ def measure_slices(
             values = values.cast(pl.String)
         for value in values.unique().sort(nulls_last=True).to_list():
             rows = values.is_null() if value is None else (values == value).fill_null(False)
-            inside = scored.take(rows.to_numpy())
+            mask = rows.to_numpy()
+            inside = scored.take(mask)
             found = estimate(
-                settings.metrics, inside, settings.confidence, settings.resamples, seed
+                settings.metrics,
+                inside,
+                settings.confidence,
+                settings.resamples,
+                seed,
+                None if groups is None else groups[mask],
             )
             slices.append(
                 {
@@ -156,7 +167,9 @@ def evaluate(
     manifest, settings = predictor.manifest, params.evaluate
     seed = manifest["seed"]
     scored = score_target(frame, predictor)
-    overall = measure_overall(scored, settings, seed)
+    # The split keeps rows together that belong together: they are no independent evidence.
+    groups = row_groups(frame, params.split.columns)
+    overall = measure_overall(scored, settings, seed, groups)
     dummy = baseline(train_target, scored, manifest["classes"])
     return {
         "rows": len(scored),
@@ -164,7 +177,7 @@ def evaluate(
         "resamples": settings.resamples,
         "metrics": {name: _json(found) for name, found in overall.items()},
         "baseline": {name: _rounded(float(measure(name, dummy)[0])) for name in settings.metrics},
-        "slices": measure_slices(frame, scored, settings, seed),
+        "slices": measure_slices(frame, scored, settings, seed, groups),
     }
 
 
@@ -176,12 +189,19 @@ def _write(path: Path, content: Any) -> None:
 
 def _check_model(predictor: Predictor, features: Features, params: Params) -> None:
     manifest = predictor.manifest
-    asked = (params.task, params.target, features)
-    if (manifest["task"], manifest["target"], predictor.features) != asked:
+    differs = [
+        name
+        for name, asked, found in (
+            ("task", params.task, manifest["task"]),
+            ("target", params.target, manifest["target"]),
+            ("features", features, predictor.features),
+        )
+        if asked != found
+    ]
+    if differs:
         raise EvaluateError(
-            f"{paths.MANIFEST}: this model was trained for {manifest['task']} of "
-            f"`{manifest['target']}` on other columns or another task than {paths.PARAMS} and "
-            f"{paths.SCHEMA} ask for; run `make pipeline`"
+            f"{paths.MANIFEST}: the model was trained with another {', another '.join(differs)} "
+            f"than {paths.PARAMS} and {paths.SCHEMA} have now; run `make pipeline`"
         )
 
 
@@ -192,7 +212,12 @@ def main() -> int:
         check_against_params(schema, params)
         predictor = load_predictor(paths.MODELS)
         _check_model(predictor, Features.from_schema(schema), params)
-        needed = [*schema.features(), params.target, *params.evaluate.slices]
+        needed = [
+            *schema.features(),
+            params.target,
+            *params.evaluate.slices,
+            *params.split.columns,
+        ]
         frame = read_table(paths.TEST, needed)
         train_target = read_table(paths.TRAIN, [params.target]).get_column(params.target)
         report = evaluate(frame, train_target, predictor, params)

@@ -85,18 +85,18 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
     Raises:
         Exception: Whatever the converter raises for what it does not know.
     """
-    classifier = task == "classification"
+    wanted = _wanted_output(pipeline, task)
+    with_probabilities = wanted == "probabilities"
     with warnings.catch_warnings(), _quiet("skl2onnx"):
         warnings.simplefilter("ignore")
         model = to_onnx(
             pipeline,
             initial_types=[("features", FloatTensorType([None, width]))],
             name="model",
-            options={id(pipeline): {"zipmap": False}} if classifier else None,
+            options={id(pipeline): {"zipmap": False}} if with_probabilities else None,
         )
-        wanted = _wanted_output(pipeline, task)
-        place = 1 if wanted == "probabilities" else 0
-        name = model.graph.output[place].name
+        # A classifier gives its labels first and its probabilities second.
+        name = model.graph.output[1 if with_probabilities else 0].name
         model = select_model_inputs_outputs(model, outputs=[name])
     _rename(model.graph, name, wanted)
     return bytes(model.SerializeToString(deterministic=True))

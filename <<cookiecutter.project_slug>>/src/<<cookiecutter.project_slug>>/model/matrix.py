@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from .features import UNSEEN, Feature, Features, Matrix
 
@@ -60,7 +61,7 @@ def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
     return matrix
 
 
-def _encode(frame: pl.DataFrame, feature: Feature) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _encode(frame: pl.DataFrame, feature: Feature) -> NDArray[np.float64]:
     if feature.name not in frame.columns:
         raise TableError(f"column `{feature.name}`: is missing")
     column = frame.get_column(feature.name)
@@ -84,3 +85,14 @@ def _suits(dtype: pl.DataType, kind: str) -> bool:
     if kind == "boolean":
         return dtype == pl.Boolean
     return dtype.is_numeric()
+
+
+def row_groups(frame: pl.DataFrame, columns: Sequence[str]) -> NDArray[np.int64] | None:
+    """Number the rows by what they hold in some columns: equal rows get equal numbers.
+
+    Returns:
+        Shape (n,); None when there are no columns, so that every row stands alone.
+    """
+    if not columns:
+        return None
+    return frame.select(pl.struct(columns).rank("dense")).to_series().cast(pl.Int64).to_numpy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,8 +262,37 @@ def resample_counts(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
         yield counts.reshape(size, rows).astype(np.float64)
 
 
+def resample_weights(
+    rows: int, resamples: int, seed: int, groups: NDArray[Any] | None = None
+) -> Iterator[Floats]:
+    """As `resample_counts`, but rows of one group are drawn together.
+
+    Rows that share their circumstances say less than as many independent ones; drawing whole
+    groups keeps that in the interval (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 3.8).
+
+    Args:
+        groups: Shape (rows,), a label for each row; None draws rows one by one.
+
+    Yields:
+        Shape (b, rows); the b of all blocks add up to `resamples`.
+    """
+    if groups is None:
+        yield from resample_counts(rows, resamples, seed)
+        return
+    names, label = np.unique(groups, return_inverse=True)
+    for counts in resample_counts(len(names), resamples, seed):
+        for part in np.array_split(counts, -(-len(counts) * rows // _BLOCK)):
+            yield part[:, label]
+
+
 def estimate(
-    names: Sequence[str], scored: Scored, confidence: float, resamples: int, seed: int
+    names: Sequence[str],
+    scored: Scored,
+    confidence: float,
+    resamples: int,
+    seed: int,
+    groups: NDArray[Any] | None = None,
 ) -> dict[str, Estimate]:
     """Measure several metrics, each with its bootstrap interval, on the same resamples.
 
@@ -272,6 +302,7 @@ def estimate(
         confidence: The share of resamples that lie inside the two-sided interval.
         resamples: How many to draw.
         seed: Of the draw.
+        groups: Shape (n,), a label for each row; rows of one group are drawn together.
 
     Returns:
         For each name its estimate, undefined with a reason where the rows do not allow one.
@@ -282,9 +313,9 @@ def estimate(
     values = {name: float(measure(name, scored)[0]) for name in names}
     drawn: dict[str, list[Floats]] = {name: [] for name in names if np.isfinite(values[name])}
     if drawn:
-        for counts in resample_counts(len(scored), resamples, seed):
+        for weights in resample_weights(len(scored), resamples, seed, groups):
             for name, parts in drawn.items():
-                parts.append(measure(name, scored, counts))
+                parts.append(measure(name, scored, weights))
     return {
         name: _interval(values[name], np.concatenate(drawn[name]), confidence)
         if name in drawn

@@ -21,6 +21,7 @@ from .. import paths
 from ..data.schema import load_schema
 from ..model.features import Features, class_name
 from . import metrics
+from .batching import Batcher
 from .config import ServiceConfig
 from .openapi import describe_api
 from .prediction_log import PredictionLog
@@ -33,6 +34,10 @@ logger = logging.getLogger("bentoml.service")
 # More rows than this are predicted in another thread, so that the others' requests go on.
 ROWS_INLINE = 200
 BODY_SECONDS = 30.0
+# A body up to so many times too large is read, but not kept: most clients read no answer before
+# they have sent everything.
+DISCARDED = 8
+MAX_IN_FLIGHT = 256
 
 
 class Model:
@@ -53,10 +58,22 @@ class Model:
         self.class_names = [class_name(value) for value in classes]
         self.api = describe_api(name, self.release, self.reader.json_schema(), schema.description)
         self.log: PredictionLog | None = None
-        self.predict([{}])  # the first run is the slow one
+        self._batcher = Batcher(self.predictor.predict) if self.predictor.batches else None
+        self._ask([{}])  # the first run is the slow one
 
-    def predict(self, records: list[Record]) -> Predictions:
-        """Encode the records and ask the model."""
+    async def predict(self, records: list[Record]) -> Predictions:
+        """Encode the records and ask the model.
+
+        Raises:
+            PredictionError: If the model gives no finite number.
+        """
+        if self._batcher is not None:
+            return await self._batcher.predict(self.predictor.features.from_records(records))
+        if len(records) > ROWS_INLINE:
+            return await asyncio.to_thread(self._ask, records)
+        return self._ask(records)
+
+    def _ask(self, records: list[Record]) -> Predictions:
         return self.predictor.predict(self.predictor.features.from_records(records))
 
     def answers(self, predictions: Predictions) -> list[dict[str, Any]]:
@@ -84,11 +101,7 @@ async def predict(request: Request) -> Response:
     model: Model = request.app.state.model
     body = await _body(request, model.max_body_bytes)
     records, many = model.reader.read(body)
-    if len(records) <= ROWS_INLINE:
-        predictions = model.predict(records)
-    else:
-        predictions = await asyncio.to_thread(model.predict, records)
-    answers = model.answers(predictions)
+    answers = model.answers(await model.predict(records))
     content = to_json(answers if many else answers[0])
     if model.log is not None:
         model.log.add(body, content, len(records))
@@ -96,10 +109,10 @@ async def predict(request: Request) -> Response:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Read the body, but no more than `limit` bytes of it.
+    """Read the body, but keep no more than `limit` bytes of it.
 
     Raises:
-        RequestError: 413 if the body is larger, 415 if it is compressed.
+        RequestError: 408 if it does not arrive, 413 if it is larger, 415 if it is compressed.
     """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RequestError(
@@ -108,13 +121,20 @@ async def _body(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else 0
     chunks: list[bytes] = []
-    if size <= limit:
+    if size <= limit * DISCARDED:
         size = 0
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                break
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size <= limit:
+                        chunks.append(chunk)
+                    elif size > limit * DISCARDED:
+                        break
+        except TimeoutError:
+            raise RequestError(
+                HTTPStatus.REQUEST_TIMEOUT, f"The body took longer than {BODY_SECONDS:g} s."
+            ) from None
     if size > limit:
         raise RequestError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -170,6 +190,13 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await _json({"error": "Not Found."}, HTTPStatus.NOT_FOUND)(scope, receive, send)
 
 
+async def overloaded(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer when too many requests wait: soon refused is better than late answered."""
+    response = _json({"error": "Too many requests at once."}, HTTPStatus.SERVICE_UNAVAILABLE)
+    response.headers["Retry-After"] = "1"
+    await response(scope, receive, send)
+
+
 async def model_failed(_: Request, error: Exception) -> Response:
     """Answer when the model cannot; what happened is for the log, not for the client."""
     logger.error("The model failed: %s", error)
@@ -199,6 +226,7 @@ class FrontDoor:
 
     def __init__(self, platform: ASGIApp) -> None:
         self.platform = platform
+        self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -215,9 +243,15 @@ class FrontDoor:
                 metrics.request_answered(endpoint, message["status"], seconds)
             await send(message)
 
-        await self._choose(path)(scope, receive, observed_send)
+        self.in_flight += 1
+        try:
+            await self._choose(path)(scope, receive, observed_send)
+        finally:
+            self.in_flight -= 1
 
     def _choose(self, path: str) -> ASGIApp:
+        if path == "/predict" and self.in_flight > MAX_IN_FLIGHT:
+            return overloaded
         if path in OWN:
             return app
         if path in PLATFORM or path.startswith("/static_content/"):

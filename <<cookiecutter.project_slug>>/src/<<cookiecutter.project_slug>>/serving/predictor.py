@@ -43,12 +43,24 @@ class Predictions:
     labels: list[Any]
     probabilities: NDArray[np.floating[Any]] | None
 
+    def part(self, start: int, end: int) -> Predictions:
+        """The answers for the rows from `start` up to `end`."""
+        probabilities = None if self.probabilities is None else self.probabilities[start:end]
+        return Predictions(self.labels[start:end], probabilities)
+
 
 class Predictor(Protocol):
-    """A model that is ready to answer."""
+    """A model that is ready to answer.
+
+    Attributes:
+        manifest: What is recorded about it.
+        features: The columns of its matrix.
+        batches: Whether it answers several requests together much faster than one by one.
+    """
 
     manifest: dict[str, Any]
     features: Features
+    batches: bool
 
     def predict(self, matrix: Matrix) -> Predictions:
         """Answer for every row of a matrix.
@@ -63,6 +75,8 @@ class Predictor(Protocol):
 
 class OnnxPredictor:
     """A model in ONNX Runtime: runs no code on load, and a single row costs microseconds."""
+
+    batches = False
 
     def __init__(self, model: bytes, manifest: dict[str, Any]) -> None:
         import onnxruntime
@@ -86,6 +100,8 @@ class OnnxPredictor:
 
 class SklearnPredictor:
     """A scikit-learn pipeline, for estimators that ONNX cannot express."""
+
+    batches = True
 
     def __init__(self, model: bytes, manifest: dict[str, Any]) -> None:
         import joblib
@@ -135,13 +151,13 @@ def read_manifest(models: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def read_verified(models: Path, manifest: dict[str, Any]) -> bytes:
+def read_verified(models: Path, manifest: Mapping[str, Any]) -> bytes:
     """Read the served model file, if its hash is the recorded one.
 
     Raises:
         ModelError: If it is missing, unreadable or has another hash.
     """
-    path = models / manifest["served"]
+    path = models / str(manifest["served"])
     try:
         content = path.read_bytes()
     except OSError as error:

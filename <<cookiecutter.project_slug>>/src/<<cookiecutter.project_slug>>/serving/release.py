@@ -13,6 +13,7 @@ from .. import paths
 from .predictor import ModelError
 
 DEVELOPMENT = "development"
+PACKAGE = __name__.partition(".")[0]
 
 
 def project_root() -> Path:

@@ -15,7 +15,6 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
-from annotated_types import MaxLen, MinLen
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 from typing_extensions import TypedDict
@@ -74,13 +73,11 @@ class RequestReader:
     def __init__(self, features: Mapping[str, Column], max_rows: int) -> None:
         self.max_rows = max_rows
         self._features = features
-        record = TypedDict("Record", {n: _field(c) for n, c in features.items()})  # type: ignore[misc]
-        record.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined]
-            extra="forbid", strict=True, title="Record"
-        )
+        record = _record(features)
         self._record: TypeAdapter[Record] = TypeAdapter(record)
+        array: Any = list  # likewise
         self._records: TypeAdapter[list[Record]] = TypeAdapter(
-            Annotated[list[record], MinLen(1), MaxLen(max_rows), FailFast()]  # type: ignore[valid-type]
+            Annotated[array[record], Field(min_length=1, max_length=max_rows), FailFast()]
         )
 
     def read(self, body: bytes) -> tuple[list[Record], bool]:
@@ -106,26 +103,24 @@ class RequestReader:
         if kind == "json_invalid":
             what = "is empty" if not body.strip() else f"is not JSON: {errors[0]['ctx']['error']}"
             return RequestError(HTTPStatus.BAD_REQUEST, f"The body {what}.")
-        if kind == "too_long":
+        if not batch:
+            return _does_not_match(self._problems(errors, None))
+        rows = from_json(body)
+        if len(rows) > self.max_rows:
             return RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"A request may hold at most {self.max_rows:,} records; send several requests.",
             )
-        if batch and kind == "too_short":
+        if not rows:
             return RequestError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, "The array is empty; send at least one record."
             )
-        problems = self._batch_problems(body) if batch else self._problems(errors, None)
-        return RequestError(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            "The request does not match the schema.",
-            tuple(problems[:PROBLEMS_SHOWN]),
-        )
+        return _does_not_match(self._batch_problems(rows))
 
-    def _batch_problems(self, body: bytes) -> list[Problem]:
+    def _batch_problems(self, rows: list[Any]) -> list[Problem]:
         """Check row by row until there is enough to show, so that a bad batch costs little."""
         problems: list[Problem] = []
-        for row, record in enumerate(from_json(body)):
+        for row, record in enumerate(rows):
             try:
                 self._record.validate_python(record)
             except ValidationError as error:
@@ -153,28 +148,46 @@ class RequestReader:
         return self._record.json_schema()
 
 
+def _does_not_match(problems: list[Problem]) -> RequestError:
+    return RequestError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The request does not match the schema.",
+        tuple(problems[:PROBLEMS_SHOWN]),
+    )
+
+
+def _record(features: Mapping[str, Column]) -> Any:
+    """The type of a record: a dictionary with exactly these keys."""
+    typed_dict: Any = TypedDict  # a type checker wants to know the keys
+    record = typed_dict("Record", {name: _field(column) for name, column in features.items()})
+    record.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    return record
+
+
 def _field(column: Column) -> Any:
     """The type of one feature's value."""
-    about = {"description": " ".join(filter(None, (column.description, _unit(column))))}
+    about = " ".join(filter(None, (column.description, _unit(column))))
+    kind: Any
     if column.type == "boolean":
-        kind: Any = Annotated[bool, Field(**about)]
+        kind = Annotated[bool, Field(description=about)]
     elif column.type == "category" and column.unseen == "error":
-        kind = Annotated[Literal[column.categories], Field(**about)]  # type: ignore[valid-type]
+        kind = Annotated[Literal[column.categories], Field(description=about)]
     elif column.type == "category":
         # A value that was never seen is allowed and counts as missing; the known ones document.
-        kind = Annotated[str, Field(examples=list(column.categories or ()), **about)]
+        known = list(column.categories or ())
+        kind = Annotated[str, Field(description=about, examples=known)]
     else:
         whole = column.type == "integer"
         kind = Annotated[
             float,
             Field(
+                description=about,
                 ge=-LARGEST if column.min is None else column.min,
                 le=LARGEST if column.max is None else column.max,
                 allow_inf_nan=False,
                 # 3.0 is an integer too: clients that know only one kind of number send it.
                 multiple_of=1 if whole else None,
                 json_schema_extra={"type": "integer"} if whole else None,
-                **about,
             ),
         ]
     return Optional[kind] if column.nullable else kind  # noqa: UP045 - built at run time

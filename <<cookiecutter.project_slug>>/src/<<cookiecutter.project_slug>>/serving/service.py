@@ -24,9 +24,7 @@ from .app import FrontDoor, Model, app
 from .config import ConfigError, ServiceConfig
 from .prediction_log import PredictionLog
 from .predictor import ModelError
-from .release import project_root
-
-NAME = __name__.partition(".")[0]
+from .release import PACKAGE, project_root
 
 
 def _config() -> ServiceConfig:
@@ -41,12 +39,12 @@ CONFIG = _config()
 
 def _load() -> Model:
     try:
-        return Model(NAME, project_root(), CONFIG)
+        return Model(PACKAGE, project_root(), CONFIG)
     except (ModelError, SettingsError) as error:
         raise SystemExit(f"The service cannot start.\n{error}") from None
 
 
-class FrontedService(bentoml.Service["Service"]):
+class FrontedService(bentoml.Service):  # type: ignore[misc]
     """A BentoML service with a front door of its own."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
@@ -55,7 +53,7 @@ class FrontedService(bentoml.Service["Service"]):
 
 
 @bentoml.service(
-    name=NAME,
+    name=PACKAGE,
     service_class=FrontedService,
     workers=CONFIG.workers,
     metrics={"enabled": False},
@@ -78,12 +76,12 @@ class Service:
         gc.freeze()
 
     @staticmethod
-    @bentoml.on_deployment
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def check() -> None:
         """Refuse to start any worker when there is no model that can answer."""
         _load()
 
-    @bentoml.on_shutdown
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Write what the prediction log still holds."""
         if self.model.log is not None:

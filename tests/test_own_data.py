@@ -1,0 +1,159 @@
+"""Data of other shapes: from a file to a served prediction, with three YAML files and no Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+Bake = Callable[..., Path]
+Run = Callable[..., CompletedProcess[str]]
+
+# Written by the project's own environment, which has scikit-learn and polars.
+MAKE_DATA = """
+import sys
+from pathlib import Path
+import numpy as np
+import polars as pl
+from sklearn import datasets
+
+name, out = sys.argv[1], Path(sys.argv[2])
+out.mkdir(parents=True)
+
+def frame(bunch):
+    columns = [c.replace(" ", "_").replace("(", "").replace(")", "") for c in bunch.feature_names]
+    return pl.DataFrame(dict(zip(columns, bunch.data.T, strict=True)))
+
+if name == "tumours":          # binary, all numbers, no key, no time
+    bunch = datasets.load_breast_cancer()
+    table = frame(bunch).with_columns(malignant=pl.Series(bunch.target == 0))
+    table.write_parquet(out / "tumours.parquet")
+elif name == "wines":          # three classes by name, in CSV
+    bunch = datasets.load_wine()
+    kinds = np.array(["barolo", "grignolino", "barbera"])[bunch.target]
+    frame(bunch).with_columns(kind=pl.Series(kinds)).write_csv(out / "wines.csv")
+elif name == "diabetes":       # a number to predict
+    bunch = datasets.load_diabetes()
+    frame(bunch).with_columns(progression=pl.Series(bunch.target)).write_parquet(out / "d.parquet")
+elif name == "subscriptions":  # mixed types, missing values, a key, a time, two files, odd names
+    rng = np.random.default_rng(7)
+    rows = 3000
+    plan = rng.choice(["free", "basic", "pro"], rows, p=[0.5, 0.3, 0.2])
+    age = rng.integers(18, 90, rows)
+    spend = np.round(rng.gamma(2.0, 20.0, rows), 2)
+    autopay = rng.random(rows) < 0.5
+    logit = -1.0 + 1.5 * (plan == "free") - 1.2 * autopay - 0.02 * spend
+    left = rng.random(rows) < 1 / (1 + np.exp(-logit))
+    start = np.datetime64("2024-01-01T00:00:00", "ms")
+    table = pl.DataFrame({
+        "customer id": [f"c-{i:05}" for i in range(rows)],
+        "signed_up": start + 1000 * rng.integers(0, 500 * 86400, rows).astype("timedelta64[ms]"),
+        "plan": [None if rng.random() < 0.05 else str(p) for p in plan],
+        "age": pl.Series([None if rng.random() < 0.1 else int(a) for a in age]),
+        "spend (EUR)": spend,
+        "autopay": autopay,
+        "left": np.where(left, "yes", "no"),
+    })
+    table[:2000].write_csv(out / "first.csv")
+    table[2000:].write_csv(out / "second.csv")
+"""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set, and what its owner writes into `params.yaml`."""
+
+    name: str
+    task: str
+    target: str
+    estimator: str
+    metrics: list[str]
+    data: dict[str, Any] = field(default_factory=lambda: {"key": [], "time": None})
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(
+        default_factory=lambda: {"categories": "one_hot", "missing": "median", "scale": True}
+    )
+
+
+DATA_SETS = [
+    DataSet(
+        "tumours",
+        "classification",
+        "malignant",
+        "sklearn.linear_model.LogisticRegression",
+        ["roc_auc", "log_loss"],
+        hyperparameters={"max_iter": 500},
+    ),
+    DataSet(
+        "wines",
+        "classification",
+        "kind",
+        "sklearn.ensemble.RandomForestClassifier",
+        ["balanced_accuracy", "log_loss"],
+        hyperparameters={"n_estimators": 50},
+    ),
+    DataSet(
+        "diabetes",
+        "regression",
+        "progression",
+        "sklearn.linear_model.Ridge",
+        ["mae", "r2"],
+    ),
+    DataSet(
+        "subscriptions",
+        "classification",
+        "left",
+        "sklearn.ensemble.GradientBoostingClassifier",
+        ["roc_auc", "brier"],
+        data={"key": ["customer id"], "time": "signed_up"},
+        hyperparameters={"n_estimators": 40},
+    ),
+]
+
+
+def point_params_at(project: Path, wanted: DataSet) -> None:
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params |= {"task": wanted.task, "target": wanted.target}
+    params["data"] = {"source": f"data/{wanted.name}", "as_of": "now", **wanted.data}
+    params["split"]["columns"] = []
+    params["train"] |= {
+        "estimator": wanted.estimator,
+        "hyperparameters": wanted.hyperparameters,
+        "preprocessing": wanted.preprocessing,
+    }
+    params["evaluate"] |= {"metrics": wanted.metrics, "slices": []}
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize("wanted", DATA_SETS, ids=lambda wanted: wanted.name)
+def test_own_data_reach_a_served_prediction(bake: Bake, project_run: Run, wanted: DataSet) -> None:
+    project = bake(task="classification")
+    sources = {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
+
+    def must(*command: str) -> str:
+        done = project_run(project, *command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    must("python", "-c", MAKE_DATA, wanted.name, f"data/{wanted.name}")
+    point_params_at(project, wanted)
+    must("make", "schema", "FORCE=1")
+    must("make", "pipeline")
+    must("make", "contract", "FORCE=1")
+    must("git", "add", "--all")
+    must("git", "commit", "--no-verify", "-qm", "Use our own data")
+    must("make", "gate", "BASE=HEAD~1")
+    must("make", "test")
+    must("make", "package")
+    served = must("make", "smoke-bento")
+
+    assert "golden" in served
+    assert sources == {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
