@@ -215,8 +215,6 @@ def test_a_fork_s_run_is_reported_by_the_default_branch_s_code(
         subprocess.run(["git", *arguments], cwd=clone, env=dict(project_env), check=True)
 
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(origin)], check=True)
-    git("add", "--all")
-    git("commit", "-qm", "Lock the dependencies", "--no-verify")
     git("push", "-q", str(origin), "HEAD:refs/heads/main")
     (clone / "Makefile").write_text(f"comment:\n\ttouch {proof}\n", encoding="utf-8")
     git("commit", "-aqm", "Run something else", "--no-verify")

@@ -6,16 +6,19 @@ import io
 import json
 import re
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_actions import BOT, HEAD, NAME, TOKEN, FakeActions, job, pull_request, run_event
-from << cookiecutter.project_slug >>.delivery import comment, evidence, review
+from << cookiecutter.project_slug >>.delivery import comment, review
 from << cookiecutter.project_slug >>.delivery.comment import Mark
-from << cookiecutter.project_slug >>.delivery.github import GitHub
+from << cookiecutter.project_slug >>.delivery.evidence import EvidenceError, from_archive
+from << cookiecutter.project_slug >>.delivery.github import GitHub, GitHubError
 from pytest_httpserver import HTTPServer
 
 OLD = Mark(99, 1, HEAD)
@@ -263,6 +266,29 @@ def test_two_that_find_no_comment_end_with_one(api: FakeActions, other: Mark) ->
     assert only_body(api) == (f"{other}\n## Other" if other > ours else f"{ours}\n## Ours")
 
 
+def test_the_older_one_leaves_the_newer_one_s_comment_to_it(api: FakeActions) -> None:
+    ours, other = Mark(100, 1, HEAD), Mark(101, 1, HEAD)
+    api.add_comment(f"{ours}\n## Ours")
+    api.add_comment(f"{other}\n## Other")
+    comment.publish(GitHub(api.url, TOKEN), NAME, 7, ours, f"{ours}\n## Ours")
+    assert api.changes == []
+    comment.publish(GitHub(api.url, TOKEN), NAME, 7, other, f"{other}\n## Other")
+    assert only_body(api) == f"{other}\n## Other"
+
+
+@pytest.mark.parametrize(("status", "fails"), [(404, False), (403, True)])
+def test_a_comment_that_is_gone_need_not_be_deleted(
+    api: FakeActions, status: int, fails: bool
+) -> None:
+    mark = Mark(100, 1, HEAD)
+    for _ in range(2):
+        api.add_comment(f"{OLD}\n## Old")
+    api.refusals[f"DELETE /repos/{NAME}/issues/comments/2"] = [status]
+    with pytest.raises(GitHubError) if fails else nullcontext():
+        comment.publish(GitHub(api.url, TOKEN), NAME, 7, mark, f"{mark}\n## New")
+    assert api.comments[0]["body"] == f"{mark}\n## New"
+
+
 def test_two_threads_at_once_end_with_the_newer_report(api: FakeActions) -> None:
     both = threading.Barrier(2, timeout=10)
     api.on_post = lambda: both.wait() and None
@@ -499,6 +525,17 @@ def test_an_artifact_that_does_harm_is_named_and_not_believed(
     assert "@team" not in body
 
 
+def test_a_bomb_is_not_unpacked_to_look_at_its_size() -> None:
+    bomb = huge("reports/gate.json", 200_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(EvidenceError, match="is larger than"):
+            from_archive(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_curves_that_cannot_be_drawn_are_named(api: FakeActions) -> None:
     bad = {
         "roc": "figure,series,x,y\na,b,0,nan\n",
@@ -530,7 +567,7 @@ def test_only_the_reports_are_read_and_nothing_is_unpacked(
         "reports/plots/images/roc.png": b"\x89PNG",
     }
     before = sorted(tmp_path.rglob("*"))
-    assert evidence.from_archive(archive(evil)) == {}
+    assert from_archive(archive(evil)) == {}
     api.archives["report"] = archive(evil)
     assert comment.main() == 0
     assert sorted(tmp_path.rglob("*")) == before
