@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from fake_actions import BOT, HEAD, NAME, TOKEN, FakeActions, job, pull_request, run_event
+from pytest_httpserver import HTTPServer
+
 from << cookiecutter.project_slug >>.delivery import comment, review
 from << cookiecutter.project_slug >>.delivery.comment import Mark
 from << cookiecutter.project_slug >>.delivery.evidence import EvidenceError, from_archive
 from << cookiecutter.project_slug >>.delivery.github import GitHub, GitHubError
-from pytest_httpserver import HTTPServer
 
 OLD = Mark(99, 1, HEAD)
 COMMENTS = f"/repos/{NAME}/issues/7/comments"

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from fake_actions import HEAD, NAME, TOKEN, FakeActions, pull_request
+from pytest_httpserver import HTTPServer
+
 from << cookiecutter.project_slug >>.delivery import gate
 from << cookiecutter.project_slug >>.delivery.consent import Answer, consent_of
 from << cookiecutter.project_slug >>.delivery.event import Event
@@ -15,7 +17,6 @@ from << cookiecutter.project_slug >>.delivery.records import (
     NEW_BASELINE_LABEL,
     Consent,
 )
-from pytest_httpserver import HTTPServer
 
 PUSHED, LATER, LATEST = "2026-01-02T10:00:00Z", "2026-01-02T10:05:00Z", "2026-01-02T10:09:00Z"
 REPOSITORY = {"default_branch": "main"}

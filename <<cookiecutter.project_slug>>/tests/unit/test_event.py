@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from << cookiecutter.project_slug >>.delivery import gate
 from << cookiecutter.project_slug >>.delivery.event import Event, EventError, base_of, read_event
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from << cookiecutter.project_slug >>.delivery import summary
 from << cookiecutter.project_slug >>.delivery.charts import charts, read_off
 from << cookiecutter.project_slug >>.delivery.evidence import Curve
