@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import paths
 from .event import EventError, read_event
 from .evidence import Evidence, from_folder, read_evidence
-from .report import escape, markdown_table
+from .report import markdown_table
 from .review import details, shortened, verdict
 
 # GitHub takes 1 MiB of each step.
@@ -30,11 +30,9 @@ def summarise(evidence: Evidence) -> str:
         if evidence.problems
         else "## ⛔ No verdict: the run ended before the gate, or the gate could not judge"
     )
-    left_out = [(what, remedy) for what, remedy in skipped(evidence)]
     parts = [headline or without, rest, *details(evidence)]
-    if left_out:
-        table = markdown_table([["skipped", "what enables it"], *left_out], text_columns=(0, 1))
-        parts += ["### Skipped", table]
+    table = [["skipped", "what enables it"], *map(list, skipped(evidence))]
+    parts += ["### Skipped", markdown_table(table, text_columns=(0, 1))]
     return shortened("\n\n".join(part for part in parts if part) + "\n", SUMMARY_LENGTH)
 
 
@@ -86,7 +84,7 @@ def main() -> int:
         with Path(target).open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        print(f"GITHUB_STEP_SUMMARY is {target}: {escape(str(error))}", file=sys.stderr)
+        print(f"GITHUB_STEP_SUMMARY is {target}: {error}", file=sys.stderr)
         return 1
     return 0
 
