@@ -17,7 +17,8 @@ LAYERS = ("data", "model", "serving", "delivery")
 EXPRESSION = re.compile(r"<< ?cookiecutter\.(\w+)(?: ?\| ?\w+(?:\([^()<>]*\))?)* ?>>")
 PINNED = re.compile(r"\./[\w./-]+|[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:root|home/\w|Users/\w|work/|tmp/\w*(?:dev|lab|spec))")
-EMAIL = re.compile(r"[\w.+-]+@([\w-]+(?:\.[\w-]+)+)")
+# `git@` starts the address of a repository, not of a person.
+EMAIL = re.compile(r"(?<![\w.+-])(?!git@)[\w.+-]+@([\w-]+(?:\.[\w-]+)+)")
 RESERVED_DOMAINS = re.compile(r"example\.(com|org|net)|.*\.example(\.org)?")
 
 
@@ -232,7 +233,8 @@ def test_machine_paths_and_addresses_are_seen() -> None:
     assert machine_paths("cd /root/x") and machine_paths("'/home/me/x'")  # noqa: PT018
     assert not machine_paths("deploy/root/x and ./home/x")
     assert foreign_addresses("me@company.com") == ["company.com"]
-    assert foreign_addresses("you@example.com, uses: a/b@0123") == []
+    assert foreign_addresses("legit@company.com") == ["company.com"]
+    assert foreign_addresses("you@example.com, git@github.com:a/b, uses: a/b@0123") == []
 
 
 @pytest.mark.parametrize(

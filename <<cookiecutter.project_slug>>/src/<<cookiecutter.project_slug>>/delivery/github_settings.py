@@ -21,7 +21,7 @@ from .ruleset import ABSENT, RULESET, Ruleset, differences, parameter
 # By these a maintainer consents on a pull request, and what to.
 _LABELS = {
     LOOSEN_LABEL: "A maintainer agrees that the contract may ask for less than before",
-    NEW_BASELINE_LABEL: "A maintainer agrees to a new model without a comparison with the one in use",
+    NEW_BASELINE_LABEL: "A maintainer agrees to a model that is not compared with the one in use",
 }
 _LABEL_COLOUR = "d93f0b"
 _WORKFLOWS = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False}
