@@ -70,10 +70,7 @@ def refusal(status: int, message: str = "No", **headers: str) -> Response:
     [
         ("git@github.com:team/late.git", Remote("github.com", "team/late")),
         ("https://github.com/team/late", Remote("github.com", "team/late")),
-        (
-            "https://user:password@git.example.com/team/late.git/",
-            Remote("git.example.com", "team/late"),
-        ),
+        ("https://user:password@example.com/team/late.git/", Remote("example.com", "team/late")),
         ("ssh://git@ssh.github.com:443/team/late.git", Remote("github.com", "team/late")),
         ("https://git.example.com/team/la.te", Remote("git.example.com", "team/la.te")),
         ("/srv/git/late.git", None),
