@@ -14,7 +14,7 @@ from << cookiecutter.project_slug >>.delivery.bar import (
 )
 from << cookiecutter.project_slug >>.delivery.base import Base
 from << cookiecutter.project_slug >>.delivery.case import Case
-from << cookiecutter.project_slug >>.delivery.judgement import Consent
+from << cookiecutter.project_slug >>.delivery.records import Consent
 from << cookiecutter.project_slug >>.settings import Contract, Params, SettingsError
 
 COLUMNS = ("origin", "late")

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from << cookiecutter.project_slug >>.delivery.contract import Change
-from << cookiecutter.project_slug >>.delivery.judgement import (
+from << cookiecutter.project_slug >>.delivery.judgement import judge_limit
+from << cookiecutter.project_slug >>.delivery.records import (
     BaseRecord,
     Consent,
     DataChanges,
     Finding,
     ModelRecord,
     Report,
-    judge_limit,
 )
 from << cookiecutter.project_slug >>.delivery.report import as_markdown, as_text, escape
 
