@@ -260,6 +260,10 @@ def parameter_changed(root: Path) -> None:
     (root / "params.yaml").write_text("size: 2\n", encoding="utf-8")
 
 
+def parameter_gone(root: Path) -> None:
+    (root / "params.yaml").write_text("other: 1\n", encoding="utf-8")
+
+
 def command_changed(root: Path) -> None:
     (root / "dvc.yaml").write_text(STAGES.replace("cp in.txt", "cp -f in.txt"), encoding="utf-8")
 
@@ -307,6 +311,7 @@ def no_ruleset(root: Path) -> None:
         (lock_changed, "dvc.lock", "warn", "changed, not committed"),
         (data_changed, "stages", "fail", "copy (in.txt)"),
         (parameter_changed, "stages", "fail", "copy (params.yaml)"),
+        (parameter_gone, "stages", "fail", "copy (params.yaml)"),
         (command_changed, "stages", "fail", "copy (command)"),
         (stages_broken, "stages", "fail", "dvc cannot tell"),
         (large_file, "file sizes", "warn", "big.bin (1.0 MiB)"),
