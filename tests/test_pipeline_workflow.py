@@ -1,0 +1,325 @@
+"""The pipeline workflow, executed: pushes and pull requests as they reach a repository.
+
+Each story clones the same trained project, changes it as its author would, and runs the real
+workflow with act. What is asserted are the jobs and steps that ran, where it turned red and what
+the red step said.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from act import REPOSITORY, ActRun, run_act
+from pytest_httpserver import HTTPServer
+
+pytestmark = pytest.mark.slow
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
+SETUP = "./.github/actions/setup"
+QUALITY = [CHECKOUT, SETUP, "Lint, types, unit tests"]
+DATA = [
+    CHECKOUT,
+    SETUP,
+    "Restore the DVC cache",
+    "Pull from the DVC remote",
+    "Validate and split",
+    "Test the data",
+    "Keep the report",
+]
+MODEL = [
+    CHECKOUT,
+    SETUP,
+    "Restore the DVC cache",
+    "Pull from the DVC remote",
+    "Train and evaluate",
+    "Verify dvc.lock",
+    "Test the model",
+    "Gate",
+    "Build the bento",
+    "Smoke-test the bento",
+    "Export the bento",
+    "Push to the DVC remote",
+    "Keep the DVC cache",
+    "Summarise",
+    "Keep the report",
+    "Keep the model and the bento",
+]
+ALWAYS = {"Keep the DVC cache", "Summarise", "Keep the report"}
+ON_PUSH = {"Push to the DVC remote"}
+NOTHING = "0" * 40
+
+
+@dataclass
+class Hub:
+    """A repository on a local origin, and what GitHub would know of it."""
+
+    origin: Path
+    clone: Path
+    scratch: Path
+    env: Mapping[str, str]
+    project_run: Run
+    api: str
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.clone, env=dict(self.env),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"git {arguments}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--no-verify", "-qm", message)
+        return self.git("rev-parse", "HEAD")
+
+    def train(self) -> None:
+        """Run the pipeline as the author does before a commit."""
+        self.project_run(self.clone, "dvc", "repro", check=True)
+
+    def edit_yaml(self, name: str, change: Callable[[Any], None]) -> None:
+        path = self.clone / name
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        change(document)
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+    def push(self, before: str, **options: Any) -> ActRun:
+        """Push HEAD to main and run the pipeline for it."""
+        self.git("push", "-q", "--force", "origin", "HEAD:refs/heads/main")
+        payload = {
+            "ref": "refs/heads/main",
+            "before": before,
+            "after": self.git("rev-parse", "HEAD"),
+            "repository": {"full_name": REPOSITORY, "default_branch": "main"},
+        }
+        return self.run("push", payload, "refs/heads/main", **options)
+
+    def pull_request(self, head_repository: str = REPOSITORY, **options: Any) -> ActRun:
+        """Open a pull request from HEAD to main and run the pipeline for its merge."""
+        head = self.git("rev-parse", "HEAD")
+        base = self.git("rev-parse", "origin/main")
+        self.git("checkout", "-q", "--detach", base)
+        self.git("merge", "-q", "--no-ff", "-m", "Merge the pull request", head)
+        self.git("push", "-q", "--force", "origin", "HEAD:refs/pull/7/merge")
+        payload = {
+            "action": "synchronize",
+            "number": 7,
+            "pull_request": {
+                "number": 7,
+                "state": "open",
+                "base": {"sha": base, "ref": "main", "repo": {"full_name": REPOSITORY}},
+                "head": {"sha": head, "ref": "change", "repo": {"full_name": head_repository}},
+                "labels": [],
+                "user": {"login": "author"},
+            },
+            "repository": {"full_name": REPOSITORY, "default_branch": "main"},
+        }
+        return self.run("pull_request", payload, "refs/pull/7/merge", **options)
+
+    def run(self, event: str, payload: Mapping[str, Any], ref: str, **options: Any) -> ActRun:
+        shutil.rmtree(self.scratch / "artifacts", ignore_errors=True)
+        return run_act(
+            event,
+            payload,
+            checkout=self.clone,
+            workflow="pipeline.yml",
+            ref=ref,
+            origin=self.origin,
+            scratch=self.scratch,
+            env=self.env,
+            **{"api": self.api, **options},
+        )
+
+    def artifact(self, *parts: str) -> Path:
+        return self.scratch.joinpath("artifacts", *parts)
+
+    def verdict(self) -> dict[str, Any]:
+        text = self.artifact("report", "reports", "gate.json").read_text(encoding="utf-8")
+        verdict: dict[str, Any] = json.loads(text)
+        return verdict
+
+
+@pytest.fixture
+def hub(
+    pipelined: Callable[..., Path],
+    clean_env: Mapping[str, str],
+    project_run: Run,
+    httpserver: HTTPServer,
+    tmp_path: Path,
+) -> Iterator[Hub]:
+    """A repository whose main has been trained, with the caches that its last run left."""
+    project = pipelined("classification")
+    origin = tmp_path / "origin.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(origin)], check=True)
+    scratch = tmp_path / "github"
+    shutil.copytree(project / ".dvc" / "cache", scratch / "cache" / "dvc-from-main")
+    it = Hub(
+        origin, project, scratch, clean_env, project_run, httpserver.url_for("").rstrip("/")
+    )
+    it.git("remote", "add", "origin", f"file://{origin}")
+    it.git("push", "-q", "origin", "main")
+    it.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    it.git("fetch", "-q", "origin")
+    return it
+
+
+def expect_green(run: ActRun, *, pushed: bool) -> None:
+    assert run.failed_steps() == [], run.log[-4000:]
+    assert run.jobs == dict.fromkeys(("quality", "data", "model", "all-green"), "success")
+    assert run.returncode == 0
+    assert list(run.steps["quality"]) == QUALITY
+    assert list(run.steps["data"]) == DATA
+    assert list(run.steps["model"]) == [s for s in MODEL if pushed or s not in ON_PUSH]
+
+
+def expect_red(run: ActRun, job: str, step: str) -> str:
+    """The run failed at this step only, and nothing but the `always()` steps came after it."""
+    assert run.returncode != 0
+    red_gate = ("all-green", "Every job succeeded")
+    assert run.failed_steps() == [(job, step), red_gate], run.log[-4000:]
+    assert run.jobs[job] == "failure"
+    assert run.jobs["all-green"] == "failure"
+    order = {"quality": QUALITY, "data": DATA, "model": MODEL}[job]
+    after = order[order.index(step) + 1 :]
+    ran = [name for name in after if run.steps[job].get(name, "skipped") != "skipped"]
+    assert ran == [name for name in after if name in ALWAYS]
+    return run.said(job, step)
+
+
+def labels(httpserver: HTTPServer, *names: str) -> None:
+    """Play the part of the API that tells the labels of the pull request."""
+    found = [{"name": name} for name in names]
+    httpserver.expect_request(f"/repos/{REPOSITORY}/issues/7/labels").respond_with_json(found)
+
+
+def test_the_first_push_of_a_new_repository_is_green(hub: Hub) -> None:
+    hub.git("checkout", "-q", "--detach", "HEAD~1")
+    shutil.rmtree(hub.scratch / "cache")
+    run = hub.push(NOTHING, token=None)
+    expect_green(run, pushed=True)
+    assert "Running stage 'train'" in run.said("model", "Train and evaluate")
+    assert "nothing to verify" in run.said("model", "Verify dvc.lock")
+    assert "No champion yet" in run.said("model", "Gate")
+    assert "DVC_REMOTE_URL" in run.said("model", "Pull from the DVC remote")
+    assert hub.artifact("bento", "models", "manifest.json").is_file()
+    assert list(hub.artifact("bento", "build").glob("*.bento"))
+    assert "DVC_REMOTE_URL" in run.log[run.log.index('"command":"summary"') :]
+
+
+def test_a_pull_request_that_improves_the_model_is_promoted(hub: Hub) -> None:
+    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=300))
+    hub.train()
+    hub.commit("Train for longer")
+    run = hub.pull_request()
+    expect_green(run, pushed=False)
+    verdict = hub.verdict()
+    assert verdict["verdict"] == "promote"
+    packaged = json.loads(hub.artifact("bento", "models", "manifest.json").read_text("utf-8"))
+    assert packaged["files"][packaged["served"]] == verdict["challenger"]["served_sha256"]
+
+
+def test_a_pull_request_that_degrades_the_model_is_blocked(hub: Hub) -> None:
+    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=12))
+    hub.train()
+    hub.commit("Train for less")
+    said = expect_red(hub.pull_request(), "model", "Gate")
+    assert "roc_auc" in said
+    assert "worse than the champion" in said
+    assert hub.verdict()["verdict"] == "block"
+
+
+def test_poisoned_data_stop_before_training(hub: Hub) -> None:
+    poison = (
+        "import polars as pl; p = 'data/landed/flights-2013-03.parquet';"
+        "t = pl.read_parquet(p);"
+        "t.with_columns(distance=-t['distance']).write_parquet(p)"
+    )
+    hub.project_run(hub.clone, "python", "-c", poison, check=True)
+    hub.commit("Land corrected distances")
+    run = hub.pull_request()
+    said = expect_red(run, "data", "Validate and split")
+    assert "distance" in said
+    assert "flights-2013-03.parquet" in said
+    assert run.steps.get("model", {}) == {}
+    assert hub.artifact("data-report", "reports", "validation.html").is_file()
+
+
+def test_a_model_that_breaks_a_model_test_does_not_reach_the_gate(hub: Hub) -> None:
+    def expect_the_opposite(contract: Any) -> None:
+        contract["behaviour"]["directional"].append(
+            {"column": "wind_speed", "set": 40.0, "expect": "decrease"}
+        )
+
+    hub.edit_yaml("contract.yaml", expect_the_opposite)
+    hub.train()
+    hub.commit("Demand that storms make flights punctual")
+    run = hub.pull_request()
+    said = expect_red(run, "model", "Test the model")
+    assert "wind_speed" in said
+
+
+def loosen(contract: Any) -> None:
+    contract["model"]["metrics"]["roc_auc"]["floor"] = 0.6
+
+
+def test_a_loosened_contract_is_blocked(hub: Hub, httpserver: HTTPServer) -> None:
+    labels(httpserver)
+    hub.edit_yaml("contract.yaml", loosen)
+    hub.train()
+    hub.commit("Lower the floor")
+    said = expect_red(hub.pull_request(), "model", "Gate")
+    assert "loosen" in said
+    assert "0.6" in said
+
+
+def test_a_change_of_documentation_trains_nothing(hub: Hub) -> None:
+    readme = hub.clone / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8") + "\nMore.\n", encoding="utf-8")
+    hub.commit("Say more")
+    run = hub.pull_request()
+    expect_green(run, pushed=False)
+    for job, step in (("data", "Validate and split"), ("model", "Train and evaluate")):
+        assert "Running stage" not in run.said(job, step)
+    assert hub.verdict()["verdict"] == "keep"
+
+
+def test_a_pull_request_from_a_fork_needs_no_token(hub: Hub) -> None:
+    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=160))
+    hub.train()
+    hub.commit("Train a little longer")
+    run = hub.pull_request(head_repository="somebody/flight_delays", token=None)
+    expect_green(run, pushed=False)
+    assert hub.verdict()["verdict"] == "promote"
+
+
+def test_a_stale_lock_is_named_with_the_command_that_mends_it(hub: Hub) -> None:
+    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=160))
+    hub.commit("Change a parameter, forget to run the pipeline")
+    said = expect_red(hub.pull_request(), "model", "Verify dvc.lock")
+    assert "train: stale" in said
+    assert "make pipeline" in said
+
+
+def test_a_remote_is_pushed_to_and_spares_the_training(hub: Hub, tmp_path: Path) -> None:
+    remote = {"DVC_REMOTE_URL": str(tmp_path / "remote")}
+    shutil.rmtree(hub.scratch / "cache")
+    before = hub.git("rev-parse", "HEAD~1")
+    first = hub.push(before, variables=remote)
+    expect_green(first, pushed=True)
+    shutil.rmtree(hub.scratch / "cache")
+    readme = hub.clone / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8") + "\nMore.\n", encoding="utf-8")
+    hub.commit("Say more")
+    second = hub.pull_request(variables=remote)
+    expect_green(second, pushed=False)
+    assert "Running stage" not in second.said("model", "Train and evaluate")
