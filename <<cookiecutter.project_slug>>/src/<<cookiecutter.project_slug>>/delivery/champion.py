@@ -173,11 +173,11 @@ def _restore(champion: Champion, base: Base, model: LockedModel) -> Source:
 
 def _name_remotes(champion: Champion, base: Base) -> bool:
     """Give the worktree the remotes; a folder given relative to the project stays where it is."""
-    remotes = [line.split("\t", 1) for line in _dvc_here(base, "remote", "list").splitlines()]
+    remotes = [line.split(maxsplit=1) for line in _dvc_here(base, "remote", "list").splitlines()]
     for name, location in remotes:
         folder = location.removesuffix(" (default)").strip()
         if Path(folder).is_absolute():
-            champion._dvc("remote", "modify", "--local", name.strip(), "url", folder)
+            champion._dvc("remote", "modify", "--local", name, "url", folder)
     return bool(remotes)
 
 
