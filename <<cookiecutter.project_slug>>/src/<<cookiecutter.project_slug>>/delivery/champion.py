@@ -149,10 +149,11 @@ def _choose_interpreter(champion: Champion, base: Base) -> None:
 
 
 def _share_cache(champion: Champion, base: Base) -> None:
+    """Give the worktree today's settings of DVC: where the cache is now, and the remotes."""
+    for settings in (Path(".dvc/config"), Path(".dvc/config.local")):
+        if (base.root / settings).exists() and (champion.project / ".dvc").exists():
+            shutil.copy2(base.root / settings, champion.project / settings)
     here = _dvc_here(base, "cache", "dir")
-    settings = Path(".dvc/config.local")
-    if (base.root / settings).exists():
-        shutil.copy2(base.root / settings, champion.project / settings)
     shared = champion._dvc("cache", "dir", "--local", here.strip())
     if shared.returncode != 0:
         raise ChampionError(f"DVC cannot share its cache with the base:\n{_last_lines(shared)}")
