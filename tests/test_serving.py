@@ -413,12 +413,14 @@ def test_methods_and_paths_that_do_not_exist(bento: tuple[Service, Any]) -> None
 
 def test_probes_documentation_and_metrics(bento: tuple[Service, list[dict[str, Any]]]) -> None:
     service, records = bento
-    name = 'service_requests_total{endpoint="/predict",status="200"}'
-    before = service.metric(name), service.metric("service_rows_total")
-    service.ask("/predict", records)
+    requests = 'service_request_seconds_count{endpoint="/predict",status="200"}'
+    late = 'service_predictions_total{prediction="true"}'
+    before = service.metric(requests), service.metric(late)
+    _, answers = service.ask("/predict", records)
+    found = sum(answer["prediction"] is True for answer in answers)
 
-    assert service.metric(name) == before[0] + 1
-    assert service.metric("service_rows_total") == before[1] + len(records)
+    assert service.metric(requests) == before[0] + 1
+    assert service.metric(late) == before[1] + found
     assert service.ask("/livez")[0] == 200
     assert "swagger" in service.ask("/")[1].lower()
     _, document = service.ask("/docs.json")
@@ -435,7 +437,7 @@ def test_metrics_count_over_all_workers(
     with serving(target, packaged.project, project_env, SERVICE_WORKERS="2") as service:
         for _ in range(60):
             assert service.ask("/predict", golden["records"][0])[0] == 200
-        name = 'service_requests_total{endpoint="/predict",status="200"}'
+        name = 'service_request_seconds_count{endpoint="/predict",status="200"}'
         assert [service.metric(name) for _ in range(10)] == [60] * 10
 
 
@@ -579,9 +581,9 @@ def test_requests_under_way_are_answered_before_the_service_stops(
         service.process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(60)
+        assert service.process.wait(60) == 0
 
     assert statuses == [200] * 4
-    assert service.process.returncode == 0
 
 
 def test_the_bento_runs_on_its_own_requirements_alone(
