@@ -361,8 +361,8 @@ def test_a_champion_that_is_in_no_cache_is_trained_again(
 def test_a_champion_is_pulled_from_a_remote(challenged: Path, gate: Gate, project_run: Run) -> None:
     # Given relative to the project, as teams that share a folder do.
     project_run(challenged, "dvc", "remote", "add", "-d", "shared", "../storage", check=True)
-    project_run(challenged, "dvc", "push", "--all-commits", check=True)
-    shutil.rmtree(challenged / ".dvc" / "cache")
+    # A cache and a remote hold their files in the same way.
+    shutil.move(challenged / ".dvc" / "cache", challenged.parent / "storage")
     code, report, _ = gate(challenged)
     assert (code, report["champion"]["source"]) == (0, "remote")
 

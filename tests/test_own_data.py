@@ -133,9 +133,17 @@ def point_params_at(project: Path, wanted: DataSet) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
+def settle_the_data_terms(project: Path) -> None:
+    """Drop what the example's contract asks of its own data: freshness and many rows."""
+    path = project / "contract.yaml"
+    contract = yaml.safe_load(path.read_text(encoding="utf-8"))
+    contract["data"] = {"rows_min": 100}
+    path.write_text(yaml.safe_dump(contract, sort_keys=False), encoding="utf-8")
+
+
 @pytest.mark.parametrize("wanted", DATA_SETS, ids=lambda wanted: wanted.name)
 def test_own_data_reach_a_served_prediction(bake: Bake, project_run: Run, wanted: DataSet) -> None:
-    project = bake(task="classification")
+    project = bake(lock=True, task="classification")
     sources = {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
 
     def must(*command: str) -> str:
@@ -146,12 +154,13 @@ def test_own_data_reach_a_served_prediction(bake: Bake, project_run: Run, wanted
     must("python", "-c", MAKE_DATA, wanted.name, f"data/{wanted.name}")
     point_params_at(project, wanted)
     must("make", "schema", "FORCE=1")
+    settle_the_data_terms(project)
     must("make", "pipeline")
     must("make", "contract", "FORCE=1")
     must("git", "add", "--all")
     must("git", "commit", "--no-verify", "-qm", "Use our own data")
     must("make", "gate", "BASE=HEAD~1")
-    must("make", "test")
+    must("pytest", "-m", "pipeline")
     must("make", "package")
     served = must("make", "smoke-bento")
 

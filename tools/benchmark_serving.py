@@ -237,11 +237,11 @@ def running(
         yield base + server.path
     finally:
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):  # nothing of it may disturb the next one
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
 
 
 def environment(package: str, project: Path, programs: Path, folder: Path) -> dict[str, str]:
@@ -379,7 +379,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[tuple[int, int], list
 
 def report(results: dict[str, dict[tuple[int, int], list[Result]]]) -> str:
     """The table: for each load, requests per second and milliseconds, as medians."""
-    heads = [f"{rows}×{connections}" for rows, connections in LOADS]
+    heads = [f"{rows}x{connections}" for rows, connections in LOADS]
     lines = [
         "| server | " + " | ".join(f"{head}: 1/s (p50, p99 ms)" for head in heads) + " |",
         "|---" * (len(LOADS) + 1) + "|",
@@ -394,7 +394,7 @@ def report(results: dict[str, dict[tuple[int, int], list[Result]]]) -> str:
             cell = f"{rate:.0f} ({_short(p50)}, {_short(p99)})"
             cells.append(cell + (f" {errors:.0f} errors" if errors else ""))
         lines.append(f"| {SERVERS[key].title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines + ["", *ratios(results)])
+    return "\n".join([*lines, "", *ratios(results)])
 
 
 def _short(number: float) -> str:
@@ -414,14 +414,14 @@ def ratios(results: dict[str, dict[tuple[int, int], list[Result]]]) -> list[str]
                 for own, other in zip(results["own"][pair], results[key][pair], strict=True)
             ]
             parts.append(
-                f"{statistics.median(each):.2f} at {pair[0]}×{pair[1]}"
+                f"{statistics.median(each):.2f} at {pair[0]}x{pair[1]}"
                 f" ({min(each):.2f} to {max(each):.2f})"
             )
         lines.append(f"this project / {SERVERS[key].title}: " + ", ".join(parts))
     if "own" in results:
         tails = [
             f"{statistics.median(r.p99 / r.p50 for r in results['own'][pair]):.1f}"
-            f" at {pair[0]}×{pair[1]}"
+            f" at {pair[0]}x{pair[1]}"
             for pair in LOADS
         ]
         lines.append("this project, p99 / p50: " + ", ".join(tails))

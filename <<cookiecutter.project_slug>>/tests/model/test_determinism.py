@@ -27,7 +27,8 @@ def test_training_twice_gives_equal_files(train_rows: pl.DataFrame, tmp_path: Pa
     (tmp_path / paths.TRAIN).parent.mkdir(parents=True)
     train_rows.gather_every(max(1, train_rows.height // ROWS)).write_parquet(tmp_path / paths.TRAIN)
 
-    first, second = train(tmp_path, hash_seed="1"), train(tmp_path, hash_seed="2")
+    # Sets of a few words are walked in different orders under these two.
+    first, second = train(tmp_path, hash_seed="1"), train(tmp_path, hash_seed="6")
 
     assert first["files"] == second["files"]
     assert first == second

@@ -72,7 +72,9 @@ def test_it_can_learn_a_small_batch_by_heart(
     """
     classes = predictor.manifest["classes"]
     batch = one_row_per_input(train_rows, features)
-    batch = with_every_class(batch, params) if classes else batch.sample(BATCH, seed=1)
+    # A linear model has one degree of freedom for each feature, so it is asked for no more rows.
+    size = max(2, min(BATCH, len(features.names)))
+    batch = with_every_class(batch, params, size) if classes else batch.sample(size, seed=1)
     target = target_values(batch.get_column(params.target), classes)
     repeated = pl.concat([batch] * COPIES)
 
@@ -91,9 +93,9 @@ def one_row_per_input(rows: pl.DataFrame, features: Features) -> pl.DataFrame:
     return rows.unique(subset=list(features.names), keep="first", maintain_order=True)
 
 
-def with_every_class(rows: pl.DataFrame, params: Params) -> pl.DataFrame:
-    """About as many rows of each class, `BATCH` in all, but one of each at least."""
-    each = max(1, BATCH // rows.get_column(params.target).n_unique())
+def with_every_class(rows: pl.DataFrame, params: Params, size: int) -> pl.DataFrame:
+    """About as many rows of each class, `size` in all, but one of each at least."""
+    each = max(1, size // rows.get_column(params.target).n_unique())
     return rows.group_by(params.target, maintain_order=True).head(each)
 
 

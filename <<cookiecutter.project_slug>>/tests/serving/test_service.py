@@ -133,7 +133,7 @@ def test_wrong_methods_are_refused(service: str) -> None:
 
 
 def test_predictions_are_counted(service: str, golden: dict[str, Any]) -> None:
-    name = 'service_requests_total{endpoint="/predict",status="200"}'
+    name = 'service_request_seconds_count{endpoint="/predict",status="200"}'
 
     def count() -> float:
         lines = httpx.get(f"{service}/metrics").text.splitlines()

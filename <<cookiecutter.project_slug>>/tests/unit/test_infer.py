@@ -151,6 +151,29 @@ def test_the_reasons_are_in_the_file_and_suspects_are_told(
         assert f"feature: false  # {reason}" in text or reason in text
 
 
+def test_identifiers_are_told_from_numbers_that_repeat(project: Callable[..., Path]) -> None:
+    table = make_table().select(
+        "age",
+        "left",
+        place=pl.int_range(pl.len()).reverse(),
+        ticket_no=pl.int_range(pl.len()) * 7,
+        shop_id=pl.int_range(pl.len()) % 9,
+        steps=pl.int_range(pl.len()) * 3,
+    )
+    project({"a.parquet": table})
+    assert list(inferred().features()) == ["age", "shop_id", "steps"]
+
+
+def test_a_slice_that_is_no_category_is_refused(
+    project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = {"metrics": ["accuracy"], "slices": ["balance"]}
+    folder = project({"a.csv": make_table()}, evaluate=terms)
+    assert infer.main([]) == 1
+    assert "evaluate.slices: `balance` is no category or boolean" in capsys.readouterr().err
+    assert not (folder / "schema.yaml").exists()
+
+
 def test_without_key_and_time(project: Callable[..., Path]) -> None:
     project({"a.csv": make_table().select("age", "balance", "plan", "left")})
     assert list(inferred().features()) == ["age", "balance", "plan"]

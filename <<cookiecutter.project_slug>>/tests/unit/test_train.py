@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.features import Features
 from << cookiecutter.project_slug >>.model.matrix import TableError, matrix_of
@@ -293,7 +292,8 @@ def project(
 
 def test_training_twice_gives_the_same_bytes_in_other_processes(project: Path) -> None:
     written = []
-    for hash_seed in ("1", "2"):
+    # Sets of a few words are walked in different orders under these two.
+    for hash_seed in ("1", "6"):
         command = [sys.executable, "-m", "<< cookiecutter.project_slug >>.model.train"]
         env = {
             **os.environ,

@@ -8,6 +8,7 @@ index are never touched, and the worktree is removed whatever happens.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ Source = Literal["cache", "remote", "reproduced"]
 
 PACKAGE = __package__.partition(".")[0]
 _ENVIRONMENT_LOCK = Path("uv.lock")
+# DVC prints a folder's location resolved, wherever its settings say it is relative to.
+_REMOTE = re.compile(r"^remote\.(.+)\.url=(.+)$", re.MULTILINE)
 # What of a failed command's output is worth repeating.
 _LAST_LINES = 12
 
@@ -146,10 +149,11 @@ def _choose_interpreter(champion: Champion, base: Base) -> None:
 
 
 def _share_cache(champion: Champion, base: Base) -> None:
+    """Give the worktree today's settings of DVC: where the cache is now, and the remotes."""
+    for settings in (Path(".dvc/config"), Path(".dvc/config.local")):
+        if (base.root / settings).exists() and (champion.project / ".dvc").exists():
+            shutil.copy2(base.root / settings, champion.project / settings)
     here = _dvc_here(base, "cache", "dir")
-    settings = Path(".dvc/config.local")
-    if (base.root / settings).exists():
-        shutil.copy2(base.root / settings, champion.project / settings)
     shared = champion._dvc("cache", "dir", "--local", here.strip())
     if shared.returncode != 0:
         raise ChampionError(f"DVC cannot share its cache with the base:\n{_last_lines(shared)}")
@@ -173,11 +177,10 @@ def _restore(champion: Champion, base: Base, model: LockedModel) -> Source:
 
 def _name_remotes(champion: Champion, base: Base) -> bool:
     """Give the worktree the remotes; a folder given relative to the project stays where it is."""
-    remotes = [line.split("\t", 1) for line in _dvc_here(base, "remote", "list").splitlines()]
+    remotes = _REMOTE.findall(_dvc_here(base, "config", "--list"))
     for name, location in remotes:
-        folder = location.removesuffix(" (default)").strip()
-        if Path(folder).is_absolute():
-            champion._dvc("remote", "modify", "--local", name.strip(), "url", folder)
+        if Path(location).is_absolute():
+            champion._dvc("remote", "modify", "--local", name, "url", location)
     return bool(remotes)
 
 

@@ -99,6 +99,11 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
         name = model.graph.output[1 if with_probabilities else 0].name
         model = select_model_inputs_outputs(model, outputs=[name])
     _rename(model.graph, name, wanted)
+    # The converter lists the operator sets in the order of a Python set, which changes from
+    # process to process.
+    operator_sets = sorted(model.opset_import, key=lambda one: str(one.domain))
+    del model.opset_import[:]
+    model.opset_import.extend(operator_sets)
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -25,7 +25,7 @@ from .batching import Batcher
 from .config import ServiceConfig
 from .openapi import describe_api
 from .prediction_log import PredictionLog
-from .predictor import ModelError, PredictionError, Predictions, load_predictor
+from .predictor import ModelError, Predictions, load_predictor
 from .release import read_release
 from .requests import Record, RequestError, RequestReader
 
@@ -96,9 +96,30 @@ class Model:
             metrics.numbers_predicted(labels)
 
 
-async def predict(request: Request) -> Response:
-    """Answer a record with a prediction, and an array of records with an array of them."""
-    model: Model = request.app.state.model
+async def predict(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a record with a prediction, and an array of records with an array of them.
+
+    A plain ASGI application: routing and middleware would cost a single row as much as the model.
+    """
+    try:
+        response = await _predict(Request(scope, receive), app.state.model)
+    except RequestError as error:
+        response = _json(error.as_json(), error.status)
+    except ClientDisconnect:
+        response = Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody reads it
+    except Exception as error:
+        # What happened is for the log, not for the client.
+        logger.error("The prediction failed: %s", error, exc_info=error)
+        message = {"error": "The prediction failed."}
+        response = _json(message, HTTPStatus.INTERNAL_SERVER_ERROR)
+    await response(scope, receive, send)
+
+
+async def _predict(request: Request, model: Model) -> Response:
+    if request.method != "POST":
+        response = _json({"error": "Method Not Allowed."}, HTTPStatus.METHOD_NOT_ALLOWED)
+        response.headers["Allow"] = "POST"
+        return response
     body = await _body(request, model.max_body_bytes)
     records, many = model.reader.read(body)
     answers = model.answers(await model.predict(records))
@@ -163,12 +184,6 @@ def _json(value: Any, status: int = HTTPStatus.OK) -> Response:
     return Response(to_json(value), status, media_type="application/json")
 
 
-async def bad_request(_: Request, error: Exception) -> Response:
-    """Answer a request that cannot be answered."""
-    assert isinstance(error, RequestError)
-    return _json(error.as_json(), error.status)
-
-
 async def http_error(_: Request, error: Exception) -> Response:
     """Answer a wrong method."""
     assert isinstance(error, HTTPException)
@@ -178,11 +193,6 @@ async def http_error(_: Request, error: Exception) -> Response:
         headers=dict(error.headers or {}),
         media_type="application/json",
     )
-
-
-async def client_left(_: Request, __: Exception) -> Response:
-    """End a request whose client is gone; nobody reads the answer."""
-    return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -197,32 +207,25 @@ async def overloaded(scope: Scope, receive: Receive, send: Send) -> None:
     await response(scope, receive, send)
 
 
-async def model_failed(_: Request, error: Exception) -> Response:
-    """Answer when the model cannot; what happened is for the log, not for the client."""
-    logger.error("The model failed: %s", error)
-    return _json({"error": "The model failed."}, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
 app = Starlette(
     routes=[
-        Route("/predict", predict, methods=["POST"]),
         Route("/release", release),
         Route("/metrics", exposition),
         Route("/docs.json", api_document),
     ],
-    exception_handlers={
-        RequestError: bad_request,
-        HTTPException: http_error,
-        ClientDisconnect: client_left,
-        PredictionError: model_failed,
-    },
+    exception_handlers={HTTPException: http_error},
 )
-OWN = frozenset({"/predict", "/release", "/metrics", "/docs.json"})
+OWN: dict[str, ASGIApp] = {
+    "/predict": predict,
+    "/release": app,
+    "/metrics": app,
+    "/docs.json": app,
+}
 PLATFORM = frozenset({"/", "/livez", "/readyz", "/healthz"})
 
 
 class FrontDoor:
-    """Sends each request to the application above or to BentoML's, and measures it."""
+    """Sends each request to what is above or to BentoML's application, and measures it."""
 
     def __init__(self, platform: ASGIApp) -> None:
         self.platform = platform
@@ -253,7 +256,7 @@ class FrontDoor:
         if path == "/predict" and self.in_flight > MAX_IN_FLIGHT:
             return overloaded
         if path in OWN:
-            return app
+            return OWN[path]
         if path in PLATFORM or path.startswith("/static_content/"):
             return self.platform
         return not_found

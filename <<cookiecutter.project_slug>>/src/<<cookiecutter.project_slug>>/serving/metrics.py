@@ -25,11 +25,14 @@ CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 EDGES = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10_000.0, 100_000.0, 1_000_000.0)
 
-_requests = prometheus.Counter("service_requests", "Requests answered.", ["endpoint", "status"])
+# Every sample is written to a file at every request: none repeats what another one says. The
+# histogram's count is the number of requests, the sum of the predictions the number of rows.
 _seconds = prometheus.Histogram(
-    "service_request_seconds", "Time to answer a request.", ["endpoint"], buckets=SECONDS
+    "service_request_seconds",
+    "Time to answer a request.",
+    ["endpoint", "status"],
+    buckets=SECONDS,
 )
-_rows = prometheus.Counter("service_rows", "Rows predicted.")
 _predictions = prometheus.Counter(
     "service_predictions", "Rows by their prediction; numbers by their range.", ["prediction"]
 )
@@ -45,13 +48,8 @@ _dropped = prometheus.Counter(
 
 
 @cache
-def _request_counter(endpoint: str, status: int) -> Any:
-    return _requests.labels(endpoint, str(status))
-
-
-@cache
-def _request_timer(endpoint: str) -> Any:
-    return _seconds.labels(endpoint)
+def _request_timer(endpoint: str, status: int) -> Any:
+    return _seconds.labels(endpoint, str(status))
 
 
 @cache
@@ -66,8 +64,7 @@ def _probability_sum(name: str) -> Any:
 
 def request_answered(endpoint: str, status: int, seconds: float) -> None:
     """Count a request. `endpoint` must come from a small fixed set, since each one is kept."""
-    _request_counter(endpoint, status).inc()
-    _request_timer(endpoint).observe(seconds)
+    _request_timer(endpoint, status).observe(seconds)
 
 
 def rows_dropped(reason: str, rows: int) -> None:
@@ -82,7 +79,6 @@ def classes_predicted(labels: Sequence[Any], probabilities: Mapping[str, float])
         labels: The class of every row.
         probabilities: For each class, the sum of its probabilities over the rows.
     """
-    _rows.inc(len(labels))
     for label, count in Tally(labels).items():
         _prediction_counter(class_name(label)).inc(count)
     for name, total in probabilities.items():
@@ -91,7 +87,6 @@ def classes_predicted(labels: Sequence[Any], probabilities: Mapping[str, float])
 
 def numbers_predicted(values: Sequence[float]) -> None:
     """Count the predictions of a regressor."""
-    _rows.inc(len(values))
     _value_sum.inc(math.fsum(values))
     for name, count in Tally(map(_range_name, values)).items():
         _prediction_counter(name).inc(count)

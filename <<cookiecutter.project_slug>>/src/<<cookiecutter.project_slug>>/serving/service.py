@@ -75,8 +75,8 @@ class Service:
         gc.collect()
         gc.freeze()
 
-    @staticmethod
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
     def check() -> None:
         """Refuse to start any worker when there is no model that can answer."""
         _load()
