@@ -7,7 +7,6 @@ changed pin is an error. Everything else is real: the shell, git, uv, DVC, Bento
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -122,8 +121,8 @@ def uv_cache(env: Mapping[str, str]) -> str:
     """Where uv keeps what it downloaded, which the jobs' own HOME would hide."""
     if "UV_CACHE_DIR" in env:
         return env["UV_CACHE_DIR"]
-    base = env.get("XDG_CACHE_HOME") or os.path.join(env.get("HOME", "/root"), ".cache")
-    return os.path.join(base, "uv")
+    base = Path(env.get("XDG_CACHE_HOME") or Path(env["HOME"], ".cache"))
+    return str(base / "uv")
 
 
 def read_log(returncode: int, text: str) -> ActRun:

@@ -7,9 +7,12 @@ the red step said.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,11 @@ from typing import Any
 import pytest
 import yaml
 from act import REPOSITORY, ActRun, run_act
+from conftest import PROJECT_TEMPLATE
 from pytest_httpserver import HTTPServer
+
+sys.path.append(str(PROJECT_TEMPLATE / "tests" / "unit"))
+import fake_actions
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +75,8 @@ class Hub:
     scratch: Path
     env: Mapping[str, str]
     project_run: Run
-    api: str
+    api: fake_actions.FakeActions
+    labels: tuple[str, ...] = ()
 
     def git(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -96,6 +104,7 @@ class Hub:
     def push(self, before: str, **options: Any) -> ActRun:
         """Push HEAD to main and run the pipeline for it."""
         self.git("push", "-q", "--force", "origin", "HEAD:refs/heads/main")
+        self.api.pulls = []
         payload = {
             "ref": "refs/heads/main",
             "before": before,
@@ -111,17 +120,16 @@ class Hub:
         self.git("checkout", "-q", "--detach", base)
         self.git("merge", "-q", "--no-ff", "-m", "Merge the pull request", head)
         self.git("push", "-q", "--force", "origin", "HEAD:refs/pull/7/merge")
+        pull = fake_actions.pull_request(
+            base={"sha": base, "ref": "main", "repo": {"full_name": REPOSITORY}},
+            head={"sha": head, "ref": "change", "repo": {"full_name": head_repository}},
+            labels=[{"name": name} for name in self.labels],
+        )
+        self.api.pulls = [pull]
         payload = {
             "action": "synchronize",
             "number": 7,
-            "pull_request": {
-                "number": 7,
-                "state": "open",
-                "base": {"sha": base, "ref": "main", "repo": {"full_name": REPOSITORY}},
-                "head": {"sha": head, "ref": "change", "repo": {"full_name": head_repository}},
-                "labels": [],
-                "user": {"login": "author"},
-            },
+            "pull_request": pull,
             "repository": {"full_name": REPOSITORY, "default_branch": "main"},
         }
         return self.run("pull_request", payload, "refs/pull/7/merge", **options)
@@ -137,8 +145,40 @@ class Hub:
             origin=self.origin,
             scratch=self.scratch,
             env=self.env,
-            **{"api": self.api, **options},
+            **{"api": self.api.url, **options},
         )
+
+    def comment(self) -> str:
+        """Run the workflow that comments on the pull request; returns the comment."""
+        self.api.archives.clear()
+        for folder in sorted((self.scratch / "artifacts").iterdir()):
+            archive = io.BytesIO()
+            with zipfile.ZipFile(archive, "w") as target:
+                for path in sorted(folder.rglob("*")):
+                    if path.is_file():
+                        target.write(path, path.relative_to(folder))
+            self.api.archives[folder.name] = archive.getvalue()
+        pull = self.api.pulls[0]
+        event = fake_actions.run_event(
+            conclusion="failure",
+            head_sha=pull["head"]["sha"],
+            head_branch=pull["head"]["ref"],
+            head_repository=pull["head"]["repo"],
+        )
+        run = run_act(
+            "workflow_run",
+            event,
+            checkout=self.clone,
+            workflow="comment.yml",
+            ref="refs/heads/main",
+            origin=self.origin,
+            scratch=self.scratch,
+            env=self.env,
+            api=self.api.url,
+        )
+        assert run.returncode == 0, run.log[-4000:]
+        (comment,) = self.api.comments
+        return str(comment["body"])
 
     def artifact(self, *parts: str) -> Path:
         return self.scratch.joinpath("artifacts", *parts)
@@ -154,8 +194,8 @@ def hub(
     pipelined: Callable[..., Path],
     clean_env: Mapping[str, str],
     project_run: Run,
-    httpserver: HTTPServer,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Hub]:
     """A repository whose main has been trained, with the caches that its last run left."""
     project = pipelined("classification")
@@ -163,14 +203,20 @@ def hub(
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(origin)], check=True)
     scratch = tmp_path / "github"
     shutil.copytree(project / ".dvc" / "cache", scratch / "cache" / "dvc-from-main")
-    it = Hub(
-        origin, project, scratch, clean_env, project_run, httpserver.url_for("").rstrip("/")
-    )
-    it.git("remote", "add", "origin", f"file://{origin}")
+    monkeypatch.setattr(fake_actions, "NAME", REPOSITORY)
+    monkeypatch.setattr(fake_actions, "TOKEN", "token")
+    with HTTPServer() as server, HTTPServer() as storage:
+        api = fake_actions.FakeActions(server, storage)
+        it = Hub(origin, project, scratch, clean_env, project_run, api)
+        connect(it)
+        yield it
+
+
+def connect(it: Hub) -> None:
+    """Give the clone its origin, as `git clone` would."""
+    it.git("remote", "add", "origin", f"file://{it.origin}")
     it.git("push", "-q", "origin", "main")
-    it.git("config", "uploadpack.allowAnySHA1InWant", "true")
     it.git("fetch", "-q", "origin")
-    return it
 
 
 def expect_green(run: ActRun, *, pushed: bool) -> None:
@@ -196,12 +242,6 @@ def expect_red(run: ActRun, job: str, step: str) -> str:
     return run.said(job, step)
 
 
-def labels(httpserver: HTTPServer, *names: str) -> None:
-    """Play the part of the API that tells the labels of the pull request."""
-    found = [{"name": name} for name in names]
-    httpserver.expect_request(f"/repos/{REPOSITORY}/issues/7/labels").respond_with_json(found)
-
-
 def test_the_first_push_of_a_new_repository_is_green(hub: Hub) -> None:
     hub.git("checkout", "-q", "--detach", "HEAD~1")
     shutil.rmtree(hub.scratch / "cache")
@@ -225,7 +265,7 @@ def test_a_pull_request_that_improves_the_model_is_promoted(hub: Hub) -> None:
     verdict = hub.verdict()
     assert verdict["verdict"] == "promote"
     packaged = json.loads(hub.artifact("bento", "models", "manifest.json").read_text("utf-8"))
-    assert packaged["files"][packaged["served"]] == verdict["challenger"]["served_sha256"]
+    assert packaged["files"][packaged["served"]] == verdict["challenger"]["sha256"]
 
 
 def test_a_pull_request_that_degrades_the_model_is_blocked(hub: Hub) -> None:
@@ -236,6 +276,10 @@ def test_a_pull_request_that_degrades_the_model_is_blocked(hub: Hub) -> None:
     assert "roc_auc" in said
     assert "worse than the champion" in said
     assert hub.verdict()["verdict"] == "block"
+    comment = hub.comment()
+    assert "roc_auc" in comment.replace("\\", "")
+    assert "origin = JFK" in comment
+    assert "0.7744" in comment
 
 
 def test_poisoned_data_stop_before_training(hub: Hub) -> None:
@@ -272,14 +316,35 @@ def loosen(contract: Any) -> None:
     contract["model"]["metrics"]["roc_auc"]["floor"] = 0.6
 
 
-def test_a_loosened_contract_is_blocked(hub: Hub, httpserver: HTTPServer) -> None:
-    labels(httpserver)
+def test_a_loosened_contract_is_blocked_until_a_maintainer_consents(hub: Hub) -> None:
     hub.edit_yaml("contract.yaml", loosen)
     hub.train()
-    hub.commit("Lower the floor")
+    head = hub.commit("Lower the floor")
     said = expect_red(hub.pull_request(), "model", "Gate")
     assert "loosen" in said
     assert "0.6" in said
+
+    pushed = {"head_sha": head, "event": "pull_request", "head_branch": "change"}
+    hub.api.runs = [
+        {
+            **pushed,
+            "head_repository": {"full_name": REPOSITORY},
+            "created_at": "2026-01-02T10:00:00Z",
+            "run_started_at": "2026-01-02T10:00:00Z",
+        }
+    ]
+    hub.api.timeline = [
+        {
+            "event": "labeled",
+            "label": {"name": "contract: loosen"},
+            "actor": {"login": "grace", "type": "User"},
+            "created_at": "2026-01-02T11:00:00Z",
+        }
+    ]
+    hub.labels = ("contract: loosen",)
+    hub.git("checkout", "-q", "--detach", head)
+    expect_green(hub.pull_request(), pushed=False)
+    assert hub.verdict()["verdict"] in ("promote", "keep")
 
 
 def test_a_change_of_documentation_trains_nothing(hub: Hub) -> None:
