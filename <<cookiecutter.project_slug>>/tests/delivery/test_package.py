@@ -19,7 +19,7 @@ from << cookiecutter.project_slug >>.delivery.package import (
     main,
     stage,
 )
-from << cookiecutter.project_slug >>.serving.predictor import ModelError, read_manifest
+from << cookiecutter.project_slug >>.model.predictor import ModelError, read_manifest
 from << cookiecutter.project_slug >>.serving.release import PACKAGE, read_release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,6 +206,7 @@ def test_the_stage_holds_what_serving_needs_and_no_more(project: Path, tmp_path:
         "requirements.txt",
         "schema.yaml",
         f"{PACKAGE}/model/features.py",
+        f"{PACKAGE}/model/predictor.py",
         *(f"{PACKAGE}/{module}.py" for module in modules),
     }
     assert read_release(target, manifest)["source"]["commit"]

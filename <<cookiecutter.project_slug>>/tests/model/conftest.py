@@ -13,7 +13,7 @@ from << cookiecutter.project_slug >> import paths
 from << cookiecutter.project_slug >>.data.schema import Schema, load_schema
 from << cookiecutter.project_slug >>.model.metrics import Floats, Scored
 from << cookiecutter.project_slug >>.model.predict import predict, score_target
-from << cookiecutter.project_slug >>.serving.predictor import Predictor, load_predictor
+from << cookiecutter.project_slug >>.model.predictor import Predictor, load_predictor
 from << cookiecutter.project_slug >>.settings import Contract, Params, load_contract, load_params
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from << cookiecutter.project_slug >>.model.metrics import Floats
-from << cookiecutter.project_slug >>.serving.predictor import Predictor
+from << cookiecutter.project_slug >>.model.predictor import Predictor
 from << cookiecutter.project_slug >>.settings import Contract
 
 pytestmark = pytest.mark.pipeline

@@ -14,9 +14,9 @@ from << cookiecutter.project_slug >>.model.evaluate import baseline
 from << cookiecutter.project_slug >>.model.features import Features
 from << cookiecutter.project_slug >>.model.matrix import matrix_of
 from << cookiecutter.project_slug >>.model.metrics import Scored, measure
+from << cookiecutter.project_slug >>.model.predictor import Predictor
 from << cookiecutter.project_slug >>.model.target import target_values
 from << cookiecutter.project_slug >>.model.train import fit
-from << cookiecutter.project_slug >>.serving.predictor import Predictor
 from << cookiecutter.project_slug >>.settings import Params
 
 pytestmark = pytest.mark.pipeline

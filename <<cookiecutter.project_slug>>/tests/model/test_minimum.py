@@ -12,7 +12,7 @@ from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.evaluate import baseline
 from << cookiecutter.project_slug >>.model.matrix import row_groups
 from << cookiecutter.project_slug >>.model.metrics import Floats, Scored, measure, resample_weights
-from << cookiecutter.project_slug >>.serving.predictor import Predictor
+from << cookiecutter.project_slug >>.model.predictor import Predictor
 from << cookiecutter.project_slug >>.settings import METRIC_DIRECTION, Params
 
 pytestmark = pytest.mark.pipeline

@@ -17,7 +17,7 @@ from << cookiecutter.project_slug >> import paths
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.features import class_name
 from << cookiecutter.project_slug >>.model.matrix import matrix_of
-from << cookiecutter.project_slug >>.serving.predictor import Predictor, read_verified
+from << cookiecutter.project_slug >>.model.predictor import Predictor, read_verified
 
 pytestmark = pytest.mark.pipeline
 

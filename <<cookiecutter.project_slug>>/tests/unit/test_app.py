@@ -15,12 +15,12 @@ import yaml
 from starlette.responses import PlainTextResponse
 
 from << cookiecutter.project_slug >>.data.schema import Schema
+from << cookiecutter.project_slug >>.model.predictor import ModelError, PredictionError
 from << cookiecutter.project_slug >>.model.train import train, write
 from << cookiecutter.project_slug >>.serving import app as serving_app
 from << cookiecutter.project_slug >>.serving.app import FrontDoor, Model
 from << cookiecutter.project_slug >>.serving.config import ServiceConfig
 from << cookiecutter.project_slug >>.serving.prediction_log import PredictionLog
-from << cookiecutter.project_slug >>.serving.predictor import ModelError, PredictionError
 from << cookiecutter.project_slug >>.settings import Params
 
 RECORD = {"weight": 1.5, "items": 3, "member": True, "colour": "blue"}

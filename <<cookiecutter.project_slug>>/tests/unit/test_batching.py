@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from << cookiecutter.project_slug >>.model.features import Matrix
+from << cookiecutter.project_slug >>.model.predictor import PredictionError, Predictions
 from << cookiecutter.project_slug >>.serving.batching import Batcher
-from << cookiecutter.project_slug >>.serving.predictor import PredictionError, Predictions
 
 
 class Model:

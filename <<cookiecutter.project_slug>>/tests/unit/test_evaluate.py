@@ -15,8 +15,8 @@ from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.evaluate import EvaluateError, evaluate, golden, main
 from << cookiecutter.project_slug >>.model.plots import draw_plots, importance
 from << cookiecutter.project_slug >>.model.predict import score_target
+from << cookiecutter.project_slug >>.model.predictor import Predictor, load_predictor
 from << cookiecutter.project_slug >>.model.train import train, write
-from << cookiecutter.project_slug >>.serving.predictor import Predictor, load_predictor
 from << cookiecutter.project_slug >>.settings import Params
 
 Orders = Callable[..., pl.DataFrame]

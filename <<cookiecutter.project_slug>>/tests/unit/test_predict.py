@@ -10,8 +10,8 @@ import pytest
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.matrix import TableError
 from << cookiecutter.project_slug >>.model.predict import main, scored_rows
+from << cookiecutter.project_slug >>.model.predictor import Predictions, load_predictor
 from << cookiecutter.project_slug >>.model.train import train, write
-from << cookiecutter.project_slug >>.serving.predictor import Predictions, load_predictor
 from << cookiecutter.project_slug >>.settings import Params
 
 Orders = Callable[..., pl.DataFrame]

@@ -13,14 +13,14 @@ import pytest
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.features import Features
 from << cookiecutter.project_slug >>.model.matrix import matrix_of
-from << cookiecutter.project_slug >>.model.train import train, write
-from << cookiecutter.project_slug >>.serving.predictor import (
+from << cookiecutter.project_slug >>.model.predictor import (
     ModelError,
     OnnxPredictor,
     PredictionError,
     SklearnPredictor,
     load_predictor,
 )
+from << cookiecutter.project_slug >>.model.train import train, write
 from << cookiecutter.project_slug >>.settings import Params
 
 Train = Callable[..., Path]

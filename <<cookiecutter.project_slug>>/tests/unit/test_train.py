@@ -14,9 +14,11 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+
 from << cookiecutter.project_slug >>.data.schema import Schema
 from << cookiecutter.project_slug >>.model.features import Features
 from << cookiecutter.project_slug >>.model.matrix import TableError, matrix_of
+from << cookiecutter.project_slug >>.model.predictor import load_predictor
 from << cookiecutter.project_slug >>.model.target import classes_of, target_values
 from << cookiecutter.project_slug >>.model.train import (
     TrainError,
@@ -26,7 +28,6 @@ from << cookiecutter.project_slug >>.model.train import (
     train,
     write,
 )
-from << cookiecutter.project_slug >>.serving.predictor import load_predictor
 from << cookiecutter.project_slug >>.settings import Params, SettingsError
 
 Orders = Callable[..., pl.DataFrame]

@@ -24,8 +24,8 @@ from ..model.features import class_name
 from ..model.matrix import read_table
 from ..model.metrics import Scored
 from ..model.predict import as_table, predict
+from ..model.predictor import Predictor, load_predictor
 from ..model.target import target_values
-from ..serving.predictor import Predictor, load_predictor
 from ..settings import Params
 from .base import LOCK, LockedModel, locked_model, outside_git
 

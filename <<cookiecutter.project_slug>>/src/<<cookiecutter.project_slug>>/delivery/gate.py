@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .. import paths
 from ..data.schema import check_against_params, load_schema
 from ..model.matrix import TableError, row_groups
-from ..serving.predictor import ModelError, PredictionError
+from ..model.predictor import ModelError, PredictionError
 from ..settings import Contract, Params, SettingsError, load_contract, load_params
 from .bar import check_contract, find_bar, guard_split
 from .base import BaseError, find_base, git

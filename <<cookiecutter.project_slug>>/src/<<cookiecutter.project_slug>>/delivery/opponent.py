@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from .. import paths
-from ..serving.predictor import ModelError, read_manifest
+from ..model.predictor import ModelError, read_manifest
 from ..settings import Params
 from .base import LOCK, Base, LockedModel, locked_model
 from .case import Case

@@ -31,7 +31,7 @@ import yaml
 from bentoml.exceptions import NotFound
 
 from .. import paths
-from ..serving.predictor import ModelError, read_manifest, read_verified
+from ..model.predictor import ModelError, read_manifest, read_verified
 from ..serving.release import PACKAGE, describe
 
 DVC_LOCK = Path("dvc.lock")
@@ -47,6 +47,7 @@ MODULES = (
     "data/schema.py",
     "model/__init__.py",
     "model/features.py",
+    "model/predictor.py",
     "serving",
 )
 

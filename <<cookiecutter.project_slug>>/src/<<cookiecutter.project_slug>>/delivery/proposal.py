@@ -21,7 +21,7 @@ from .. import paths
 from ..data.schema import load_schema
 from ..model.matrix import TableError, read_table
 from ..model.metrics import Scored, calibration_error
-from ..serving.predictor import ModelError, PredictionError
+from ..model.predictor import ModelError, PredictionError
 from ..settings import METRIC_DIRECTION, Contract, Params, load_params, parse_settings
 from .base import BaseError
 from .challenger import Challenger, StaleError, check_up_to_date, latency_p99_ms, load_challenger

@@ -31,7 +31,7 @@ import bentoml
 from bentoml.exceptions import BentoMLException
 
 from .. import paths
-from ..serving.predictor import ModelError, read_manifest
+from ..model.predictor import ModelError, read_manifest
 from ..serving.release import PACKAGE
 
 POLL_SECONDS = 0.5

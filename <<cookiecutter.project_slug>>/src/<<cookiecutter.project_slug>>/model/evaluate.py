@@ -23,13 +23,13 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from .. import paths
 from ..data.schema import check_against_params, load_schema
-from ..serving.predictor import ModelError, PredictionError, Predictor, load_predictor
 from ..settings import EvaluateParams, Params, SettingsError, load_params
 from .features import Features, class_name
 from .matrix import TableError, read_table, row_groups
 from .metrics import Estimate, MetricError, Scored, estimate, measure
 from .plots import draw_plots
 from .predict import score_target
+from .predictor import ModelError, PredictionError, Predictor, load_predictor
 from .target import Class, target_values
 
 Groups = NDArray[np.int64] | None

@@ -18,12 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from ..serving.predictor import Predictor
 from ..settings import METRIC_DIRECTION, Params
 from .features import class_name
 from .matrix import matrix_of
 from .metrics import Floats, Scored, equal_bins, measure
 from .predict import scored_rows
+from .predictor import Predictor
 
 POINTS = 200
 CLOUD = 3_000

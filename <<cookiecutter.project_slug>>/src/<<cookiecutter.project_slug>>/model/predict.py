@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 
 from .. import paths
-from ..serving.predictor import ModelError, PredictionError, Predictions, Predictor, load_predictor
 from .features import class_name
 from .matrix import TableError, matrix_of, read_table
 from .metrics import Scored
+from .predictor import ModelError, PredictionError, Predictions, Predictor, load_predictor
 from .target import Class, target_values
 
 

@@ -20,12 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .. import paths
 from ..data.schema import load_schema
 from ..model.features import Features, class_name
+from ..model.predictor import ModelError, Predictions, load_predictor
 from . import metrics
 from .batching import Batcher
 from .config import ServiceConfig
 from .openapi import describe_api
 from .prediction_log import PredictionLog
-from .predictor import ModelError, Predictions, load_predictor
 from .release import read_release
 from .requests import Record, RequestError, RequestReader
 

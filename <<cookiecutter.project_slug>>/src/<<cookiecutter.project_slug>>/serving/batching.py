@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..model.features import Matrix
-from .predictor import Predictions
+from ..model.predictor import Predictions
 
 ROWS_AT_ONCE = 1_000
 

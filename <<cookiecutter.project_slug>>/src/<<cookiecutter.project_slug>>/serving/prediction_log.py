@@ -32,7 +32,8 @@ FILE_BYTES = 64 * 1024 * 1024
 FILES_KEPT = 16
 RETRY_SECONDS = 5.0
 WAKE_SECONDS = 0.2
-WRITE_BYTES = 256 * 1024
+# Small, since other threads of the process, the requests', get their turn between two writes.
+WRITE_BYTES = 16 * 1024
 PREFIX = "predictions-"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import paths
-from .predictor import ModelError
+from ..model.predictor import ModelError
 
 DEVELOPMENT = "development"
 PACKAGE = __name__.partition(".")[0]

@@ -18,12 +18,12 @@ import os
 import bentoml
 from starlette.types import ASGIApp
 
+from ..model.predictor import ModelError
 from ..settings import SettingsError
 from . import metrics
 from .app import FrontDoor, Model, app
 from .config import ConfigError, ServiceConfig
 from .prediction_log import PredictionLog
-from .predictor import ModelError
 from .release import PACKAGE, project_root
 
 

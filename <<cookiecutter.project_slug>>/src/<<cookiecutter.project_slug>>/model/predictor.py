@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.features import Features, Matrix
+from .features import Features, Matrix
 
 MANIFEST = "manifest.json"
 
