@@ -50,7 +50,8 @@ def clean_env(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         f"cookiecutters_dir: '{home / 'cookiecutters'}'\nreplay_dir: '{home / 'replay'}'\n",
         encoding="utf-8",
     )
-    foreign = ("VIRTUAL_ENV", "PYTHON", "COV_", "COVERAGE_", "GIT_", "UV_PROJECT", "UV_RUN")
+    # With MAKELEVEL set, a project's make would print the folders that it enters and leaves.
+    foreign = ("VIRTUAL_ENV", "PYTHON", "COV_", "COVERAGE_", "GIT_", "UV_PROJECT", "UV_RUN", "MAKE")
     env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     own = Path(sys.prefix, "bin")
     others = [p for p in env["PATH"].split(os.pathsep) if Path(p) != own]

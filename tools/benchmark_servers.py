@@ -215,7 +215,7 @@ def documented():
 
 def batching_swapped():
     """The project's service: scikit-learn without batching, ONNX Runtime with it."""
-    predictor = importlib.import_module(f"{PACKAGE}.serving.predictor")
+    predictor = importlib.import_module(f"{PACKAGE}.model.predictor")
     predictor.OnnxPredictor.batches = True
     predictor.SklearnPredictor.batches = False
     return importlib.import_module(f"{PACKAGE}.serving.service").Service
