@@ -71,7 +71,8 @@ DEPENDENCIES = """
     pillow pip pip_requirements_parser pkg_resources platformdirs pluggy polars polars_runtime_32
     pre_commit pre_commit_hooks prometheus_client prompt_toolkit propcache protobuf psutil public py
     pyarrow pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments
-    pygtrie pylab pynvml pyparsing pytest pytest_cov pytest_httpserver python_dateutil python_discovery python_dotenv
+    pygtrie pylab pynvml pyparsing pytest pytest_cov pytest_httpserver python_dateutil
+    python_discovery python_dotenv
     python_json_logger python_multipart pythonjsonlogger pytz pyyaml pyzmq redis requests rich
     rich_toolkit ruamel ruamel_yaml ruff sacred schema scikit_learn scipy scmrepo semver setuptools
     shellingham shortuuid shtab simple_di six skl2onnx sklearn smmap sqlalchemy sqltrie starlette
