@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ PACKAGE = __package__.partition(".")[0]
 _ENVIRONMENT_LOCK = Path("uv.lock")
 # DVC prints a folder's location resolved, wherever its settings say it is relative to.
 _REMOTE = re.compile(r"^remote\.(.+)\.url=(.+)$", re.MULTILINE)
+# Seconds that a stopped command is given to end.
+_REMOVAL_TIMEOUT = 5.0
 # What of a failed command's output is worth repeating.
 _LAST_LINES = 12
 
@@ -130,8 +133,16 @@ def bring_back(base: Base, model: LockedModel) -> Iterator[Champion]:
     finally:
         # Twice, since one that git was stopped in the middle of making is locked.
         git(base.root, "worktree", "remove", "--force", "--force", str(tree))
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         git(base.root, "worktree", "prune")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, also while a command that was stopped still writes its last files there."""
+    deadline = time.monotonic() + _REMOVAL_TIMEOUT
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _choose_interpreter(champion: Champion, base: Base) -> None:
