@@ -17,7 +17,7 @@ test: check test-fast test-slow  ## Run everything: checks, fast tests, then gen
 
 .PHONY: test-fast
 test-fast:  ## Run the tests that take seconds
-	$(RUN) pytest -m "not slow" $(ARGS)
+	$(RUN) pytest -m "not slow" --cov $(ARGS)
 
 .PHONY: test-slow
 test-slow:  ## Run the tests that install and run generated projects
