@@ -1,4 +1,4 @@
-"""Finishes a generated project: keeps the chosen variants, locks the dependencies, starts git.
+"""Finishes a generated project: keeps what was chosen, locks the dependencies, starts git.
 
 Needs the standard library only and works offline: what cannot be done is said, with the command
 that does it later, and never fails the generation.
@@ -21,10 +21,29 @@ from pathlib import Path
 ANSWERS = r"""<< cookiecutter | tojson >>"""
 
 # Files that come once per choice, as <stem>.<choice><suffix>; the chosen one keeps its plain name.
-# option: (choices, plain names)
+# option: (choices that have such a file, plain names)
 VARIANTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "task": (("classification", "regression"), ("params.yaml", "contract.yaml")),
+    "deploy_target": (("kubernetes", "host"), ("deploy/outputs.yaml",)),
     "license": (("MIT", "Apache-2.0", "BSD-3-Clause", "proprietary"), ("LICENSE",)),
+}
+# Files and folders that only some choices want; "*" stands for the package's name.
+# option: ((choices that want them, paths), ...)
+FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
+    "deploy_target": (
+        (
+            ("kubernetes", "host"),
+            (
+                ".github/workflows/deliver.yml",
+                ".github/workflows/rollback.yml",
+                "deploy",
+                "src/*/deployment",
+                "tests/unit/deployment",
+            ),
+        ),
+        (("kubernetes",), ("deploy/argocd",)),
+        (("host",), ("deploy/host", "deploy/slots")),
+    ),
 }
 
 FIRST_COMMIT = "Start the project"
@@ -46,8 +65,8 @@ def warn(message: str) -> None:
 
 def variant_path(project: Path, plain: str, choice: str) -> Path:
     """Where the template keeps the variant of a file for one choice."""
-    name = Path(plain)
-    return project / f"{name.stem}.{choice}{name.suffix}"
+    path = project / plain
+    return path.with_name(f"{path.stem}.{choice}{path.suffix}")
 
 
 def keep_variants(project: Path, answers: Mapping[str, str]) -> None:
@@ -58,14 +77,52 @@ def keep_variants(project: Path, answers: Mapping[str, str]) -> None:
     """
     for option, (choices, plain_names) in VARIANTS.items():
         for plain in plain_names:
-            target = project / plain
-            chosen = variant_path(project, plain, answers[option])
-            if target.exists() and target.read_bytes() != chosen.read_bytes():
-                target.replace(project / f"{plain}.orig")
-                warn(f"{plain} was there already; what it held is now in {plain}.orig")
-            chosen.replace(target)
+            if answers[option] in choices:
+                take_variant(project, plain, answers[option])
             for choice in choices:
                 variant_path(project, plain, choice).unlink(missing_ok=True)
+
+
+def take_variant(project: Path, plain: str, choice: str) -> None:
+    """Give one variant its plain name."""
+    target = project / plain
+    chosen = variant_path(project, plain, choice)
+    if target.exists() and target.read_bytes() != chosen.read_bytes():
+        target.replace(target.with_name(f"{target.name}.orig"))
+        warn(f"{plain} was there already; what it held is now in {plain}.orig")
+    chosen.replace(target)
+
+
+def unwanted_paths(answers: Mapping[str, str]) -> list[str]:
+    """What belongs to features that were not chosen, relative to the project."""
+    return [
+        path.replace("*", answers["project_slug"])
+        for option, groups in FEATURES.items()
+        for wanted, paths in groups
+        if answers[option] not in wanted
+        for path in paths
+    ]
+
+
+def remove_features(project: Path, answers: Mapping[str, str], older: bool) -> None:
+    """Remove what belongs to features that were not chosen.
+
+    In a project that is generated over an older one, those folders may hold work of its owner:
+    there they stay, and the owner is told.
+    """
+    found = [path for path in unwanted_paths(answers) if (project / path).exists()]
+    if older and found:
+        warn(
+            "the project was there already, so nothing was removed from it; not part of what you "
+            f"chose, remove if you did not put it there: {', '.join(found)}"
+        )
+        return
+    for path in found:
+        target = project / path
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
 
 
 def is_throwaway(project: Path, answers: Mapping[str, object]) -> bool:
@@ -180,6 +237,7 @@ def main(rendered: str = ANSWERS, project: Path | None = None) -> int:
     project = project or Path.cwd()
     answers = json.loads(rendered)
     keep_variants(project, answers)
+    remove_features(project, answers, older=(project / ".git").exists())
     if is_throwaway(project, answers):
         return 0
     lock_dependencies(project)

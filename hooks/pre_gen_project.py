@@ -16,6 +16,7 @@ ANSWERS = r"""<< cookiecutter | tojson >>"""
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
 TASKS = ("classification", "regression")
+DEPLOY_TARGETS = ("kubernetes", "host", "none")
 LICENSES = ("MIT", "Apache-2.0", "BSD-3-Clause", "proprietary")
 
 SLUG_LENGTH = 30
@@ -170,6 +171,7 @@ RULES: Mapping[str, tuple[Callable[[str], str | None], str]] = {
     "author_name": (broken_author_rule, "Ada Lovelace"),
     "author_email": (broken_email_rule, "ada@example.com"),
     "task": (one_of(*TASKS), "classification"),
+    "deploy_target": (one_of(*DEPLOY_TARGETS), "kubernetes"),
     "python_version": (one_of(*PYTHON_VERSIONS), "3.11"),
     "license": (one_of(*LICENSES), "MIT"),
 }

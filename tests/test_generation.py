@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,22 @@ from cookiecutter.exceptions import FailedHookException
 
 PYTHON_VERSIONS = ["3.11", "3.12", "3.13"]
 EXPECTED_FILES = TEMPLATE / "tests" / "expected_files.txt"
+TARGETS = OPTIONS["deploy_target"]
+SECTION = re.compile(r"\[(\w+): ([\w ]+)\]")
 
 SUPPORTED = [
-    {"task": task, "python_version": python_version, "license": license_name}
-    for task, python_version, license_name in itertools.product(
-        OPTIONS["task"], PYTHON_VERSIONS, OPTIONS["license"]
-    )
-] + [
+    *(
+        {"task": task, "python_version": python_version, "license": license_name}
+        for task, python_version, license_name in itertools.product(
+            OPTIONS["task"], PYTHON_VERSIONS, OPTIONS["license"]
+        )
+    ),
+    *(
+        {"task": task, "deploy_target": target}
+        for task, target in itertools.product(OPTIONS["task"], OPTIONS["deploy_target"])
+    ),
+    {"deploy_target": "host", "project_name": "Ox"},
+    {"deploy_target": "none", "python_version": "3.13", "license": "proprietary"},
     {"project_name": "Ox"},
     {"project_slug": "a" * 30},
     {"project_name": "Churn", "description": "Who leaves?", "author_name": "Ada Lovelace"},
@@ -32,6 +42,7 @@ SUPPORTED = [
 # Options, and what must be in the message.
 UNSUPPORTED = [
     ({"python_version": "3.10"}, "python_version = '3.10'\n    rule:    one of 3.11, 3.12, 3.13"),
+    ({"project_slug": "deploy"}, "not the name of one of the project's own folders"),
     ({"project_slug": "flight-delays"}, "project_slug = 'flight-delays'"),
     ({"project_slug": "sklearn"}, "not the name of a package that the project depends on"),
     ({"project_slug": "statistics"}, "standard library"),
@@ -68,8 +79,22 @@ def leftovers(text: str) -> list[str]:
     return LEFTOVERS.findall(text)
 
 
-def expected_files(slug: str) -> set[str]:
-    return set(EXPECTED_FILES.read_text(encoding="utf-8").replace("<slug>", slug).split())
+def expected_files(slug: str, options: Mapping[str, str] | None = None) -> set[str]:
+    """The files of a project with these options, as `expected_files.txt` lists them."""
+    answers = {**defaults(), **(options or {})}
+    files, wanted = set(), True
+    for line in EXPECTED_FILES.read_text(encoding="utf-8").splitlines():
+        if section := SECTION.fullmatch(line):
+            option, choices = section[1], section[2].split()
+            assert set(choices) <= set(OPTIONS[option]), f"{line}: no such choice"
+            wanted = answers[option] in choices
+        elif line and not line.startswith("#") and wanted:
+            files.add(line.replace("<slug>", slug))
+    return files
+
+
+def defaults() -> dict[str, str]:
+    return {k: v[0] if isinstance(v, list) else v for k, v in OPTIONS.items() if k[0] != "_"}
 
 
 def test_combinations_name_options_that_exist() -> None:
@@ -89,17 +114,13 @@ def test_a_supported_combination(bake: Bake, run: Run, options: dict[str, str]) 
     project = bake(**options)
     texts = texts_of(project)
 
-    assert files_of(project) == expected_files(project.name), (
+    assert files_of(project) == expected_files(project.name, options), (
         "the project's files and tests/expected_files.txt differ"
     )
     assert {name: found for name, text in texts.items() if (found := leftovers(text))} == {}
     check_syntax(texts)
     check_answers(texts, {**defaults(), **options})
     check_repository(project, run)
-
-
-def defaults() -> dict[str, str]:
-    return {k: v[0] if isinstance(v, list) else v for k, v in OPTIONS.items() if k[0] != "_"}
 
 
 def texts_of(project: Path) -> dict[str, str]:
@@ -120,6 +141,23 @@ def check_syntax(texts: dict[str, str]) -> None:
             tomllib.loads(text)
         elif name.endswith(".json"):
             json.loads(text)
+
+
+def test_the_files_of_a_choice_are_told_apart() -> None:
+    files = {target: expected_files(SLUG, {"deploy_target": target}) for target in TARGETS}
+
+    assert "deploy/argocd/staging.yaml" in files["kubernetes"] - files["host"]
+    assert "deploy/base/deployment.yaml" in files["kubernetes"] & files["host"]
+    assert not [name for name in files["none"] if "deploy" in name or "rollback" in name]
+
+
+def test_without_a_target_nothing_speaks_of_deployment(bake: Bake) -> None:
+    assert "deployment" in texts_of(bake())["Makefile"]
+
+    texts = texts_of(bake(deploy_target="none"))
+
+    spoken = re.compile(r"\.deployment\b|deployment/|deploy/|deliver\.yml|rollback\.yml")
+    assert [name for name, text in texts.items() if spoken.search(text)] == []
 
 
 def check_answers(texts: dict[str, str], answers: dict[str, str]) -> None:
@@ -159,7 +197,7 @@ def test_an_unsupported_combination(
     assert message in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["task", "license"])
+@pytest.mark.parametrize("option", ["task", "deploy_target", "license"])
 def test_an_unknown_choice_is_refused_with_the_choices(bake: Bake, option: str) -> None:
     with pytest.raises(ValueError, match=OPTIONS[option][0]):
         bake(**{option: "other"})

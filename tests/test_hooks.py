@@ -25,6 +25,7 @@ ANSWERS = {
     "author_name": "Your Name",
     "author_email": "you@example.com",
     "task": "classification",
+    "deploy_target": "kubernetes",
     "python_version": "3.11",
     "license": "MIT",
 }
@@ -57,6 +58,7 @@ GOOD = {
     "author_name": ["Ada Lovelace", "O'Brien & Sons", "Łukasz Żółć"],
     "author_email": ["a@b.co", "first.last+tag@sub.example.org", "o'brien@example.com"],
     "task": ["classification", "regression"],
+    "deploy_target": ["kubernetes", "host", "none"],
     "python_version": ["3.11", "3.12", "3.13"],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "proprietary"],
 }  # fmt: skip
@@ -81,6 +83,7 @@ BAD = {
         'a"b@example.com', "é@example.com", "x@example.c", "a" * 200 + "@example.com",
     ],
     "task": ["", "Classification", "clustering"],
+    "deploy_target": ["", "Kubernetes", "k8s", "heroku", "False"],
     "python_version": ["", "3", "3.9", "3.10", "3.14", "3.110"],
     "license": ["", "mit", "GPL-3.0"],
 }  # fmt: skip
@@ -130,6 +133,8 @@ def test_a_missing_answer_is_refused() -> None:
 
 def test_choices_are_the_same_in_the_questions_and_both_hooks() -> None:
     assert list(pre.TASKS) == OPTIONS["task"] == list(post.VARIANTS["task"][0])
+    assert list(pre.DEPLOY_TARGETS) == OPTIONS["deploy_target"]
+    assert list(post.VARIANTS["deploy_target"][0]) == [t for t in pre.DEPLOY_TARGETS if t != "none"]
     assert list(pre.LICENSES) == OPTIONS["license"] == list(post.VARIANTS["license"][0])
     assert OPTIONS["python_version"] in pre.PYTHON_VERSIONS
     assert all(v in OPTIONS["__prompts__"]["python_version"] for v in pre.PYTHON_VERSIONS)
@@ -183,6 +188,7 @@ def test_all_problems_are_shown_at_once_with_value_rule_and_example(
         "author_name": "",
         "author_email": "nobody",
         "task": "guess",
+        "deploy_target": "moon",
         "python_version": "2.7",
         "license": "none",
     }
@@ -190,7 +196,7 @@ def test_all_problems_are_shown_at_once_with_value_rule_and_example(
     assert pre.main(json.dumps(bad)) == 1
 
     told = capsys.readouterr().err
-    assert "8 answers cannot be used" in told
+    assert "9 answers cannot be used" in told
     for answer, value in bad.items():
         assert f"  {answer} = {value!r}\n    rule:    " in told
     for _, example in pre.RULES.values():
@@ -310,8 +316,9 @@ def test_the_slug_is_made_of_the_name(bake: Bake, name: str, slug: str) -> None:
 def test_people_are_asked_in_plain_words_and_pick_from_menus(
     template: Path, tmp_path: Path, env_without_uv: Mapping[str, str]
 ) -> None:
-    # name, slug (default), description (default), owner, e-mail, task, Python (default), licence
-    typed = "Churn\n\n\nAda\nada@example.com\n2\n\n4\n"
+    # name, slug (default), description (default), owner, e-mail, task, target, Python (default),
+    # licence
+    typed = "Churn\n\n\nAda\nada@example.com\n2\n3\n\n4\n"
     command = [sys.executable, "-m", "cookiecutter", str(template), "--output-dir", str(tmp_path)]
 
     done = subprocess.run(
@@ -325,6 +332,7 @@ def test_people_are_asked_in_plain_words_and_pick_from_menus(
     params = (tmp_path / "churn" / "params.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(params)["task"] == "regression"
     assert "All rights reserved" in (tmp_path / "churn" / "LICENSE").read_text(encoding="utf-8")
+    assert not (tmp_path / "churn" / "deploy").exists()
 
 
 def test_every_question_has_words_for_people() -> None:
@@ -357,14 +365,34 @@ def hook_env(monkeypatch: pytest.MonkeyPatch, env_without_uv: Mapping[str, str])
 
 @pytest.fixture
 def rendered(tmp_path: Path) -> Path:
-    """A folder with every variant, as rendering leaves it."""
+    """A folder with every variant and every feature, as rendering leaves it."""
     project = tmp_path / SLUG
     project.mkdir()
+    for path in feature_paths(SLUG):
+        write(project / path if Path(path).suffix else project / path / "file.txt", path)
     for choices, names in post.VARIANTS.values():
         for name in names:
             for choice in choices:
-                post.variant_path(project, name, choice).write_text(f"{name} for {choice}")
+                write(post.variant_path(project, name, choice), f"{name} for {choice}")
     return project
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def feature_paths(slug: str) -> list[str]:
+    return [
+        path.replace("*", slug)
+        for groups in post.FEATURES.values()
+        for _, paths in groups
+        for path in paths
+    ]
+
+
+def files_in(project: Path) -> set[str]:
+    return {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
 
 
 def test_every_variant_is_in_the_template_and_every_file_of_that_form_is_a_variant() -> None:
@@ -382,29 +410,110 @@ def test_every_variant_is_in_the_template_and_every_file_of_that_form_is_a_varia
     assert listed == present
 
 
+def test_every_feature_is_in_the_template() -> None:
+    """A path that was moved would silently stay in the projects that do not want it."""
+    listed = feature_paths(PROJECT_TEMPLATE.name)
+
+    assert [path for path in listed if not (PROJECT_TEMPLATE / path).exists()] == []
+    assert {
+        choice for groups in post.FEATURES.values() for wanted, _ in groups for choice in wanted
+    } <= set(pre.DEPLOY_TARGETS)
+
+
 @pytest.mark.parametrize("task", pre.TASKS)
 @pytest.mark.parametrize("license_name", pre.LICENSES)
 def test_only_the_chosen_variant_stays(rendered: Path, task: str, license_name: str) -> None:
-    post.keep_variants(rendered, {"task": task, "license": license_name})
+    others = set(feature_paths(SLUG))
+    before = {name for name in files_in(rendered) if not name.startswith(tuple(others))}
+    assert len(before) == 8
 
-    assert {path.name: path.read_text() for path in rendered.iterdir()} == {
+    post.keep_variants(rendered, {**ANSWERS, "task": task, "license": license_name})
+
+    kept = {name for name in files_in(rendered) if not name.startswith(tuple(others))}
+    assert {name: (rendered / name).read_text() for name in kept} == {
         "params.yaml": f"params.yaml for {task}",
         "contract.yaml": f"contract.yaml for {task}",
         "LICENSE": f"LICENSE for {license_name}",
     }
 
 
+@pytest.mark.parametrize("target", ["kubernetes", "host"])
+def test_a_variant_in_a_folder_gets_its_plain_name_there(rendered: Path, target: str) -> None:
+    post.keep_variants(rendered, {**ANSWERS, "deploy_target": target})
+
+    assert (rendered / "deploy" / "outputs.yaml").read_text() == f"deploy/outputs.yaml for {target}"
+    assert [path.name for path in (rendered / "deploy").glob("outputs*")] == ["outputs.yaml"]
+
+
+DELIVERED = {
+    ".github/workflows/deliver.yml",
+    ".github/workflows/rollback.yml",
+    "deploy/file.txt",
+    "deploy/outputs.yaml",
+    f"src/{SLUG}/deployment/file.txt",
+    "tests/unit/deployment/file.txt",
+}
+FEATURE_FILES = {
+    "kubernetes": DELIVERED | {"deploy/argocd/file.txt"},
+    "host": DELIVERED | {"deploy/host/file.txt", "deploy/slots/file.txt"},
+    "none": set[str](),
+}
+
+
+ALWAYS = {"params.yaml", "contract.yaml", "LICENSE"}
+LEFT = ALWAYS | FEATURE_FILES[ANSWERS["deploy_target"]]
+
+
+@pytest.mark.parametrize("target", pre.DEPLOY_TARGETS)
+def test_only_the_chosen_features_stay(rendered: Path, target: str) -> None:
+    answers = {**ANSWERS, "deploy_target": target}
+
+    post.keep_variants(rendered, answers)
+    post.remove_features(rendered, answers, older=False)
+
+    assert files_in(rendered) == ALWAYS | FEATURE_FILES[target]
+
+
+def test_what_others_put_into_an_older_project_is_not_removed(
+    rendered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(rendered / "deploy" / "mine.tf", "mine")
+    (rendered / ".git").mkdir()
+
+    assert post.main(json.dumps({**ANSWERS, "deploy_target": "none"}), rendered) == 0
+
+    assert (rendered / "deploy" / "mine.tf").read_text() == "mine"
+    told = capsys.readouterr().err
+    assert f"deploy, src/{SLUG}/deployment, tests/unit/deployment" in told
+    assert "nothing was removed" in told
+
+
+def test_an_older_project_that_wants_everything_hears_nothing(
+    rendered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in ("deploy/host", "deploy/slots"):
+        shutil.rmtree(rendered / path)
+
+    post.remove_features(rendered, ANSWERS, older=True)
+
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_file_that_was_there_is_kept_beside(
     rendered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (rendered / "params.yaml").write_text("mine")
+    (rendered / "deploy" / "outputs.yaml").write_text("mine too")
     (rendered / "LICENSE").write_text("LICENSE for MIT")
 
     post.keep_variants(rendered, ANSWERS)
 
     assert (rendered / "params.yaml.orig").read_text() == "mine"
     assert (rendered / "params.yaml").read_text() == "params.yaml for classification"
-    assert "params.yaml.orig" in capsys.readouterr().err
+    assert (rendered / "deploy" / "outputs.yaml.orig").read_text() == "mine too"
+    told = capsys.readouterr().err
+    assert "params.yaml.orig" in told
+    assert "deploy/outputs.yaml.orig" in told
     assert not (rendered / "LICENSE.orig").exists(), "an equal file needs no copy"
 
 
@@ -583,7 +692,7 @@ def test_without_tools_the_project_is_finished_and_each_lack_is_told(
     assert "run `uv lock`" in told.err
     assert "git is not installed" in told.err
     assert f"cd {SLUG}\n  make setup" in told.out
-    assert {path.name for path in rendered.iterdir()} == {"params.yaml", "contract.yaml", "LICENSE"}
+    assert files_in(rendered) == LEFT
 
 
 @pytest.fixture
@@ -630,7 +739,7 @@ def test_a_rendering_for_comparison_gets_no_lock_and_no_repository(
 
     assert post.main(json.dumps({**ANSWERS, "_commit": "abc"}), project) == 0
 
-    assert {path.name for path in project.iterdir()} == {"params.yaml", "contract.yaml", "LICENSE"}
+    assert files_in(project) == LEFT
 
 
 @pytest.mark.parametrize(

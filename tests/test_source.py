@@ -13,7 +13,10 @@ import pytest
 import yaml
 from conftest import OPTIONS, PROJECT_TEMPLATE, SLUG, TEMPLATE
 
-LAYERS = ("data", "model", "serving", "delivery")
+LAYERS = ("data", "model", "serving", "delivery", "deployment")
+# In a few texts, whole paragraphs are for some choices of an option.
+BLOCK = re.compile(r'^<% (?:if cookiecutter\.(\w+) [!=]= "(\w+)"|endif) %>\n', re.MULTILINE)
+BLOCK_FILES = {"Makefile", "README.md"}
 EXPRESSION = re.compile(r"<< ?cookiecutter\.(\w+)(?: ?\| ?\w+(?:\([^()<>]*\))?)* ?>>")
 PINNED = re.compile(r"\./[\w./-]+|[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:root|home/\w|Users/\w|work/|tmp/\w*(?:dev|lab|spec))")
@@ -116,9 +119,42 @@ def test_expressions_are_no_stray_delimiters() -> None:
     assert stray_delimiters(fine) == []
 
 
+def wrong_blocks(text: str) -> list[str]:
+    """Blocks for an unknown choice, and blocks that do not end."""
+    choices = [(option, choice) for option, choice in BLOCK.findall(text) if option]
+    wrong = [f"{o} {c}" for o, c in choices if c not in OPTIONS.get(o, [])]
+    ends = text.count("<% endif %>")
+    return wrong if ends == len(choices) else [*wrong, f"{len(choices)} if, {ends} endif"]
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [
+        '<% if cookiecutter.deploy_target != "heroku" %>\nx\n<% endif %>\n',
+        '<% if cookiecutter.target != "none" %>\nx\n<% endif %>\n',
+        '<% if cookiecutter.deploy_target != "none" %>\nx\n',
+        "x\n<% endif %>\n",
+    ],
+)
+def test_wrong_blocks_are_seen(defect: str) -> None:
+    assert wrong_blocks(defect)
+
+
+def test_a_block_for_a_choice_is_right() -> None:
+    block = 'x\n<% if cookiecutter.deploy_target == "host" %>\nx\n<% endif %>\n'
+
+    assert wrong_blocks(block) == []
+    assert stray_delimiters(BLOCK.sub("", block)) == []
+
+
 @each_project_text
 def test_delimiters_are_used_for_answers_only(path: Path) -> None:
-    assert stray_delimiters(read(path)) == []
+    text = read(path)
+    if path.name in BLOCK_FILES:
+        assert wrong_blocks(text) == []
+        text = BLOCK.sub("", text)
+
+    assert stray_delimiters(text) == []
 
 
 def test_paths_hold_no_expression_but_the_package_name() -> None:
@@ -173,10 +209,11 @@ def test_the_package_imports_itself_relatively(path: Path) -> None:
 
 
 LATER = {
-    "data": {"model", "serving", "delivery"},
-    "model": {"serving", "delivery"},
-    "serving": {"delivery"},
-    "delivery": set[str](),
+    "data": {"model", "serving", "delivery", "deployment"},
+    "model": {"serving", "delivery", "deployment"},
+    "serving": {"delivery", "deployment"},
+    "delivery": {"deployment"},
+    "deployment": set[str](),
 }
 
 
@@ -191,13 +228,15 @@ def upward_imports(source: str, layer: str, depth: int) -> list[str]:
 def test_imports_against_the_flow_are_seen() -> None:
     assert upward_imports("from ..delivery import gate", "serving", 1) == ["delivery.gate"]
     assert upward_imports("from .. import model", "data", 1) == ["model"]
+    assert upward_imports("from ..deployment import x", "delivery", 1) == ["deployment.x"]
+    assert upward_imports("from ..delivery import x", "deployment", 1) == []
     assert upward_imports("from ..data import schema\nfrom .x import y", "model", 1) == []
 
 
 @pytest.mark.parametrize(
     "path", [p for p in PACKAGE_SOURCES if set(LAYERS) & set(p.parts)], ids=name_of
 )
-def test_code_flows_from_data_to_delivery(path: Path) -> None:
+def test_code_flows_from_data_to_deployment(path: Path) -> None:
     inside = path.relative_to(PROJECT_TEMPLATE / "src" / PROJECT_TEMPLATE.name).parts
 
     assert upward_imports(read(path), inside[0], len(inside) - 1) == []

@@ -1,1 +1,1 @@
-"""The gate, packaging and smoke tests; nothing imports this package."""
+"""The gate, packaging and smoke tests; no stage and no service imports this package."""

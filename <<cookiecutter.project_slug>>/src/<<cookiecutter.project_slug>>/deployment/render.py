@@ -1,0 +1,312 @@
+"""Render the manifests of a release for an environment, as its branch will hold them.
+
+    python -m <package>.deployment.render --environment staging
+
+`deploy/overlays/<environment>` says what runs, the release says which image and which model, and
+`deploy/outputs.yaml` says which files come of it. The image is named by digest, and the container
+is told what it must find in itself (EXPECTED_RELEASE, EXPECTED_MODEL_SHA256). Needs kustomize 5:
+`kubectl` 1.27 or newer brings it; KUSTOMIZE names another command, e.g. `kustomize build`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+DEPLOY = Path("deploy")
+OVERLAYS = DEPLOY / "overlays"
+OUTPUTS = DEPLOY / "outputs.yaml"
+RELEASE = Path("build/release/release.json")
+MANIFESTS = Path("build/manifests")
+
+# What `deploy/base` calls the image and the ConfigMap that a release fills in.
+IMAGE = "service"
+CONFIG_MAP = "release"
+
+KUSTOMIZE = "kubectl kustomize"
+KUSTOMIZE_SECONDS = 120
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+OUTPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.ya?ml")
+OUTPUTS_TYPE = TypeAdapter(dict[str, list[str]])
+
+
+class RenderError(Exception):
+    """The manifests cannot be rendered; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the manifests must say about a release."""
+
+    release: str
+    model: str
+    image: str
+    digest: str
+
+    @classmethod
+    def of(cls, release: Mapping[str, Any]) -> Wanted:
+        """Read it from `release.json`.
+
+        Raises:
+            RenderError: If a value is missing or cannot be what it should be.
+        """
+        try:
+            wanted = cls(
+                release=release["release"],
+                model=release["model"]["sha256"],
+                image=release["image"]["name"],
+                digest=release["image"]["digest"],
+            )
+        except (KeyError, TypeError) as error:
+            raise RenderError(
+                f"release.json: lacks {error}; write it anew with `make release-record`"
+            ) from error
+        for name, value, form in (
+            ("release", wanted.release, re.compile(r"\S+")),
+            ("model.sha256", wanted.model, SHA256),
+            ("image.name", wanted.image, re.compile(r"[^\s@]+")),
+            ("image.digest", wanted.digest, DIGEST),
+        ):
+            if not isinstance(value, str) or not form.fullmatch(value):
+                raise RenderError(
+                    f"release.json: {name} is {value!r}, which is not of the form {form.pattern}"
+                )
+        return wanted
+
+    @property
+    def pinned_image(self) -> str:
+        """The image by digest."""
+        return f"{self.image}@{self.digest}"
+
+
+def environments(root: Path) -> list[str]:
+    """The environments that there are manifests for."""
+    return sorted(path.parent.name for path in (root / OVERLAYS).glob("*/kustomization.yaml"))
+
+
+def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str, bytes]:
+    """Render every file of `deploy/outputs.yaml`.
+
+    Args:
+        root: The project's folder.
+        environment: A folder of `deploy/overlays`.
+        release: What `release.json` says.
+
+    Returns:
+        The content of each file by its name; the same release gives the same bytes.
+
+    Raises:
+        RenderError: If the environment, the release or the manifests are not as they should be, or
+            kustomize is missing or fails.
+    """
+    if environment not in (known := environments(root)):
+        raise RenderError(
+            f"{OVERLAYS}: no environment {environment!r}; there is {', '.join(known) or 'none'}"
+        )
+    wanted = Wanted.of(release)
+    outputs = read_outputs(root)
+    files = {}
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(root / DEPLOY, Path(folder) / DEPLOY)
+        for name, components in outputs.items():
+            text = kustomize(Path(folder), environment, components, wanted)
+            check_manifests(name, text, wanted)
+            files[name] = text.encode()
+    return files
+
+
+def read_outputs(root: Path) -> dict[str, list[str]]:
+    """The files to render, each with the components put on top of the overlay.
+
+    Raises:
+        RenderError: If `deploy/outputs.yaml` is missing or says something else.
+    """
+    try:
+        found = yaml.safe_load((root / OUTPUTS).read_text(encoding="utf-8"))
+        outputs = OUTPUTS_TYPE.validate_python(found, strict=True)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise RenderError(
+            f"{OUTPUTS}: must name each file with a list of components, e.g. "
+            f"`manifests.yaml: []`: {error}"
+        ) from error
+    if not outputs:
+        raise RenderError(f"{OUTPUTS}: names no file, e.g. `manifests.yaml: []`")
+    for name, components in outputs.items():
+        if not OUTPUT_NAME.fullmatch(name):
+            raise RenderError(f"{OUTPUTS}: {name!r} is not the plain name of a YAML file")
+        for component in components:
+            if not (root / DEPLOY / component / "kustomization.yaml").is_file():
+                raise RenderError(
+                    f"{OUTPUTS}: {name}: {DEPLOY / component} holds no kustomization.yaml"
+                )
+    return outputs
+
+
+def kustomize(folder: Path, environment: str, components: list[str], wanted: Wanted) -> str:
+    """Put the release into the manifests of an environment.
+
+    Args:
+        folder: Where a copy of `deploy/` is; a kustomization is written beside it.
+        environment: The overlay.
+        components: What is put on top of it, as paths in `deploy/`.
+        wanted: The release.
+
+    Raises:
+        RenderError: If kustomize is missing or fails.
+    """
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [f"../{OVERLAYS}/{environment}"],
+        "components": [f"../{DEPLOY}/{component}" for component in components],
+        "images": [{"name": IMAGE, "newName": wanted.image, "digest": wanted.digest}],
+        "configMapGenerator": [
+            {
+                "name": CONFIG_MAP,
+                "behavior": "merge",
+                "literals": [
+                    f"EXPECTED_RELEASE={wanted.release}",
+                    f"EXPECTED_MODEL_SHA256={wanted.model}",
+                ],
+            }
+        ],
+        # Their order must not depend on the version of kustomize.
+        "sortOptions": {"order": "fifo"},
+    }
+    target = folder / "release"
+    target.mkdir(exist_ok=True)
+    (target / "kustomization.yaml").write_text(json.dumps(kustomization), encoding="utf-8")
+    return run_kustomize(target)
+
+
+def run_kustomize(target: Path) -> str:
+    """Build a kustomization.
+
+    Raises:
+        RenderError: If the command is missing, fails or does not end.
+    """
+    command = os.environ.get("KUSTOMIZE") or KUSTOMIZE
+    try:
+        done = subprocess.run(
+            [*shlex.split(command), str(target)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=KUSTOMIZE_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise RenderError(
+            f"`{command}`: not installed; install kubectl 1.27 or newer "
+            "(https://kubernetes.io/docs/tasks/tools), or name another command in KUSTOMIZE, "
+            "e.g. `kustomize build`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RenderError(f"`{command}`: cannot be run: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise RenderError(f"`{command}`: no end after {KUSTOMIZE_SECONDS} s") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()[-2000:]
+        said = said.replace(f"{target.parent.resolve()}/", "").replace(f"{target.parent}/", "")
+        raise RenderError(f"`{command}` failed on {DEPLOY}/:\n{said}")
+    return done.stdout.decode()
+
+
+def check_manifests(name: str, text: str, wanted: Wanted) -> None:
+    """Make sure that the manifests run the release: kustomize does not mind a name it cannot find.
+
+    Raises:
+        RenderError: If a container's image has no digest, if none has the release's image, or if a
+            container would accept another model.
+    """
+    try:
+        objects = [item for item in yaml.safe_load_all(text) if item is not None]
+    except yaml.YAMLError as error:
+        raise RenderError(f"{name}: what kustomize wrote is no YAML: {error}") from error
+    containers = list(_containers(objects))
+    for container in containers:
+        if not DIGEST.fullmatch(str(container.get("image")).rpartition("@")[2]):
+            raise RenderError(
+                f"{name}: the container {container.get('name')!r} runs {container.get('image')!r}, "
+                "which can change from one day to the next; name it by digest "
+                "(name@sha256:...) in deploy/"
+            )
+    if wanted.pinned_image not in [container["image"] for container in containers]:
+        raise RenderError(
+            f"{name}: no container runs the release's image {wanted.pinned_image}; a container "
+            f"in {DEPLOY}/base must have `image: {IMAGE}`"
+        )
+    expected = {"EXPECTED_RELEASE": wanted.release, "EXPECTED_MODEL_SHA256": wanted.model}
+    data = [item.get("data") or {} for item in objects if item.get("kind") == "ConfigMap"]
+    if not any(expected.items() <= found.items() for found in data):
+        raise RenderError(
+            f"{name}: no ConfigMap tells the container which release it must be; "
+            f"{DEPLOY}/base must generate the ConfigMap {CONFIG_MAP!r}"
+        )
+
+
+def _containers(value: Any) -> Iterator[dict[str, Any]]:
+    """Every container of any object, however deep it is."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _containers(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in {"containers", "initContainers"} and isinstance(item, list):
+                yield from (entry for entry in item if isinstance(entry, dict))
+            else:
+                yield from _containers(item)
+
+
+def read_release(path: Path) -> dict[str, Any]:
+    """Read a `release.json`.
+
+    Raises:
+        RenderError: If it is missing or is not a JSON object.
+    """
+    try:
+        release = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RenderError(f"{path}: no such file; write it with `make release-record`") from error
+    except (OSError, ValueError) as error:
+        raise RenderError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(release, dict):
+        raise RenderError(f"{path}: is not a JSON object")
+    return release
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the manifests of a release; 0 if they were written."""
+    parser = argparse.ArgumentParser(description="Render the manifests of a release.")
+    parser.add_argument("--environment", required=True, help="a folder of deploy/overlays")
+    parser.add_argument("--release", type=Path, default=RELEASE, metavar="FILE")
+    parser.add_argument("--out", type=Path, default=MANIFESTS, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    try:
+        files = render(Path.cwd(), options.environment, read_release(options.release))
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (options.out / name).write_bytes(content)
+            print(options.out / name)
+    except (RenderError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
