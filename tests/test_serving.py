@@ -501,6 +501,42 @@ def test_a_bad_setting_is_named(
     assert "SERVICE_WORKERS" in said
 
 
+@pytest.mark.parametrize("variable", ["EXPECTED_RELEASE", "EXPECTED_MODEL_SHA256"])
+def test_another_release_than_the_deployed_one_is_not_served(
+    package: Callable[[str], Packaged],
+    project_env: Mapping[str, str],
+    run: Run,
+    variable: str,
+) -> None:
+    packaged = package("classification")
+    released = json.loads((packaged.folder / "src" / "release.json").read_text())
+    expected = {
+        "EXPECTED_RELEASE": released["release"],
+        "EXPECTED_MODEL_SHA256": released["model"]["sha256"],
+    }
+    other = "0" * 64
+    found = expected[variable]
+
+    said = serve_in_vain(
+        run, packaged.project, project_env, str(packaged.folder), **{**expected, variable: other}
+    )
+
+    assert f"{variable} is {other}, but {found} is here" in said
+
+
+def test_the_deployed_release_is_served(
+    package: Callable[[str], Packaged], project_env: Mapping[str, str]
+) -> None:
+    packaged = package("classification")
+    manifest = json.loads((packaged.project / "models" / "manifest.json").read_text())
+    expected = {
+        "EXPECTED_RELEASE": packaged.tag,
+        "EXPECTED_MODEL_SHA256": manifest["files"]["model.onnx"],
+    }
+    with serving(str(packaged.folder), packaged.project, project_env, **expected) as service:
+        assert service.ask("/release")[1]["release"] == packaged.tag
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
     lines = [line for file in sorted(folder.glob("*.jsonl")) for line in file.open()]
     return [json.loads(line) for line in lines]

@@ -245,6 +245,14 @@ def test_a_release_of_another_model_is_refused(
         make_model()
 
 
+def test_another_model_than_the_deployed_one_is_refused(make_model: Callable[..., Model]) -> None:
+    found = make_model().predictor.manifest["files"]["model.onnx"]
+    make_model(EXPECTED_MODEL_SHA256=found)
+
+    with pytest.raises(ModelError, match=f"EXPECTED_MODEL_SHA256 is {'0' * 64}, but {found}"):
+        make_model(EXPECTED_MODEL_SHA256="0" * 64)
+
+
 def test_a_schema_with_other_features_is_refused(
     make_model: Callable[..., Model], tmp_path: Path
 ) -> None:

@@ -22,6 +22,10 @@ class ServiceConfig(BaseModel):
     max_rows: Annotated[int, Field(ge=1, le=100_000, alias="SERVICE_MAX_ROWS")] = 10_000
     max_body_mb: Annotated[float, Field(gt=0, le=100, alias="SERVICE_MAX_BODY_MB")] = 8
     prediction_log: Annotated[Path | None, Field(alias="PREDICTION_LOG_DIR")] = None
+    expected_release: Annotated[str | None, Field(alias="EXPECTED_RELEASE")] = None
+    expected_model: Annotated[
+        str | None, Field(pattern="^[0-9a-f]{64}$", alias="EXPECTED_MODEL_SHA256")
+    ] = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ServiceConfig:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import paths
 from ..model.predictor import ModelError
+from .config import ServiceConfig
 
 DEVELOPMENT = "development"
 PACKAGE = __name__.partition(".")[0]
@@ -56,3 +57,24 @@ def read_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             "is beside it; build the bento again"
         )
     return dict(release)
+
+
+def check_expected(release: dict[str, Any], config: ServiceConfig) -> None:
+    """Make sure that this is the release that was to run here.
+
+    Raises:
+        ModelError: If the environment names another release or another model, with both.
+    """
+    model = release["model"]["sha256"]
+    problems = [
+        f"{name} is {expected}, but {found} is here"
+        for name, expected, found in (
+            ("EXPECTED_RELEASE", config.expected_release, release["release"]),
+            ("EXPECTED_MODEL_SHA256", config.expected_model, model),
+        )
+        if expected is not None and expected != found
+    ]
+    if problems:
+        raise ModelError(
+            "\n".join([*problems, "Deploy the image that was released together with these values."])
+        )
