@@ -11,6 +11,7 @@ of that tag itself, on a free port, and stops it in the end.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import math
 import os
@@ -57,19 +58,24 @@ def fetch(url: str, body: bytes | None = None) -> tuple[int, Any]:
             status, content = response.status, response.read()
     except urllib.error.HTTPError as error:
         status, content = error.code, error.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"the answer broke off: {error!r}") from error
     try:
         return status, json.loads(content)
     except ValueError:
         return status, content.decode(errors="replace")
 
 
-def wait_for(url: str, expected: str | None, timeout: float) -> dict[str, Any]:
-    """Wait until the service is ready and, if one is expected, runs that model.
+def wait_for(
+    url: str, expected: str | None, timeout: float, release: str | None = None
+) -> dict[str, Any]:
+    """Wait until the service is ready and, if they are expected, runs that model and release.
 
     Args:
         url: Where the service is.
         expected: The sha256 of the model file, or the first characters of it.
         timeout: How many seconds to wait.
+        release: The tag of the release.
 
     Returns:
         What `/release` says.
@@ -81,15 +87,18 @@ def wait_for(url: str, expected: str | None, timeout: float) -> dict[str, Any]:
     while True:
         try:
             ready, _ = fetch(f"{url}/readyz")
-            status, release = fetch(f"{url}/release")
+            status, answer = fetch(f"{url}/release")
             if ready != 200 or status != 200:
                 state = f"/readyz answers {ready}, /release answers {status}"
             else:
-                found = release["model"]["sha256"]
-                if expected is None or found.startswith(expected):
-                    return dict(release)
-                state = f"it runs the model {found}, not {expected} ({release['release']})"
-        except (OSError, KeyError, TypeError) as error:
+                found, tag = answer["model"]["sha256"], answer["release"]
+                if release is not None and tag != release:
+                    state = f"it runs the release {tag}, not {release}"
+                elif expected is None or found.startswith(expected):
+                    return dict(answer)
+                else:
+                    state = f"it runs the model {found}, not {expected} ({tag})"
+        except (OSError, AttributeError, KeyError, TypeError) as error:
             state = f"no answer: {error}"
         if time.monotonic() >= deadline:
             raise SmokeError(f"{url}: not ready after {timeout:g} s: {state}")
@@ -117,13 +126,22 @@ def check_golden(url: str, golden: dict[str, Any]) -> int:
 
 
 def _predict(url: str, body: Any) -> Any:
-    status, answer = fetch(f"{url}/predict", json.dumps(body).encode())
+    status, answer = _post(url, json.dumps(body).encode())
     if status != 200:
         raise SmokeError(f"{url}/predict: answers {status} to a golden record: {answer}")
     return answer
 
 
-def _differences(what: str, found: list[Any], expected: list[Any], tolerance: float) -> list[str]:
+def _post(url: str, body: bytes) -> tuple[int, Any]:
+    try:
+        return fetch(f"{url}/predict", body)
+    except OSError as error:
+        raise SmokeError(f"{url}/predict: no answer: {error}") from error
+
+
+def _differences(what: str, found: Any, expected: list[Any], tolerance: float) -> list[str]:
+    if not isinstance(found, list):
+        return [f"  {what}s: expected {len(expected)} predictions, found {json.dumps(found)}"]
     if len(found) != len(expected):
         return [f"  {len(found)} predictions for {len(expected)} rows"]
     return [
@@ -154,13 +172,26 @@ def check_refusal(url: str) -> None:
     Raises:
         SmokeError: If it is not.
     """
-    status, answer = fetch(f"{url}/predict", b"{}")
+    status, answer = _post(url, b"{}")
     if status != 422 or not isinstance(answer, dict) or not answer.get("problems"):
         raise SmokeError(f"{url}/predict: answers {status} to an empty record, not 422: {answer}")
 
 
-def smoke(url: str, golden: dict[str, Any], expected: str | None, timeout: float) -> str:
+def smoke(
+    url: str,
+    golden: dict[str, Any],
+    expected: str | None,
+    timeout: float,
+    release: str | None = None,
+) -> str:
     """Run every check.
+
+    Args:
+        url: Where the service is.
+        golden: The content of `reports/golden.json`.
+        expected: The sha256 of the model file, or the first characters of it.
+        timeout: How many seconds to wait until the service is ready.
+        release: The tag of the release.
 
     Returns:
         One line that says what was checked.
@@ -169,11 +200,11 @@ def smoke(url: str, golden: dict[str, Any], expected: str | None, timeout: float
         SmokeError: At the first check that fails.
     """
     url = url.rstrip("/")
-    release = wait_for(url, expected, timeout)
+    running = wait_for(url, expected, timeout, release)
     compared = check_golden(url, golden)
     check_refusal(url)
     return (
-        f"{url} runs {release['release']}, gives all {compared} golden predictions, one by one "
+        f"{url} runs {running['release']}, gives all {compared} golden predictions, one by one "
         "and as a batch, and refuses a bad request"
     )
 
@@ -249,12 +280,28 @@ def read_golden(path: Path) -> dict[str, Any]:
         SmokeError: If the file is missing or is none of them.
     """
     try:
-        golden = json.loads(path.read_text(encoding="utf-8"))
+        return parse_golden(path.read_bytes(), str(path))
+    except (OSError, SmokeError) as error:
+        raise SmokeError(f"{error}; run `make pipeline`") from error
+
+
+def parse_golden(text: bytes, where: str) -> dict[str, Any]:
+    """Read golden predictions.
+
+    Args:
+        text: The bytes of the file.
+        where: What to call it in messages.
+
+    Raises:
+        SmokeError: If they are none.
+    """
+    try:
+        golden = json.loads(text)
         complete = bool(golden["records"] and golden["predictions"] and golden["tolerance"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SmokeError(f"{path}: cannot be read: {error}; run `make pipeline`") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SmokeError(f"{where}: cannot be read: {error}") from error
     if not complete:
-        raise SmokeError(f"{path}: holds no predictions; run `make pipeline`")
+        raise SmokeError(f"{where}: holds no predictions")
     return dict(golden)
 
 

@@ -1,0 +1,158 @@
+"""Promote a release: render its manifests and put them on the branch of an environment.
+
+    python -m <package>.deployment.promote --environment staging
+
+Takes `build/release`. Nothing older replaces something newer, unless a person chose it; and
+production gets what runs on staging, or nothing. To run it twice is to run it once. Tells later
+steps `released` (true or false) and `revision` (the branch's commit).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .branches import EnvironmentBranch, commit_message
+from .release import Release, read_next
+from .render import RenderError, render
+from .repository import Repository
+from .settings import (
+    DeploymentError,
+    Environment,
+    chosen_by_hand,
+    parse_environment,
+    write_outputs,
+)
+
+Render = Callable[[Path, str, Mapping[str, Any]], dict[str, bytes]]
+
+
+class NotProvedError(DeploymentError):
+    """Production would get what staging does not run."""
+
+
+class NewerError(DeploymentError):
+    """The environment runs something newer already."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of it.
+
+    Attributes:
+        released: Whether the environment is now to run the release.
+        revision: The branch's newest commit.
+        said: What to tell people.
+    """
+
+    released: bool
+    revision: str
+    said: str
+
+
+def promote(root: Path, environment: Environment, render: Render = render) -> Promotion:
+    """Put the release of `build/release` on the branch of an environment.
+
+    Args:
+        root: The project's folder.
+        environment: Where it shall run.
+        render: Makes the manifests of a release.
+
+    Raises:
+        ReleaseError: If the release is missing or malformed.
+        NotProvedError: If production would get what staging does not run.
+        RenderError: If the manifests cannot be rendered.
+        GitError: If git fails, or the remote does not take the push.
+    """
+    release, files = read_next(root)
+    if environment == "production":
+        check_proved(EnvironmentBranch(root, "staging"), release)
+    manifests = render(root, environment, release.content)
+    twice = sorted(manifests.keys() & files.keys())
+    if twice:
+        raise RenderError(f"deploy/outputs.yaml: {', '.join(twice)} is no name for manifests")
+    branch = EnvironmentBranch(root, environment)
+    message = commit_message(f"Release {release.tag} to {environment}", release)
+
+    def newest_wins(current: Release | None) -> None:
+        if current is not None and is_newer(branch.repository, current.commit, release.commit):
+            raise NewerError(
+                f"{branch.name} runs {current.tag}, which is newer than {release.tag}: "
+                "nothing to do"
+            )
+
+    def as_chosen(current: Release | None) -> None:
+        """Take what a person chose, whatever runs."""
+
+    try:
+        decide = as_chosen if chosen_by_hand() else newest_wins
+        revision = branch.publish({**manifests, **files}, message, decide)
+    except NewerError as newer:
+        return Promotion(False, str(branch.head()), str(newer))
+    return Promotion(
+        True, revision, f"{branch.name} at {revision} runs {release.tag} ({release.image})"
+    )
+
+
+def check_proved(staging: EnvironmentBranch, release: Release) -> None:
+    """Make sure that staging runs the very image and model.
+
+    Raises:
+        NotProvedError: If it does not.
+        ReleaseError: If what staging runs cannot be read.
+        GitError: If the remote cannot be reached.
+    """
+    staging.fetch()
+    proved = staging.release()
+    if proved is None:
+        raise NotProvedError(
+            f"production only receives what staging proved, and {staging.name} is empty: release "
+            f"{release.tag} to staging first"
+        )
+    if (proved.digest, proved.model) != (release.digest, release.model):
+        raise NotProvedError(
+            f"production only receives what staging proved: {staging.name} runs {proved.tag} "
+            f"(image {proved.digest}, model {proved.model}), not {release.tag} (image "
+            f"{release.digest}, model {release.model}); release that to staging first"
+        )
+
+
+def is_newer(repository: Repository, commit: str, other: str) -> bool:
+    """Whether a commit comes after another; one that the remote has no more does not.
+
+    Raises:
+        GitError: If the history here does not tell.
+    """
+    if commit == other or not repository.fetch_commit(commit):
+        return False
+    if repository.is_ancestor(other, commit):
+        return True
+    if repository.is_shallow():
+        raise DeploymentError(
+            f"this clone lacks the history to tell whether {commit} is newer than {other}: run "
+            "`git fetch --unshallow`; in a workflow, check out with `fetch-depth: 0`"
+        )
+    return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Promote; 0 also when something newer runs there, 1 when it failed."""
+    parser = argparse.ArgumentParser(description="Release build/release to an environment.")
+    parser.add_argument("--environment", required=True, help="staging or production")
+    options = parser.parse_args(arguments)
+    try:
+        done = promote(Path.cwd(), parse_environment(options.environment))
+        write_outputs(released=done.released, revision=done.revision)
+    except (DeploymentError, RenderError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(done.said)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
