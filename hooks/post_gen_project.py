@@ -41,7 +41,14 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
                 "tests/unit/deployment",
             ),
         ),
-        (("kubernetes",), ("deploy/argocd",)),
+        (
+            ("kubernetes",),
+            (
+                "deploy/argocd",
+                "src/*/deployment/argocd.py",
+                "tests/unit/deployment/test_argocd.py",
+            ),
+        ),
         (("host",), ("deploy/host", "deploy/slots")),
     ),
 }

@@ -454,7 +454,12 @@ DELIVERED = {
     "tests/unit/deployment/file.txt",
 }
 FEATURE_FILES = {
-    "kubernetes": DELIVERED | {"deploy/argocd/file.txt"},
+    "kubernetes": DELIVERED
+    | {
+        "deploy/argocd/file.txt",
+        f"src/{SLUG}/deployment/argocd.py",
+        "tests/unit/deployment/test_argocd.py",
+    },
     "host": DELIVERED | {"deploy/host/file.txt", "deploy/slots/file.txt"},
     "none": set[str](),
 }

@@ -20,17 +20,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from .release import RELEASE, Release, parse_release, read_next
+from .settings import DeploymentError
+
 DEPLOY = Path("deploy")
 OVERLAYS = DEPLOY / "overlays"
 OUTPUTS = DEPLOY / "outputs.yaml"
-RELEASE = Path("build/release/release.json")
 MANIFESTS = Path("build/manifests")
 
 # What `deploy/base` calls the image and the ConfigMap that a release fills in.
@@ -39,59 +40,13 @@ CONFIG_MAP = "release"
 
 KUSTOMIZE = "kubectl kustomize"
 KUSTOMIZE_SECONDS = 120
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
+BY_DIGEST = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 OUTPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.ya?ml")
 OUTPUTS_TYPE = TypeAdapter(dict[str, list[str]])
 
 
-class RenderError(Exception):
+class RenderError(DeploymentError):
     """The manifests cannot be rendered; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the manifests must say about a release."""
-
-    release: str
-    model: str
-    image: str
-    digest: str
-
-    @classmethod
-    def of(cls, release: Mapping[str, Any]) -> Wanted:
-        """Read it from `release.json`.
-
-        Raises:
-            RenderError: If a value is missing or cannot be what it should be.
-        """
-        try:
-            wanted = cls(
-                release=release["release"],
-                model=release["model"]["sha256"],
-                image=release["image"]["name"],
-                digest=release["image"]["digest"],
-            )
-        except (KeyError, TypeError) as error:
-            raise RenderError(
-                f"release.json: lacks {error}; write it anew with `make release-record`"
-            ) from error
-        for name, value, form in (
-            ("release", wanted.release, re.compile(r"\S+")),
-            ("model.sha256", wanted.model, SHA256),
-            ("image.name", wanted.image, re.compile(r"[^\s@]+")),
-            ("image.digest", wanted.digest, DIGEST),
-        ):
-            if not isinstance(value, str) or not form.fullmatch(value):
-                raise RenderError(
-                    f"release.json: {name} is {value!r}, which is not of the form {form.pattern}"
-                )
-        return wanted
-
-    @property
-    def pinned_image(self) -> str:
-        """The image by digest."""
-        return f"{self.image}@{self.digest}"
 
 
 def environments(root: Path) -> list[str]:
@@ -111,22 +66,26 @@ def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str
         The content of each file by its name; the same release gives the same bytes.
 
     Raises:
-        RenderError: If the environment, the release or the manifests are not as they should be, or
-            kustomize is missing or fails.
+        ReleaseError: If the release lacks what the manifests must say.
+        RenderError: If the environment or the manifests are not as they should be, or kustomize is
+            missing or fails.
     """
     if environment not in (known := environments(root)):
         raise RenderError(
             f"{OVERLAYS}: no environment {environment!r}; there is {', '.join(known) or 'none'}"
         )
-    wanted = Wanted.of(release)
+    wanted = parse_release(json.dumps(release).encode(), RELEASE)
     outputs = read_outputs(root)
     files = {}
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(root / DEPLOY, Path(folder) / DEPLOY)
-        for name, components in outputs.items():
-            text = kustomize(Path(folder), environment, components, wanted)
-            check_manifests(name, text, wanted)
-            files[name] = text.encode()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(root / DEPLOY, Path(folder) / DEPLOY)
+            for name, components in outputs.items():
+                text = kustomize(Path(folder), environment, components, wanted)
+                check_manifests(name, text, wanted)
+                files[name] = text.encode()
+    except OSError as error:
+        raise RenderError(f"{DEPLOY}: a copy of it cannot be written: {error}") from error
     return files
 
 
@@ -157,7 +116,7 @@ def read_outputs(root: Path) -> dict[str, list[str]]:
     return outputs
 
 
-def kustomize(folder: Path, environment: str, components: list[str], wanted: Wanted) -> str:
+def kustomize(folder: Path, environment: str, components: list[str], wanted: Release) -> str:
     """Put the release into the manifests of an environment.
 
     Args:
@@ -169,18 +128,19 @@ def kustomize(folder: Path, environment: str, components: list[str], wanted: Wan
     Raises:
         RenderError: If kustomize is missing or fails.
     """
+    image, _, digest = wanted.image.partition("@")
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [f"../{OVERLAYS}/{environment}"],
         "components": [f"../{DEPLOY}/{component}" for component in components],
-        "images": [{"name": IMAGE, "newName": wanted.image, "digest": wanted.digest}],
+        "images": [{"name": IMAGE, "newName": image, "digest": digest}],
         "configMapGenerator": [
             {
                 "name": CONFIG_MAP,
                 "behavior": "merge",
                 "literals": [
-                    f"EXPECTED_RELEASE={wanted.release}",
+                    f"EXPECTED_RELEASE={wanted.tag}",
                     f"EXPECTED_MODEL_SHA256={wanted.model}",
                 ],
             }
@@ -226,7 +186,7 @@ def run_kustomize(target: Path) -> str:
     return done.stdout.decode()
 
 
-def check_manifests(name: str, text: str, wanted: Wanted) -> None:
+def check_manifests(name: str, text: str, wanted: Release) -> None:
     """Make sure that the manifests run the release: kustomize does not mind a name it cannot find.
 
     Raises:
@@ -239,18 +199,18 @@ def check_manifests(name: str, text: str, wanted: Wanted) -> None:
         raise RenderError(f"{name}: what kustomize wrote is no YAML: {error}") from error
     containers = list(_containers(objects))
     for container in containers:
-        if not DIGEST.fullmatch(str(container.get("image")).rpartition("@")[2]):
+        if not BY_DIGEST.fullmatch(str(container.get("image"))):
             raise RenderError(
                 f"{name}: the container {container.get('name')!r} runs {container.get('image')!r}, "
                 "which can change from one day to the next; name it by digest "
                 "(name@sha256:...) in deploy/"
             )
-    if wanted.pinned_image not in [container["image"] for container in containers]:
+    if wanted.image not in [container["image"] for container in containers]:
         raise RenderError(
-            f"{name}: no container runs the release's image {wanted.pinned_image}; a container "
+            f"{name}: no container runs the release's image {wanted.image}; a container "
             f"in {DEPLOY}/base must have `image: {IMAGE}`"
         )
-    expected = {"EXPECTED_RELEASE": wanted.release, "EXPECTED_MODEL_SHA256": wanted.model}
+    expected = {"EXPECTED_RELEASE": wanted.tag, "EXPECTED_MODEL_SHA256": wanted.model}
     data = [item.get("data") or {} for item in objects if item.get("kind") == "ConfigMap"]
     if not any(expected.items() <= found.items() for found in data):
         raise RenderError(
@@ -272,37 +232,20 @@ def _containers(value: Any) -> Iterator[dict[str, Any]]:
                 yield from _containers(item)
 
 
-def read_release(path: Path) -> dict[str, Any]:
-    """Read a `release.json`.
-
-    Raises:
-        RenderError: If it is missing or is not a JSON object.
-    """
-    try:
-        release = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RenderError(f"{path}: no such file; write it with `make release-record`") from error
-    except (OSError, ValueError) as error:
-        raise RenderError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(release, dict):
-        raise RenderError(f"{path}: is not a JSON object")
-    return release
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Write the manifests of a release; 0 if they were written."""
-    parser = argparse.ArgumentParser(description="Render the manifests of a release.")
+    parser = argparse.ArgumentParser(description="Render the manifests of build/release.")
     parser.add_argument("--environment", required=True, help="a folder of deploy/overlays")
-    parser.add_argument("--release", type=Path, default=RELEASE, metavar="FILE")
     parser.add_argument("--out", type=Path, default=MANIFESTS, metavar="FOLDER")
     options = parser.parse_args(arguments)
     try:
-        files = render(Path.cwd(), options.environment, read_release(options.release))
+        release, _ = read_next(Path.cwd())
+        files = render(Path.cwd(), options.environment, release.content)
         options.out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (options.out / name).write_bytes(content)
             print(options.out / name)
-    except (RenderError, OSError) as error:
+    except (DeploymentError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
