@@ -1,0 +1,995 @@
+"""The host's pull script: git is real, containers are processes, podman is a stand-in."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fake_podman
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "deploy" / "host" / "pull.py"
+IMAGE = "ghcr.io/acme/shop"
+GOLDEN = {
+    "records": [{"a": 1.0, "b": 2.0}, {"a": 4.0}],
+    "predictions": [{"prediction": 3.0}, {"prediction": 4.0}],
+    "tolerance": 1e-5,
+}
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def load_script() -> Any:
+    spec = importlib.util.spec_from_file_location("host_pull", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["host_pull"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+pull = load_script()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class FrontDoor(BaseHTTPRequestHandler):
+    """Does what nginx.conf says: blue while the file is there, else green."""
+
+    host: Host
+
+    def do_GET(self) -> None:
+        slot = "blue" if (self.host.state / "blue-is-live").is_file() else "green"
+        if self.host.stuck:
+            slot = "green"
+        try:
+            with DIRECT.open(f"http://127.0.0.1:{self.host.ports[slot]}{self.path}") as response:
+                status, content = response.status, response.read()
+        except urllib.error.HTTPError as error:
+            status, content = error.code, b""
+        except OSError:
+            status, content = 502, b""
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *values: object) -> None:
+        pass
+
+
+class Host:
+    """A machine with its front door, an origin with the environment branch, and a registry."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.origin = folder / "origin.git"
+        self.podman = folder / "podman"
+        self.podman.mkdir()
+        self.ports = {"blue": free_port(), "green": free_port()}
+        self.stuck = False
+        handler = type("Handler", (FrontDoor,), {"host": self})
+        self.front_door = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.front_port = self.front_door.server_address[1]
+        threading.Thread(target=self.front_door.serve_forever, args=(0.02,), daemon=True).start()
+        self._git("init", "--quiet", "--bare", str(self.origin))
+        self._set_environment(monkeypatch)
+
+    def _set_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tools = self.folder / "tools"
+        tools.mkdir()
+        podman = tools / "podman"
+        program = f'exec "{sys.executable}" -S -E "{fake_podman.__file__}" "$@"'
+        podman.write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
+        podman.chmod(0o755)
+        git = shutil.which("git")
+        assert git is not None
+        (tools / "git").symlink_to(git)
+        for name, value in {
+            "PATH": f"{tools}{os.pathsep}/usr/bin{os.pathsep}/bin",
+            "FAKE_PODMAN": str(self.podman),
+            "REPOSITORY": str(self.origin),
+            "ENVIRONMENT": "production",
+            "STATE_DIRECTORY": str(self.state),
+            "FRONT_DOOR": f"http://127.0.0.1:{self.front_port}/",
+            "READY_SECONDS": "30",
+            "DRAIN_SECONDS": "0",
+            # Whoever asked through this proxy would get no answer.
+            "http_proxy": f"http://127.0.0.1:{free_port()}",
+            "GIT_AUTHOR_NAME": "A",
+            "GIT_AUTHOR_EMAIL": "a@example.com",
+            "GIT_COMMITTER_NAME": "A",
+            "GIT_COMMITTER_EMAIL": "a@example.com",
+        }.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(fake_podman, "HOME", self.podman)
+        monkeypatch.setattr(pull, "FRONT_DOOR_SECONDS", 0.5)
+        monkeypatch.setattr(pull, "PATIENCE_SECONDS", 0.5)
+        monkeypatch.setattr(pull, "REQUEST_SECONDS", 2.0)
+        monkeypatch.setattr(pull, "POLL_SECONDS", 0.02)
+
+    def _git(self, *arguments: str, given: str = "") -> str:
+        done = subprocess.run(
+            ["git", *arguments], input=given, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    def commit(self, files: dict[str, str]) -> str:
+        """Commit to the environment branch: its files are these and no others."""
+        at = ["-C", str(self.origin)]
+        lines = ""
+        for name, text in sorted(files.items()):
+            blob = self._git(*at, "hash-object", "-w", "--stdin", given=text)
+            lines += f"100644 blob {blob}\t{name}\n"
+        tree = self._git(*at, "mktree", given=lines)
+        commit = self._git(*at, "commit-tree", tree, "-m", f"Release {time.monotonic_ns()}")
+        self._git(*at, "update-ref", "refs/heads/env/production", commit)
+        return commit
+
+    def files(self, number: int) -> dict[str, str]:
+        """What the branch holds for a release."""
+        release = self.release(number)
+        return {
+            "release.json": json.dumps(release),
+            "golden.json": json.dumps(GOLDEN),
+            **{f"{slot}.yaml": self.manifest(slot, release) for slot in ("blue", "green")},
+        }
+
+    def release(self, number: int) -> dict[str, Any]:
+        return {
+            "release": f"shop:{number:08d}-x",
+            "model": {"file": "model.onnx", "sha256": f"{number:064x}"},
+            "image": {"name": IMAGE, "digest": f"sha256:{number:064x}"},
+        }
+
+    def manifest(self, slot: str, release: dict[str, Any]) -> str:
+        """The lines that matter, as kustomize writes them."""
+        image = release["image"]
+        return f"""apiVersion: apps/v1
+kind: Deployment
+metadata:
+  labels:
+    slot: {pull.NAME}-{slot}
+  name: shop-{slot}
+spec:
+  template:
+    metadata:
+      labels:
+        slot: {pull.NAME}-{slot}
+    spec:
+      containers:
+      - image: {image["name"]}@{image["digest"]}
+        name: service
+        ports:
+        - containerPort: 3000
+          hostIP: 127.0.0.1
+          hostPort: {self.ports[slot]}
+---
+apiVersion: v1
+data:
+  EXPECTED_MODEL_SHA256: {release["model"]["sha256"]}
+  EXPECTED_RELEASE: {release["release"]}
+kind: ConfigMap
+metadata:
+  name: release-{slot}
+"""
+
+    def publish(self, number: int, **behaviour: Any) -> str:
+        """Push an image to the registry and its release to the branch."""
+        release = self.release(number)
+        image = f"{IMAGE}@{release['image']['digest']}"
+        told = {"release": release["release"], "model": release["model"], **behaviour}
+        fake_podman.write("registry.json", {**fake_podman.read("registry.json"), image: told})
+        return self.commit(self.files(number))
+
+    def fail(self, command: str = "", message: str = "") -> None:
+        """Let every podman command that starts so fail; none any more without arguments."""
+        fake_podman.write("fail.json", {command: message} if command else {})
+
+    def kill_at(self, **when: str) -> None:
+        """Let podman kill the script `before` or `after` a command."""
+        fake_podman.write("kill.json", when)
+
+    def calls(self) -> list[str]:
+        """What podman was asked for since the last time."""
+        path = self.podman / "calls"
+        found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return found
+
+    def slots(self) -> dict[str, str]:
+        """The image that runs in each slot."""
+        return {
+            pod["label"].rpartition("-")[2]: pod["image"].rpartition("@")[2][-1]
+            for pod in fake_podman.read("pods.json").values()
+            if fake_podman.alive(pod["process"])
+        }
+
+    def answer(self) -> str | None:
+        """The number of the release that answers at the front door."""
+        url = f"http://127.0.0.1:{self.front_port}/release"
+        try:
+            with DIRECT.open(url) as response:
+                return str(int(json.load(response)["release"][5:13]))
+        except OSError:
+            return None
+
+    def process_of(self, slot: str) -> int:
+        """The process that stands for a slot's container."""
+        label = f"slot={pull.NAME}-{slot}"
+        pods = fake_podman.read("pods.json").values()
+        return int(next(pod["process"] for pod in pods if pod["label"] == label))
+
+    def script(self) -> subprocess.Popen[str]:
+        """Run the script as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def close(self) -> None:
+        fake_podman.remove(list(fake_podman.read("pods.json")))
+        self.front_door.shutdown()
+        self.front_door.server_close()
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    machine = Host(tmp_path, monkeypatch)
+    yield machine
+    machine.close()
+
+
+def test_a_first_release_goes_live(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    commit = host.publish(1)
+
+    assert pull.main([]) == 0
+
+    assert host.answer() == "1"
+    assert host.slots() == {"blue": "1"}
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"shop:00000001-x is live in blue (env/production {commit[:8]})"
+
+
+def test_releases_take_turns_in_the_slots(host: Host) -> None:
+    for number, slot in ((1, "blue"), (2, "green"), (3, "blue")):
+        host.publish(number)
+        assert pull.main([]) == 0
+        assert host.answer() == str(number)
+        assert host.slots() == {slot: str(number)}
+
+    kept = {name[-1] for name in fake_podman.read("local.json")}
+    assert kept == {"2", "3"}, "the live image and the one to go back to"
+
+
+def test_images_of_others_are_left_alone(host: Host) -> None:
+    other = f"{IMAGE}-other@sha256:{9:064x}"
+    fake_podman.write("local.json", {other: True})
+
+    for number in (1, 2, 3):
+        host.publish(number)
+        assert pull.main([]) == 0
+
+    assert other in fake_podman.read("local.json")
+
+
+def test_an_old_image_that_is_in_use_does_not_matter(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2, 3):
+        host.publish(number)
+        host.fail("image rm", "image is in use by a container")
+        assert pull.main([]) == 0
+
+    assert "an old image stays" in capsys.readouterr().err
+    assert host.answer() == "3"
+
+
+def test_the_next_release_is_started_beside_the_live_one(host: Host) -> None:
+    host.publish(1)
+    pull.main([])
+    host.calls()
+    host.publish(2)
+
+    assert pull.main([]) == 0
+
+    calls = host.calls()
+    started = calls.index("kube play --replace -")
+    before, after = calls[:started], calls[started:]
+    assert not [call for call in before if call.startswith("pod rm")]
+    assert len([call for call in after if call.startswith("pod rm")]) == 1
+
+
+def test_the_old_slot_drains_before_it_is_removed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.publish(1)
+    pull.main([])
+    host.publish(2)
+    seen: list[tuple[float, str | None, dict[str, str]]] = []
+    monkeypatch.setenv("DRAIN_SECONDS", "7.5")
+    monkeypatch.setattr(
+        pull.time, "sleep", lambda seconds: seen.append((seconds, host.answer(), host.slots()))
+    )
+
+    assert pull.main([]) == 0
+
+    assert (7.5, "2", {"blue": "1", "green": "2"}) in seen
+    assert host.slots() == {"green": "2"}
+
+
+def test_a_run_without_news_changes_nothing(host: Host) -> None:
+    host.publish(1)
+    pull.main([])
+    process = host.process_of("blue")
+    host.calls()
+
+    assert pull.main([]) == 0
+
+    assert host.process_of("blue") == process
+    assert not {"kube play --replace -", "pull"} & {call[:21] for call in host.calls()}
+
+
+def test_a_branch_that_does_not_exist_yet_is_no_error(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pull.main([]) == 0
+    assert "env/production does not exist yet" in capsys.readouterr().out
+
+
+def test_a_branch_that_is_gone_is_an_error(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.publish(1)
+    pull.main([])
+    subprocess.run(
+        ["git", "-C", str(host.origin), "update-ref", "-d", "refs/heads/env/production"], check=True
+    )
+
+    assert pull.main([]) == 1
+
+    assert "env/production: gone; shop:00000001-x runs on" in capsys.readouterr().err
+    assert host.answer() == "1"
+
+
+def test_a_branch_of_a_longer_name_is_not_meant(host: Host) -> None:
+    commit = host.publish(1)
+    for reference in ("refs/heads/x/refs/heads/env/production", "refs/heads/env/production-2"):
+        subprocess.run(["git", "-C", str(host.origin), "update-ref", reference, commit], check=True)
+    host.publish(2)
+
+    assert pull.main([]) == 0
+
+    assert host.answer() == "2"
+
+
+def test_a_revert_to_what_is_live_starts_nothing(host: Host) -> None:
+    host.publish(1)
+    pull.main([])
+    process = host.process_of("blue")
+    host.publish(2, offset=1)
+    assert pull.main([]) == 1
+    commit = host.commit(host.files(1))
+    host.calls()
+
+    assert pull.main([]) == 0
+
+    assert host.process_of("blue") == process
+    assert "kube play --replace -" not in host.calls()
+    assert json.loads((host.state / "blue.json").read_text())["revision"] == commit
+
+
+def replaced(name: str, old: str, new: str) -> Callable[[dict[str, str]], None]:
+    def change(files: dict[str, str]) -> None:
+        assert old in files[name]
+        files[name] = files[name].replace(old, new)
+
+    return change
+
+
+def without(name: str) -> Callable[[dict[str, str]], None]:
+    return lambda files: files.pop(name) and None
+
+
+def swap_slots(files: dict[str, str]) -> None:
+    files["blue.yaml"], files["green.yaml"] = files["green.yaml"], files["blue.yaml"]
+
+
+def one_port(files: dict[str, str]) -> None:
+    port = files["blue.yaml"].partition("hostPort: ")[2].partition("\n")[0]
+    before, _, after = files["green.yaml"].partition("hostPort: ")
+    files["green.yaml"] = f"{before}hostPort: {port}\n{after.partition(chr(10))[2]}"
+
+
+CORRUPT = {
+    "release is no JSON": (replaced("release.json", "{", "["), "release.json: Expecting"),
+    "release has no name": (replaced("release.json", '"release"', '"r"'), "release is None"),
+    "model has no hash": (replaced("release.json", f"{2:064x}", "2"), "model.sha256 is '2'"),
+    "image by tag": (replaced("release.json", "sha256:", "v"), "image.digest is 'v"),
+    "release is a list": (lambda files: files.update({"release.json": "[]"}), "release is None"),
+    "golden is a list": (lambda files: files.update({"golden.json": "[]"}), "must be lists"),
+    "nothing golden": (
+        lambda files: files.update({"golden.json": '{"records": [], "predictions": []}'}),
+        "0 records and 0 predictions",
+    ),
+    "golden is incomplete": (
+        replaced("golden.json", ', {"prediction": 4.0}', ""),
+        "2 records and 1 predictions",
+    ),
+    "no tolerance": (replaced("golden.json", "1e-05", '"1e-05"'), "tolerance is '1e-05'"),
+    "tolerance of everything": (replaced("golden.json", "1e-05", "1e5"), "tolerance is 100000"),
+    "empty manifest": (lambda files: files.update({"green.yaml": ""}), "holds the kinds none"),
+    "truncated manifest": (
+        lambda files: files.update({"green.yaml": files["green.yaml"].partition("kind: Conf")[0]}),
+        "green.yaml: holds the kinds Deployment, not",
+    ),
+    "no ConfigMap": (
+        lambda files: files.update({"green.yaml": files["green.yaml"].partition("---")[0]}),
+        "holds the kinds Deployment, not",
+    ),
+    "another kind": (replaced("green.yaml", "kind: ConfigMap", "kind: Pod"), "Deployment, Pod"),
+    "slots swapped": (swap_slots, "blue.yaml: the Deployment's name is shop-green"),
+    "another slot's label": (replaced("green.yaml", f"{pull.NAME}-g", "x-g"), "slot is x-green"),
+    "another image": (replaced("green.yaml", f"{IMAGE}@", "evil/shop@"), "image is evil/shop@"),
+    "two images": (
+        replaced("green.yaml", "        name: service", "      - image: evil/miner"),
+        "image is evil/miner, ghcr.io",
+    ),
+    "image without a digest": (replaced("green.yaml", "@sha256", ":sha256"), "image is ghcr.io"),
+    "no release in the ConfigMap": (
+        replaced("green.yaml", "EXPECTED_RELEASE", "RELEASE"),
+        "EXPECTED_RELEASE is missing",
+    ),
+    "another model": (
+        replaced("green.yaml", f"SHA256: {2:064x}", f"SHA256: {3:064x}"),
+        "EXPECTED_MODEL_SHA256 is 0",
+    ),
+    "another release": (replaced("green.yaml", "shop:00000002-x", "x"), "EXPECTED_RELEASE is x"),
+    "open to the world": (replaced("green.yaml", "127.0.0.1", "0.0.0.0"), "hostIP is 0.0.0.0"),
+    "no port": (replaced("green.yaml", "hostPort", "port"), "hostPort: 0 times, not once"),
+    "a port's name": (replaced("green.yaml", "hostPort: ", "hostPort: x"), "hostPort is x"),
+    "the same port": (one_port, "both slots answer at http://127.0.0.1:"),
+}
+
+
+@pytest.mark.parametrize("case", CORRUPT)
+def test_a_corrupt_commit_is_refused_with_the_reason(host: Host, case: str) -> None:
+    change, message = CORRUPT[case]
+    files = host.files(2)
+    assert set(pull.verify("0123456789ab", files)) == {"blue", "green"}
+    change(files)
+
+    with pytest.raises(pull.PullError) as raised:
+        pull.verify("0123456789ab", files)
+
+    assert message in str(raised.value)
+    assert "commit 01234567" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("release.json"), "has no release.json"),
+        (without("green.yaml"), "has no green.yaml"),
+        (replaced("golden.json", "{", "["), "golden.json: Expecting"),
+        (replaced("green.yaml", "kind: ConfigMap", "kind: Pod"), "Deployment, Pod"),
+    ],
+)
+def test_a_corrupt_commit_starts_nothing(
+    host: Host,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, str]], None],
+    message: str,
+) -> None:
+    host.publish(1)
+    pull.main([])
+    host.publish(2)
+    files = host.files(2)
+    change(files)
+    commit = host.commit(files)
+    host.calls()
+    capsys.readouterr()
+
+    assert pull.main([]) == 1
+
+    said = capsys.readouterr().err
+    assert message in said
+    assert commit[:8] in said
+    assert "kube play --replace -" not in host.calls()
+    assert host.answer() == "1"
+    host.publish(3)
+    assert pull.main([]) == 0
+    assert host.answer() == "3"
+
+
+BROKEN = {
+    "does not start": ({"crash": True}, ["not ready after 1.5 s: no answer", "cannot be read"]),
+    "another release": ({"release": "shop:x"}, ["should be shop:00000002-x", "it is shop:x"]),
+    "another model": ({"model": {"sha256": "ff"}}, ["with the model ff"]),
+    "a strange model": ({"model": "ff"}, ["with the model None"]),
+    "wrong predictions": (
+        {"offset": 1e-3},
+        ['golden record 0: expected {"prediction": 3.0}, found 200 {"prediction": 3.001}'],
+    ),
+    "wrong in batches": ({"batch_offset": 1}, ["all golden records at once"]),
+    "fails": ({"status": 500}, ["golden record 0", 'found 500 {"error": "no"}']),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_release_is_refused(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    behaviour, messages = BROKEN[case]
+    host.publish(1)
+    pull.main([])
+    commit = host.publish(2, **behaviour)
+    if "crash" in behaviour:
+        monkeypatch.setenv("READY_SECONDS", "1.5")
+    capsys.readouterr()
+
+    assert pull.main([]) == 1
+
+    said = capsys.readouterr().err
+    assert said.startswith("shop:00000002-x is refused, shop:00000001-x stays live: ")
+    assert "it logged:\nthe service starts" in said
+    for message in messages:
+        assert message in said
+    assert host.answer() == "1"
+    assert host.slots() == {"blue": "1"}
+
+    host.calls()
+    assert pull.main([]) == 1, "it is not what the branch names"
+    assert f"{commit[:8]} was refused and is not tried again" in capsys.readouterr().err
+    assert "kube play --replace -" not in host.calls()
+
+    assert pull.main(["--retry"]) == 1
+    assert "kube play --replace -" in host.calls()
+
+    monkeypatch.setenv("READY_SECONDS", "30")
+    host.publish(3)
+    assert pull.main([]) == 0
+    assert host.answer() == "3"
+
+
+def test_a_slow_release_is_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.publish(1)
+    ready = time.monotonic() + 0.7
+    ask = pull.ask
+
+    def slow(url: str, body: Any = None) -> tuple[int, Any]:
+        starting = url.endswith("/readyz") and time.monotonic() < ready
+        return (503, None) if starting else ask(url, body)
+
+    monkeypatch.setattr(pull, "ask", slow)
+    assert pull.main([]) == 0
+    assert host.answer() == "1"
+
+
+FAULTS = {
+    "registry down": ("pull", "dial tcp 127.0.0.1:5000: connection refused"),
+    "disk full": ("pull", "write /var/lib/containers: no space left on device"),
+    "podman cannot start it": ("kube play", "cannot set up the network"),
+    "podman is broken": ("pod ps", "database is locked"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_of_the_machine_is_tried_again(
+    host: Host, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    host.publish(1)
+    pull.main([])
+    host.publish(2)
+    command, message = FAULTS[case]
+    host.fail(command, message)
+    capsys.readouterr()
+
+    assert pull.main([]) == 1
+
+    said = capsys.readouterr().err
+    assert message in said
+    assert f"`podman {command}" in said
+    assert host.answer() == "1"
+    host.fail()
+    assert pull.main([]) == 0
+    assert host.answer() == "2"
+    assert host.slots() == {"green": "2"}
+
+
+@pytest.mark.parametrize("tool", ["git", "podman"])
+def test_a_missing_tool_is_named(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    host.publish(1)
+    tools = host.folder / "tools"
+    (tools / tool).unlink()
+    monkeypatch.setenv("PATH", str(tools))
+
+    assert pull.main([]) == 1
+
+    assert capsys.readouterr().err.endswith(f"{tool}: not installed\n")
+
+
+def test_a_tool_that_hangs_is_given_up(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.publish(1)
+    pull.main([])
+    git = host.folder / "tools" / "git"
+    git.unlink()
+    git.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    git.chmod(0o755)
+    monkeypatch.setattr(pull, "GIT_SECONDS", 0.2)
+
+    assert pull.main([]) == 1
+
+    assert "`git ls-remote" in (said := capsys.readouterr().err)
+    assert "no answer within 0.2 s" in said
+    assert host.answer() == "1"
+
+
+def test_git_asks_for_no_password(host: Host) -> None:
+    git = host.folder / "tools" / "git"
+    git.unlink()
+    git.write_text('#!/bin/sh\necho "$GIT_TERMINAL_PROMPT $GIT_SSH_COMMAND" >&2; exit 1\n')
+    git.chmod(0o755)
+
+    with pytest.raises(pull.PullError, match="0 ssh -oBatchMode=yes"):
+        pull.run(["git", "ls-remote"], 10)
+
+
+def test_a_dead_service_is_healed_while_git_is_unreachable(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.publish(1)
+    pull.main([])
+    fake_podman.kill(host.process_of("blue"))
+    assert host.answer() is None
+    fake_podman.write("registry.json", {**fake_podman.read("registry.json")})
+    monkeypatch.setenv("REPOSITORY", "https://robot:secret@127.0.0.1:1/acme/shop.git")
+    capsys.readouterr()
+
+    assert pull.main([]) == 1
+
+    said = capsys.readouterr()
+    assert host.answer() == "1"
+    assert "shop:00000001-x in blue is started again" in said.err
+    assert "shop:00000001-x answers again in blue" in said.out
+    assert "`git ls-remote https://127.0.0.1:1/acme/shop.git` failed" in said.err
+    assert "secret" not in said.err
+
+
+def test_a_service_that_hangs_is_healed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull, "REQUEST_SECONDS", 0.3)
+    host.publish(1)
+    pull.main([])
+    process = host.process_of("blue")
+    os.kill(process, signal.SIGSTOP)
+
+    assert pull.main([]) == 0
+
+    assert host.process_of("blue") != process
+    assert host.answer() == "1"
+
+
+def test_a_service_that_is_busy_for_a_moment_is_left_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "PATIENCE_SECONDS", 5.0)
+    host.publish(1)
+    pull.main([])
+    process = host.process_of("blue")
+    os.kill(process, signal.SIGSTOP)
+    timer = threading.Timer(0.5, os.kill, (process, signal.SIGCONT))
+    timer.start()
+    monkeypatch.setattr(pull, "REQUEST_SECONDS", 0.2)
+
+    assert pull.main([]) == 0
+
+    timer.join()
+    assert host.process_of("blue") == process
+
+
+def test_what_is_past_healing_is_replaced_by_the_next_release(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.publish(1)
+    pull.main([])
+    fake_podman.kill(host.process_of("blue"))
+    fake_podman.write("local.json", {})
+    fake_podman.write("registry.json", {})
+
+    assert pull.main([]) == 1
+    assert "manifest unknown" in capsys.readouterr().err
+
+    host.publish(2)
+    assert pull.main([]) == 0
+    assert host.answer() == "2"
+
+
+def test_nothing_is_started_while_nginx_does_not_answer(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRONT_DOOR", f"http://127.0.0.1:{free_port()}")
+    host.publish(1)
+
+    assert pull.main([]) == 1
+
+    assert "nginx does not answer" in capsys.readouterr().err
+    assert "kube play --replace -" not in host.calls()
+
+
+def test_a_front_door_that_does_not_follow_gets_the_old_release_back(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.publish(1)
+    pull.main([])
+    host.publish(2)
+    pull.main([])
+    host.stuck = True
+    host.publish(3)
+    capsys.readouterr()
+
+    assert pull.main([]) == 1
+
+    assert "should be shop:00000003-x by now: it is shop:00000002-x" in capsys.readouterr().err
+    assert pull.live_slot(host.state) == "green"
+    assert host.slots() == {"green": "2"}
+    host.stuck = False
+    assert pull.main([]) == 0, "it is not the release's fault: it is tried again"
+    assert host.answer() == "3"
+
+
+def test_a_front_door_that_has_gone_is_reported(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.publish(1)
+    pull.main([])
+    monkeypatch.setenv("FRONT_DOOR", f"http://127.0.0.1:{free_port()}")
+
+    assert pull.main([]) == 1
+
+    assert "should be shop:00000001-x by now: no answer" in capsys.readouterr().err
+
+
+def test_traffic_moves_by_a_rename(tmp_path: Path) -> None:
+    inodes = set()
+    assert pull.live_slot(tmp_path) == "green", "nothing is live: blue is the idle slot"
+    for slot in ("blue", "blue", "green", "green", "blue"):
+        pull.switch(tmp_path, slot)
+        assert pull.live_slot(tmp_path) == slot
+        (flag,) = tmp_path.iterdir()
+        inodes.add(flag.stat().st_ino)
+    assert len(inodes) == 1
+
+
+def test_a_record_that_cannot_be_written_starts_nothing(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.publish(1)
+    pull.main([])
+    host.publish(2)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pull.os, "fsync", full)
+        assert pull.main([]) == 1
+
+    assert "No space left on device" in capsys.readouterr().err
+    assert host.slots() == {"blue": "1"}
+    assert host.answer() == "1"
+    assert not list(host.state.glob("*.new"))
+    assert pull.main([]) == 0
+    assert host.answer() == "2"
+
+
+def test_a_record_that_cannot_be_read_costs_no_downtime(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.publish(1)
+    pull.main([])
+    (host.state / "blue.json").write_text('{"revision": "x"', encoding="utf-8")
+    host.calls()
+
+    assert pull.main([]) == 0
+
+    assert "blue.json: what runs in this slot is unknown" in capsys.readouterr().err
+    assert host.slots() == {"green": "1"}
+    assert host.answer() == "1"
+
+
+def test_only_one_run_at_a_time(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.publish(1)
+    host.state.mkdir()
+    with (host.state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert pull.main([]) == 0
+    assert "another run is under way" in capsys.readouterr().out
+    assert host.calls() == []
+
+    assert pull.main([]) == 0
+    assert host.answer() == "1"
+
+
+def test_containers_do_not_hold_the_lock(host: Host) -> None:
+    host.publish(1)
+    first = host.script()
+    first.communicate()
+
+    with (host.state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"before": "image exists"},
+        {"before": "pull"},
+        {"after": "pull"},
+        {"before": "kube play"},
+        {"after": "kube play"},
+        {"before": "pod rm"},
+        {"after": "pod rm"},
+        {"before": "image ls"},
+    ],
+    ids=lambda when: "-".join(*when.items()).replace(" ", "-"),
+)
+def test_a_killed_run_is_repaired_by_the_next(host: Host, when: dict[str, str]) -> None:
+    host.publish(1)
+    pull.main([])
+    host.publish(2)
+    host.kill_at(**when)
+
+    killed = host.script()
+    killed.communicate()
+
+    assert killed.returncode == -signal.SIGKILL
+    assert host.answer() in ("1", "2")
+    host.kill_at()
+    assert pull.main([]) == 0
+    assert host.answer() == "2"
+    assert host.slots() == {"green": "2"}
+    assert not (host.state / "fetch").exists()
+
+
+def test_a_run_killed_while_it_fetches_is_repaired_by_the_next(host: Host) -> None:
+    host.publish(1)
+    clone = host.state / "fetch"
+    for name in ("HEAD", "shallow.lock", "objects/pack/tmp_pack_1"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text("half", encoding="utf-8")
+
+    assert pull.main([]) == 0
+
+    assert host.answer() == "1"
+    assert not clone.exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_removes_what_it_was_starting(
+    host: Host, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
+) -> None:
+    host.publish(1)
+    pull.main([])
+    monkeypatch.setenv("READY_SECONDS", "60")
+    host.publish(2, crash=True)
+    host.calls()
+    stopped = host.script()
+    while "kube play --replace -" not in host.calls():
+        time.sleep(0.02)
+    time.sleep(0.2)
+
+    stopped.send_signal(sent)
+    said, _ = stopped.communicate()
+
+    assert stopped.returncode == 128 + sent
+    assert "Traceback" not in said
+    assert list(fake_podman.read("pods.json")) == [f"{host.process_of('blue'):012x}"]
+    assert host.answer() == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("REPOSITORY", "", "REPOSITORY: must be"),
+        ("REPOSITORY", "--upload-pack=evil", "REPOSITORY: must be"),
+        ("ENVIRONMENT", "../main", "ENVIRONMENT: '../main'"),
+        ("FRONT_DOOR", "localhost", "FRONT_DOOR: 'localhost'"),
+        ("READY_SECONDS", "soon", "READY_SECONDS: 'soon'"),
+        ("DRAIN_SECONDS", "-1", "DRAIN_SECONDS: '-1'"),
+        ("DRAIN_SECONDS", "inf", "DRAIN_SECONDS: 'inf'"),
+    ],
+)
+def test_a_bad_setting_is_named(
+    host: Host,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    message: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert pull.main([]) == 1
+    assert message in capsys.readouterr().err
+    assert not host.state.exists()
+
+
+def test_settings_have_defaults() -> None:
+    settings = pull.read_settings({"REPOSITORY": "git@github.com:acme/shop.git"})
+    assert settings == pull.Settings(
+        repository="git@github.com:acme/shop.git",
+        branch="env/production",
+        front_door="http://127.0.0.1",
+        state=Path("/var/lib") / pull.NAME,
+        ready_seconds=120,
+        drain_seconds=15,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "equal"),
+    [
+        (1.0, 1.000001, True),
+        (1.0, 1.0001, False),
+        (1e6, 1e6 + 1, True),
+        (1, 1.0, True),
+        (True, 1, False),
+        (1, True, False),
+        ("1", 1, False),
+        (None, None, True),
+        (None, 0, False),
+        ("late", "late", True),
+        ("late", "on time", False),
+        ({"a": 1.0}, {"a": 1.0}, True),
+        ({"a": 1.0, "b": 1.0}, {"a": 1.0}, False),
+        ({"a": 1.0}, {"a": 2.0}, False),
+        ([1.0], {"a": 1.0}, False),
+        ([1.0, 2.0], [1.0, 2.0], True),
+        ([1.0], [1.0, 2.0], False),
+        ([1.0, 3.0], [1.0, 2.0], False),
+        (1.0, [1.0], False),
+        (float("nan"), 1.0, False),
+    ],
+)
+def test_answers_are_compared_within_the_tolerance(found: Any, expected: Any, equal: bool) -> None:
+    assert pull.same(found, expected, 1e-5) is equal
+
+
+def test_what_does_not_speak_http_is_no_answer() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def talk() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        with pytest.raises(OSError, match="not HTTP"):
+            pull.ask(f"http://127.0.0.1:{server.getsockname()[1]}/readyz")
+        thread.join()
