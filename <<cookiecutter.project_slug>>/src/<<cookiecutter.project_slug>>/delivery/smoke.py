@@ -281,7 +281,9 @@ def read_golden(path: Path) -> dict[str, Any]:
     """
     try:
         return parse_golden(path.read_bytes(), str(path))
-    except (OSError, SmokeError) as error:
+    except OSError as error:
+        raise SmokeError(f"{path}: cannot be read: {error}; run `make pipeline`") from error
+    except SmokeError as error:
         raise SmokeError(f"{error}; run `make pipeline`") from error
 
 

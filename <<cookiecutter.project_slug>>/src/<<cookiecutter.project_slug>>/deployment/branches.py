@@ -122,10 +122,10 @@ class EnvironmentBranch:
         if head is None:
             return []
         listed = self.repository.run(
-            *("log", "--first-parent", "--no-show-signature", "-z", "--format=%H%x1f%T%x1f%s"),
-            head,
+            *("log", "--first-parent", "--no-show-signature", "--format=%H%x00%T%x00%s"), head
         )
-        commits = [line.split("\x1f") for line in listed.decode(errors="replace").split("\0")]
+        lines = listed.decode(errors="replace").splitlines()
+        commits = [line.split("\0", 2) for line in lines]
         releases = self._releases([commit for commit, _, _ in commits])
         return [
             Revision(commit, tree, subject, release)
@@ -169,9 +169,8 @@ class EnvironmentBranch:
             attempt += 1
 
     def _try(self, tree: str, message: str, decide: Decide) -> str:
-        self.fetch()
-        head = self.head()
-        decide(self._readable_release())
+        head = self.repository.fetch_branch(self.name)
+        decide(None if head is None else self._readable_release(head))
         if head is not None and self.repository.find(f"{head}^{{tree}}") == tree:
             return head
         parents = () if head is None else ("-p", head)
@@ -184,10 +183,10 @@ class EnvironmentBranch:
         self.repository.push(commit, self.name)
         return commit
 
-    def _readable_release(self) -> Release | None:
+    def _readable_release(self, head: str) -> Release | None:
         """What the environment runs, where what cannot be read counts as nothing."""
         try:
-            return self.release()
+            return self.release(head)
         except ReleaseError as error:
             print(f"{error}\nIt does not count, and is replaced.", file=sys.stderr)
             return None

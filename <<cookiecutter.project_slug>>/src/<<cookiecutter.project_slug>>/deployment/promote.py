@@ -125,10 +125,14 @@ def is_newer(repository: Repository, commit: str, other: str) -> bool:
     """Whether a commit comes after another; one that the remote has no more does not.
 
     Raises:
-        GitError: If the history here does not tell.
+        DeploymentError: If the history here does not tell.
     """
     if commit == other or not repository.fetch_commit(commit):
         return False
+    if not repository.fetch_commit(other):
+        raise DeploymentError(
+            f"the release's commit {other} is neither here nor on {repository.remote}: push it"
+        )
     if repository.is_ancestor(other, commit):
         return True
     if repository.is_shallow():

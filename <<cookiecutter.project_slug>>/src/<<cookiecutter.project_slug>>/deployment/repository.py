@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -115,11 +116,15 @@ class Repository:
         if listed.returncode == _NOT_THERE:
             self._git("update-ref", "-d", tracking)
             return None
-        if listed.returncode == 0:
-            # Not the listed commit: the branch may have moved since.
-            listed = self._fetch(f"+{ref}:{tracking}")
         if listed.returncode != 0:
             raise self._failure(listed, f"fetch {branch} from")
+        known = self.find(tracking)
+        if known is not None and listed.stdout.split()[0] == known.encode():
+            return known
+        # Not the listed commit: the branch may have moved since.
+        fetched = self._fetch(f"+{ref}:{tracking}")
+        if fetched.returncode != 0:
+            raise self._failure(fetched, f"fetch {branch} from")
         return self.find(tracking)
 
     def fetch_commit(self, commit: str) -> bool:
@@ -170,8 +175,8 @@ class Repository:
 
     def _fetch(self, what: str) -> subprocess.CompletedProcess[bytes]:
         return self._transfer(
-            *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no"),
-            *(self.remote, what),
+            *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"),
+            *("--recurse-submodules=no", self.remote, what),
         )
 
     def _failure(self, done: subprocess.CompletedProcess[bytes], what: str) -> GitError:
@@ -194,18 +199,22 @@ class Repository:
 
     def _transfer(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Run a command that talks to the remote."""
-        url = self._git("remote", "get-url", "--push", self.remote)
-        if url.returncode != 0:
-            raise GitError(
-                f"there is no git remote `{self.remote}`: run `git remote add {self.remote} ...`"
-            )
-        env = credentials(url.stdout.decode().strip())
+        env = credentials(self._url)
         try:
             return self._git(*arguments, env=env, timeout=TRANSFER_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise UnreachableError(
                 f"`git {arguments[0]}`: {self.remote} does not answer for {TRANSFER_SECONDS} s"
             ) from error
+
+    @cached_property
+    def _url(self) -> str:
+        done = self._git("remote", "get-url", "--push", self.remote)
+        if done.returncode != 0:
+            raise GitError(
+                f"there is no git remote `{self.remote}`: run `git remote add {self.remote} ...`"
+            )
+        return done.stdout.decode().strip()
 
     def _git(
         self,

@@ -1,0 +1,349 @@
+"""Promotion to the branches of a real origin; manifests are made up, or by a stand-in kustomize."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import GOLDEN, World, fake_render, git, image_of, make_release
+
+from << cookiecutter.project_slug >> import deployment
+from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
+from << cookiecutter.project_slug >>.deployment.promote import (
+    NotProvedError,
+    Promotion,
+    main,
+    promote,
+)
+from << cookiecutter.project_slug >>.deployment.release import ReleaseError
+from << cookiecutter.project_slug >>.deployment.render import RenderError
+from << cookiecutter.project_slug >>.deployment.repository import Repository
+from << cookiecutter.project_slug >>.deployment.settings import DeploymentError, Environment
+
+
+def release_to(
+    world: World, environment: Environment, release: dict[str, Any], root: Path | None = None
+) -> Promotion:
+    root = root or world.root
+    world.prepare(release, root)
+    return promote(root, environment, fake_render)
+
+
+def test_the_branch_gets_the_release_and_its_manifests(world: World) -> None:
+    release = make_release(world.first)
+    done = release_to(world, "staging", release)
+    assert done.released
+    assert done.revision == world.head("staging")
+    assert release["release"] in done.said
+    files = world.files("staging")
+    assert files.keys() == {"manifests.yaml", "release.json", "golden.json"}
+    assert files["manifests.yaml"] == f"# staging: {image_of(release)}"
+    assert json.loads(files["release.json"]) == release
+    assert json.loads(files["golden.json"]) == GOLDEN
+    assert world.log("staging") == [f"Release {release['release']} to staging"]
+
+
+def test_to_promote_twice_is_to_promote_once(world: World) -> None:
+    release = make_release(world.first)
+    first = release_to(world, "staging", release)
+    again = release_to(world, "staging", release, world.clone("again"))
+    assert again == first
+    assert len(world.log("staging")) == 1
+
+
+def test_a_newer_release_replaces_an_older_one(world: World) -> None:
+    release_to(world, "staging", make_release(world.first, 1))
+    newer = make_release(world.commit("two"), 2)
+    assert release_to(world, "staging", newer).released
+    assert json.loads(world.files("staging")["release.json"]) == newer
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["same clone", "older clone"])
+def test_an_older_release_never_replaces_a_newer_one(world: World, known: bool) -> None:
+    older = world.root if known else world.clone("older")
+    newer = make_release(world.commit("two"), 2)
+    released = release_to(world, "staging", newer)
+    late = release_to(world, "staging", make_release(world.first, 1), older)
+    assert not late.released
+    assert late.revision == released.revision == world.head("staging")
+    assert f"runs {newer['release']}, which is newer" in late.said
+
+
+@pytest.mark.parametrize("newer", [True, False], ids=["lost to a newer", "lost to an older"])
+def test_the_newest_wins_a_race_too(
+    world: World, monkeypatch: pytest.MonkeyPatch, newer: bool
+) -> None:
+    """The rival's push comes after ours has looked, and before ours is pushed."""
+    rival = world.clone("rival")
+    second = make_release(world.commit("two", rival), 2)
+    ours, theirs = (make_release(world.first, 1), second) if newer else (
+        (second, make_release(world.first, 1))
+    )  # fmt: skip
+    push = Repository.push
+    pushes: list[str] = []
+
+    def overtaken(repository: Repository, commit: str, branch: str) -> None:
+        pushes.append(commit)
+        if len(pushes) == 1:
+            assert release_to(world, "staging", theirs, rival).released
+        push(repository, commit, branch)
+
+    monkeypatch.setattr(Repository, "push", overtaken)
+    monkeypatch.setattr(random, "uniform", lambda *_: 0)
+    done = release_to(world, "staging", ours)
+    assert done.released is not newer
+    assert done.revision == world.head("staging")
+    assert json.loads(world.files("staging")["release.json"]) == second
+    assert len(pushes) == (2 if newer else 3)
+
+
+def test_another_build_of_the_same_commit_replaces_the_first(world: World) -> None:
+    release_to(world, "staging", make_release(world.first, 1))
+    assert release_to(world, "staging", make_release(world.first, 2)).released
+    assert len(world.log("staging")) == 2
+
+
+def test_a_person_can_choose_an_older_release(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_to(world, "staging", make_release(world.commit("two"), 2))
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "workflow_dispatch")
+    older = make_release(world.first, 1)
+    assert release_to(world, "staging", older).released
+    assert json.loads(world.files("staging")["release.json"]) == older
+
+
+def test_a_commit_that_main_has_no_more_counts_as_older(world: World) -> None:
+    release_to(world, "staging", make_release("e" * 40, 1))
+    assert release_to(world, "staging", make_release(world.first, 2)).released
+
+
+def test_a_release_of_a_commit_that_nobody_has_is_refused(world: World) -> None:
+    release_to(world, "staging", make_release(world.first, 1))
+    with pytest.raises(DeploymentError, match=f"{'e' * 40} is neither here nor on origin"):
+        release_to(world, "staging", make_release("e" * 40, 2))
+
+
+def test_a_clone_without_history_does_not_guess(world: World) -> None:
+    release_to(world, "staging", make_release(world.first, 1))
+    second = world.commit("two")
+    shallow = world.clone("shallow", "--depth=1")
+    with pytest.raises(DeploymentError, match="fetch-depth: 0"):
+        release_to(world, "staging", make_release(second, 2), shallow)
+    assert len(world.log("staging")) == 1
+
+
+def test_production_gets_what_staging_runs(world: World) -> None:
+    release = make_release(world.first)
+    release_to(world, "staging", release)
+    assert release_to(world, "production", release).released
+    assert world.files("production")["manifests.yaml"] == f"# production: {image_of(release)}"
+
+
+def _other_image(release: dict[str, Any]) -> None:
+    release["image"]["digest"] = f"sha256:{9:064x}"
+
+
+def _other_model(release: dict[str, Any]) -> None:
+    release["model"]["sha256"] = f"{9:064x}"
+
+
+@pytest.mark.parametrize("change", [_other_image, _other_model])
+def test_production_gets_nothing_that_staging_does_not_run(
+    world: World, change: Callable[[dict[str, Any]], None]
+) -> None:
+    release = make_release(world.first)
+    release_to(world, "staging", release)
+    change(release)
+    with pytest.raises(NotProvedError, match=f"(?s)what staging proved.*{9:064x}"):
+        release_to(world, "production", release)
+    assert world.log("production") == []
+
+
+def test_production_gets_nothing_before_staging(world: World) -> None:
+    with pytest.raises(NotProvedError, match="env/staging is empty"):
+        release_to(world, "production", make_release(world.first))
+
+
+def test_production_gets_nothing_when_staging_cannot_be_read(world: World) -> None:
+    EnvironmentBranch(world.root, "staging").publish({"release.json": b"{"}, "x", lambda _: None)
+    with pytest.raises(ReleaseError, match="env/staging at"):
+        release_to(world, "production", make_release(world.first))
+    assert world.log("production") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("image.digest", "latest"),
+        ("image.digest", f"sha256:{'A' * 64}"),
+        ("image.digest", None),
+        ("image.name", "ghcr.io/acme/shop --privileged"),
+        ("model.sha256", "abc"),
+        ("source.commit", "main"),
+        ("release", "shop:1\nRun: https://elsewhere.example.com"),
+        ("release", 7),
+    ],
+)
+def test_a_release_that_names_something_vaguely_is_refused(
+    world: World, path: str, value: object
+) -> None:
+    release = make_release(world.first)
+    place: Any = release
+    *folders, name = path.split(".")
+    for folder in folders:
+        place = place[folder]
+    place[name] = value
+    with pytest.raises(ReleaseError, match=rf"build/release/release\.json: .*\n  {path} is"):
+        release_to(world, "staging", release)
+    assert world.log("staging") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("release.json", None, "No such file.*make release-record"),
+        ("golden.json", None, "No such file.*make release-record"),
+        ("golden.json", "{", "not JSON"),
+        ("golden.json", '{"records": [], "predictions": []}', "holds no predictions"),
+    ],
+)
+def test_half_a_release_is_refused(world: World, name: str, text: str | None, problem: str) -> None:
+    world.prepare(make_release(world.first))
+    path = world.root / "build" / "release" / name
+    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+    with pytest.raises(ReleaseError, match=rf"build/release/{name}: .*{problem}"):
+        promote(world.root, "staging", fake_render)
+    assert world.log("staging") == []
+
+
+def test_manifests_cannot_take_the_place_of_the_release(world: World) -> None:
+    world.prepare(make_release(world.first))
+    with pytest.raises(RenderError, match=r"release\.json is no name for manifests"):
+        promote(world.root, "staging", lambda *_: {"release.json": b"{}"})
+
+
+KILL = """#!/bin/sh
+case "$*" in
+*" push "*) {before}; kill -9 $PPID; exit 1;;
+esac
+exec {git} "$@"
+"""
+PROMOTE = """
+from pathlib import Path
+from << cookiecutter.project_slug >>.deployment.promote import promote
+from world import fake_render
+promote(Path.cwd(), "staging", fake_render)
+"""
+
+
+@pytest.mark.parametrize("pushed", [False, True], ids=["before the push", "after the push"])
+def test_the_next_run_repairs_one_that_was_killed(world: World, pushed: bool) -> None:
+    release_to(world, "staging", make_release(world.first, 1))
+    release = make_release(world.commit("two"), 2)
+    world.prepare(release)
+    real = shutil.which("git")
+    before = f'{real} "$@"' if pushed else "true"
+    program = world.folder / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(KILL.format(git=real, before=before), encoding="utf-8")
+    program.chmod(0o755)
+    here, package = str(Path(__file__).parent), str(Path(str(deployment.__file__)).parents[2])
+    env = {
+        **os.environ,
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([here, package]),
+    }
+    killed = subprocess.run([sys.executable, "-c", PROMOTE], cwd=world.root, env=env, check=False)
+    assert killed.returncode == -9
+    assert len(world.log("staging")) == (2 if pushed else 1)
+
+    done = promote(world.root, "staging", fake_render)
+
+    assert done.released
+    assert done.revision == world.head("staging")
+    assert len(world.log("staging")) == 2
+    assert json.loads(world.files("staging")["release.json"]) == release
+    assert git(world.root, "status", "--porcelain", "--untracked-files=no") == ""
+
+
+KUSTOMIZE = """
+import json, pathlib, sys
+wanted = json.loads((pathlib.Path(sys.argv[1]) / "kustomization.yaml").read_text())
+image = wanted["images"][0]
+data = dict(one.split("=", 1) for one in wanted["configMapGenerator"][0]["literals"])
+container = {"name": "shop", "image": f"{image['newName']}@{image['digest']}"}
+print(json.dumps({"kind": "ConfigMap", "data": data}))
+print("---")
+print(json.dumps({"kind": "Deployment", "spec": {"containers": [container]}}))
+"""
+
+
+@pytest.fixture
+def renderable(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A working tree with overlays, and a stand-in for kustomize."""
+    for environment in ("staging", "production"):
+        overlay = world.root / "deploy" / "overlays" / environment
+        overlay.mkdir(parents=True)
+        (overlay / "kustomization.yaml").write_text("{}", encoding="utf-8")
+    outputs = world.root / "deploy" / "outputs.yaml"
+    outputs.write_text("manifests.yaml: []\n", encoding="utf-8")
+    program = world.folder / "kustomize.py"
+    program.write_text(KUSTOMIZE, encoding="utf-8")
+    monkeypatch.setenv("KUSTOMIZE", f"{sys.executable} {program}")
+    monkeypatch.setenv("GITHUB_OUTPUT", str(world.folder / "outputs"))
+    monkeypatch.chdir(world.root)
+    return world
+
+
+def test_the_command_releases_and_tells_later_steps(
+    renderable: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = make_release(renderable.first)
+    renderable.prepare(release)
+    assert main(["--environment", "staging"]) == 0
+    head = renderable.head("staging")
+    assert head in capsys.readouterr().out
+    assert image_of(release) in renderable.files("staging")["manifests.yaml"]
+    outputs = (renderable.folder / "outputs").read_text(encoding="utf-8")
+    assert outputs == f"released=true\nrevision={head}\n"
+
+
+def test_the_command_tells_later_steps_that_it_released_nothing(renderable: World) -> None:
+    newer = make_release(renderable.commit("two"), 2)
+    head = release_to(renderable, "staging", newer).revision
+    renderable.prepare(make_release(renderable.first))
+    assert main(["--environment", "staging"]) == 0
+    outputs = (renderable.folder / "outputs").read_text(encoding="utf-8")
+    assert outputs == f"released=false\nrevision={head}\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [("production", "what staging proved"), ("", "choose staging or production")],
+)
+def test_the_command_fails_with_the_reason(
+    renderable: World, capsys: pytest.CaptureFixture[str], environment: str, message: str
+) -> None:
+    renderable.prepare(make_release(renderable.first))
+    assert main(["--environment", environment]) == 1
+    assert message in capsys.readouterr().err
+    assert not (renderable.folder / "outputs").exists()
+
+
+def test_the_command_says_what_is_wrong_with_the_manifests(
+    renderable: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderable.prepare(make_release(renderable.first))
+    monkeypatch.setenv("KUSTOMIZE", str(renderable.folder / "no-such-command"))
+    assert main(["--environment", "staging"]) == 1
+    assert "no-such-command" in capsys.readouterr().err
+    assert renderable.log("staging") == []
