@@ -19,10 +19,13 @@ BLOCK = re.compile(r'^<% (?:if cookiecutter\.(\w+) [!=]= "(\w+)"|endif) %>\n', r
 BLOCK_FILES = {"Makefile", "README.md"}
 EXPRESSION = re.compile(r"<< ?cookiecutter\.(\w+)(?: ?\| ?\w+(?:\([^()<>]*\))?)* ?>>")
 PINNED = re.compile(r"\./[\w./-]+|[\w.-]+/[\w./-]+@[0-9a-f]{40}")
-MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:root|home/\w|Users/\w|work/|tmp/\w*(?:dev|lab|spec))")
+# The home folder of BentoML's images is on no machine.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~])/(?:root|home/(?!bentoml\b)\w|Users/\w|work/|tmp/\w*(?:dev|lab|spec))"
+)
 # `git@` starts the address of a repository, not of a person.
 EMAIL = re.compile(r"(?<![\w.+-])(?!git@)[\w.+-]+@([\w-]+(?:\.[\w-]+)+)")
-RESERVED_DOMAINS = re.compile(r"example\.(com|org|net)|.*\.example(\.org)?")
+RESERVED_DOMAINS = re.compile(r"(.*\.)?example\.(com|org|net)|.*\.example|127\.0\.0\.1")
 
 
 def tracked(root: Path) -> list[Path]:
@@ -269,10 +272,13 @@ def foreign_addresses(text: str) -> list[str]:
 
 def test_machine_paths_and_addresses_are_seen() -> None:
     assert machine_paths("cd /root/x") and machine_paths("'/home/me/x'")  # noqa: PT018
-    assert not machine_paths("deploy/root/x and ./home/x")
+    assert machine_paths("cd /home/bentomler")
+    assert not machine_paths("deploy/root/x and ./home/x and /home/bentoml/bento")
     assert foreign_addresses("me@company.com") == ["company.com"]
     assert foreign_addresses("legit@company.com") == ["company.com"]
-    assert foreign_addresses("you@example.com, git@github.com:a/b, uses: a/b@0123") == []
+    assert foreign_addresses("me@badexample.com") == ["badexample.com"]
+    fine = "you@example.com, x:y@late.example.com, x:y@127.0.0.1, git@github.com:a/b, uses: a/b@01"
+    assert foreign_addresses(fine) == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 BAKES = [
     {"task": "classification"},
     {"task": "regression"},
+    {"deploy_target": "host"},
+    {"deploy_target": "none"},
     {"project_slug": "ab"},
     {"project_slug": "z" * 30, "task": "regression", "license": "proprietary"},
 ]

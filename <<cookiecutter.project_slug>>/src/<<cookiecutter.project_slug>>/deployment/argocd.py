@@ -51,12 +51,11 @@ def check(root: Path) -> str:
         ApplicationError: If one still has the address that stands for yours.
     """
     addresses = read_addresses(root)
-    lacking = [
-        str(path.relative_to(root)) for path, url in addresses.items() if url == PLACEHOLDER
-    ]
+    lacking = [path for path, url in addresses.items() if url == PLACEHOLDER]
     if lacking:
+        names = ", ".join(str(path.relative_to(root)) for path in lacking)
         raise ApplicationError(
-            f"{', '.join(lacking)}: repoURL is still {PLACEHOLDER}; run `make argocd`, or write "
+            f"{names}: repoURL is still {PLACEHOLDER}; run `make argocd`, or write "
             "the address of your repository there"
         )
     return "\n".join(f"{path.relative_to(root)} follows {url}" for path, url in addresses.items())

@@ -343,7 +343,8 @@ def test_the_command_names_a_wrong_environment(
 ) -> None:
     assert main(["--environment", environment]) == 1
 
-    assert f"no environment {environment!r}; there is production, staging" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"no environment {environment!r}; there is production, staging" in told
     assert not (recorded / "build" / "manifests").exists()
 
 
