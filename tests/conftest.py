@@ -18,6 +18,8 @@ from unittest import mock
 import pytest
 from cookiecutter.main import cookiecutter
 
+pytest_plugins = ("podman",)
+
 TEMPLATE = Path(__file__).resolve().parent.parent
 PROJECT_TEMPLATE = TEMPLATE / "<<cookiecutter.project_slug>>"
 OPTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))

@@ -499,7 +499,9 @@ def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
     with tempfile.TemporaryDirectory() as folder:
         # https://docs.docker.com/reference/cli/docker/#environment-variables
         # https://docs.podman.io/en/latest/markdown/podman-login.1.html
-        own = {"DOCKER_CONFIG": folder, "REGISTRY_AUTH_FILE": str(Path(folder, "auth.json"))}
+        logins = Path(folder, "auth.json")
+        logins.write_text("{}", encoding="utf-8")
+        own = {"DOCKER_CONFIG": folder, "REGISTRY_AUTH_FILE": str(logins)}
         pusher = Container(engine.engine, own)
         who = ("--username", login.user, "--password-stdin", login.registry)
         done = pusher.try_to("login", *who, data=login.token)

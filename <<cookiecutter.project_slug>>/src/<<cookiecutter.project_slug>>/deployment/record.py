@@ -1,0 +1,214 @@
+"""Record the release: what an environment's branch will say about what runs.
+
+    python -m <package>.deployment.record
+
+Writes `build/release/release.json`, which is the bento's own with the image that was pushed, the
+gate's verdict, the parameters, who approved the change, and the pipeline's run; and beside it the
+bento's golden predictions. It holds no time: the same release gives the same bytes. Outside GitHub
+there is no pull request and no run; both are null then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from .. import paths
+from ..delivery.evidence import GATE
+from ..delivery.github import GitHub, GitHubError, NotSetUpError, connect
+from ..delivery.records import Report
+from ..delivery.smoke import SmokeError, read_golden
+from .fetch import FOLDER as FETCHED
+from .fetch import RUN
+from .image import Bento, find_bento, read_record
+from .release import FOLDER, GOLDEN, RELEASE, parse_release
+from .repository import Repository
+from .settings import DeploymentError
+
+
+class RecordError(DeploymentError):
+    """The release cannot be recorded; the message says what is missing or does not fit."""
+
+
+def gate_of(root: Path, bento: Bento) -> dict[str, Any]:
+    """The verdict on a bento's model: the fetched one, else that of this working tree.
+
+    Raises:
+        RecordError: If there is none, it is about another model, or it is against it.
+    """
+    fetched = root / FETCHED / GATE
+    path = fetched if fetched.is_file() else root / paths.GATE_REPORT
+    name = path.relative_to(root)
+    try:
+        report = Report.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RecordError(
+            f"{name}: cannot be read: {error}; run `make fetch-bento`, or `make gate` here"
+        ) from error
+    model, commit = bento.release["model"]["sha256"], bento.release["source"]["commit"]
+    if (report.challenger.sha256, report.commit) != (model, commit):
+        raise RecordError(
+            f"{name}: is about the model {report.challenger.sha256} of the commit {report.commit}, "
+            f"but {bento.tag} holds {model} of {commit}; run `make gate` on what was packaged, or "
+            "`make fetch-bento`"
+        )
+    if report.verdict == "block":
+        raise RecordError(f"{name}: the gate's verdict is block; this must not be released")
+    return {
+        "verdict": report.verdict,
+        "base": report.base.commit if report.base else None,
+        "consent": report.consent.model_dump(),
+    }
+
+
+def run_of(root: Path) -> dict[str, Any] | None:
+    """The pipeline's run that built the bento; None if it was built here.
+
+    Raises:
+        RecordError: If what `make fetch-bento` wrote cannot be read.
+    """
+    path = root / FETCHED / RUN
+    if not path.is_file():
+        return None
+    try:
+        return {"id": int(json.loads(path.read_text(encoding="utf-8"))["id"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"{FETCHED / RUN}: cannot be read: {error!r}; run `make fetch-bento`"
+        ) from error
+
+
+def find_pull_request(api: GitHub, repository: str, commit: str) -> dict[str, Any] | None:
+    """The merged pull request that a commit came from, and who approved it.
+
+    Of each reviewer the last verdict counts, as on the pull request's own page.
+
+    Returns:
+        None if the commit was pushed without one.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+    """
+    pulls = [
+        pull
+        for pull in api.items(f"/repos/{repository}/commits/{commit}/pulls")
+        if pull["merged_at"]
+    ]
+    if not pulls:
+        return None
+    # One commit can have gone through several; the one that put it there counts.
+    pull = min(pulls, key=lambda one: (one["merge_commit_sha"] != commit, int(one["number"])))
+    verdicts: dict[str, str] = {}
+    for review in api.items(f"/repos/{repository}/pulls/{int(pull['number'])}/reviews"):
+        if review["state"] in {"APPROVED", "CHANGES_REQUESTED", "DISMISSED"}:
+            verdicts[_login(review)] = review["state"]
+    return {
+        "number": int(pull["number"]),
+        "author": _login(pull),
+        "approved_by": sorted(who for who, state in verdicts.items() if state == "APPROVED"),
+    }
+
+
+def _login(item: Mapping[str, Any]) -> str:
+    """Who wrote it; GitHub shows accounts that were deleted as `ghost`."""
+    return str((item["user"] or {}).get("login", "ghost"))
+
+
+def describe(root: Path, pull_request: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
+    """The texts of `release.json` and `golden.json`.
+
+    Args:
+        root: The project's folder.
+        pull_request: As `find_pull_request` gives it.
+
+    Raises:
+        ImageError: If there is no image or no bento.
+        RecordError: If the image is not pushed, or something else is missing or does not fit.
+        SmokeError: If the golden predictions cannot be read.
+    """
+    image = read_record(root)
+    if not isinstance(image.get("digest"), str):
+        raise RecordError("build/image.json: the image is not pushed; run `make push-image`")
+    bento = find_bento(image["bento"])
+    read_golden(bento.golden)
+    commit = str(bento.release["source"]["commit"])
+    if bento.release["source"]["dirty"]:
+        raise RecordError(
+            f"{bento.tag}: was built from files that are in no commit, so nobody could tell what "
+            "runs; commit them, then run `make pipeline package`"
+        )
+    release = {
+        **bento.release,
+        "image": {key: image[key] for key in ("name", "digest", "base")},
+        "gate": gate_of(root, bento),
+        "params": {"sha256": hashlib.sha256(_committed(root, commit, paths.PARAMS)).hexdigest()},
+        "pull_request": pull_request,
+        "run": run_of(root),
+    }
+    text = (json.dumps(release, indent=2, ensure_ascii=False) + "\n").encode()
+    parse_release(text, RELEASE)
+    return text, bento.golden.read_bytes()
+
+
+def _committed(root: Path, commit: str, path: Path) -> bytes:
+    repository = Repository(root)
+    found = repository.find(f"{commit}:./{path.as_posix()}")
+    if found is None:
+        raise RecordError(f"{path}: is not in the commit {commit}; fetch it, or check it out")
+    return repository.run("cat-file", "blob", found)
+
+
+def write(root: Path, release: bytes, golden: bytes) -> None:
+    """Write both files; after a failure there is no half of a release.
+
+    Raises:
+        RecordError: If they cannot be written.
+    """
+    folder = root / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (RELEASE, GOLDEN):
+            (folder / name).unlink(missing_ok=True)
+        (folder / GOLDEN).write_bytes(golden)
+        (folder / RELEASE).write_bytes(release)
+    except OSError as error:
+        raise RecordError(f"{FOLDER}: cannot be written: {error}") from error
+
+
+def review_of(root: Path) -> dict[str, Any] | None:
+    """The pull request that the image's commit came from; None without one, or without GitHub.
+
+    Raises:
+        ImageError: If there is no image or no bento.
+        GitHubError: If GitHub cannot be asked.
+    """
+    commit = str(find_bento(read_record(root)["bento"]).release["source"]["commit"])
+    try:
+        api, repository = connect(root)
+    except NotSetUpError as reason:
+        print(f"Not recorded, who approved: {reason}")
+        return None
+    return find_pull_request(api, repository, commit)
+
+
+def main() -> int:
+    """Record the release of the image that was pushed; 0 if it was written."""
+    root = Path.cwd()
+    try:
+        release, golden = describe(root, review_of(root))
+        write(root, release, golden)
+    except (DeploymentError, GitHubError, SmokeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{FOLDER / RELEASE}:\n{release.decode()}", end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
