@@ -414,8 +414,9 @@ def check_manifest(slot: str, manifest: str, release: Mapping[str, Any]) -> None
         PullError: If a line that is needed is missing, or says something else.
     """
     kinds = _values(manifest, "kind", indent="")
-    if kinds.count("Deployment") != 1 or not KINDS.issuperset(kinds):
-        raise PullError(f"holds the kinds {', '.join(kinds) or 'none'}, not one Deployment")
+    if kinds.count("Deployment") != 1 or "ConfigMap" not in kinds or not KINDS.issuperset(kinds):
+        found = ", ".join(kinds) or "none"
+        raise PullError(f"holds the kinds {found}, not a Deployment and its ConfigMap")
     document = next(d for d in manifest.split("\n---") if "Deployment" in _values(d, "kind", ""))
     name = _only(document, "name", indent="  ")
     if not name.endswith(f"-{slot}"):
