@@ -2,6 +2,8 @@
 
     python -m <package>.deployment.argocd            # writes its address into deploy/argocd
     python -m <package>.deployment.argocd --check    # only says what is wrong
+
+They come with an address that stands for yours; one that you wrote yourself stays.
 """
 
 from __future__ import annotations

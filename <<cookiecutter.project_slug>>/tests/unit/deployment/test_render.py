@@ -103,6 +103,18 @@ def test_the_image_is_named_by_digest_and_the_container_is_told_what_it_must_be(
 
 
 @needs_kubectl
+def test_settings_beside_the_release_stay(shop: Path) -> None:
+    path = shop / "deploy" / "base" / "kustomization.yaml"
+    base = json.loads(path.read_text())
+    base["configMapGenerator"][0]["literals"].append("SERVICE_WORKERS=2")
+    write(path, base)
+
+    found = objects(render(shop, "staging", RELEASE)["manifests.yaml"])
+
+    assert found["ConfigMap"]["data"] == {**EXPECTED, "SERVICE_WORKERS": "2"}
+
+
+@needs_kubectl
 def test_another_model_gets_a_config_map_of_another_name(shop: Path) -> None:
     """What starts with the old one still finds it."""
     other = {**RELEASE, "model": {"file": "model.onnx", "sha256": "d" * 64}}
