@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import io
 import json
+import lzma
 import re
 import shutil
 import sys
@@ -31,6 +32,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import bentoml
+import yaml
 from bentoml.exceptions import BentoMLException, NotFound
 from pydantic import ValidationError
 
@@ -228,22 +230,26 @@ def look_into(bento: Path) -> Contents:
                 stream = archive.extractfile(member)
                 if stream is None:
                     continue
-                if name.suffix == ".json" and member.size <= TEXT_BYTES:
+                if name.suffix in {".json", ".yaml"} and member.size <= TEXT_BYTES:
                     texts[str(name)] = stream.read()
                     continue
                 digest = hashlib.sha256()
                 while part := stream.read(PART_BYTES):
                     digest.update(part)
                 hashes[str(name)] = digest.hexdigest()
+        information = yaml.safe_load(texts["bento.yaml"])
         release = json.loads(texts["src/release.json"])
         manifest = json.loads(texts["src/models/manifest.json"])
         served = f"src/models/{manifest['served']}"
         if not isinstance(release["source"], dict) or not isinstance(release["model"], dict):
             raise ArtifactError(f"{BENTO}: its release.json is malformed")
-        return Contents(str(release["release"]), release, manifest, hashes[served])
+        tag = f"{information['name']}:{information['version']}"
+        return Contents(tag, release, manifest, hashes[served])
     except KeyError as error:
         raise ArtifactError(f"{BENTO}: lacks {error}; {_AGAIN}") from error
-    except (tarfile.TarError, EOFError, OSError, ValueError, TypeError) as error:
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise ArtifactError(f"{BENTO}: is damaged: {error}; {_AGAIN}") from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ArtifactError(f"{BENTO}: cannot be read: {error}; {_AGAIN}") from error
 
 
@@ -256,7 +262,9 @@ def check(contents: Contents, gate: Report, commit: str) -> None:
     problems = []
     if gate.verdict == "block":
         problems.append("the gate's verdict is block")
-    source = contents.release["source"]
+    named, source = contents.release.get("release"), contents.release["source"]
+    if named != contents.tag:
+        problems.append(f"its tag is {contents.tag}, but its release is {named}")
     if source.get("dirty"):
         problems.append(
             "it was built from files that are in no commit: run `make pipeline`, commit dvc.lock "
@@ -281,16 +289,14 @@ def keep(bento: Path, tag: str) -> None:
     """Put a bento into the store, in place of one with the same tag.
 
     Raises:
-        ArtifactError: If BentoML does not take it, or it has another tag.
+        ArtifactError: If BentoML does not take it.
     """
     try:
         with contextlib.suppress(NotFound):
             bentoml.bentos.delete(tag)
-        kept = bentoml.bentos.import_bento(str(bento))
-    except BentoMLException as error:
+        bentoml.bentos.import_bento(str(bento))
+    except (BentoMLException, ExceptionGroup) as error:
         raise ArtifactError(f"{BENTO}: BentoML cannot read it: {error}; {_AGAIN}") from error
-    if str(kept.tag) != tag:
-        raise ArtifactError(f"{BENTO}: its tag is {kept.tag}, but its release is {tag}")
 
 
 def fetch(root: Path, api: GitHub, repository: str, commit: str) -> str:

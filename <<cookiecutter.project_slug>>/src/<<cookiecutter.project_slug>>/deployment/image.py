@@ -53,11 +53,13 @@ RECORD = Path("build/image.json")
 FETCHED = Path("build/bento") / f"{PACKAGE}.bento"
 
 PORT = 3000
+MEMORY = "1g"
+KILLED = 137  # not every engine tells whether it was for the memory
 # As in deploy/base/deployment.yaml, which also sets these variables.
 LIMITS = (
     "--read-only",
     "--tmpfs=/tmp:size=256m",
-    "--memory=1g",
+    f"--memory={MEMORY}",
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
     "--env=BENTOML_HOME=/tmp/bentoml",
@@ -402,10 +404,10 @@ def _wait(engine: Container, container: str, url: str, expected: str, timeout: f
         except SmokeError as error:
             state = _state(engine, container)
             if not state["Running"]:
-                memory = "; it needed more memory than it may have" if state["OOMKilled"] else ""
-                raise SmokeError(
-                    f"the container ended with exit code {state['ExitCode']}{memory}"
-                ) from error
+                code = state["ExitCode"]
+                killed = state["OOMKilled"] or code == KILLED
+                why = f"; does it need more memory than {MEMORY}?" if killed else ""
+                raise SmokeError(f"the container ended with exit code {code}{why}") from error
             if time.monotonic() >= deadline:
                 raise SmokeError(f"not ready after {timeout:g} s: {error}") from error
         else:
