@@ -49,7 +49,16 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
                 "tests/unit/deployment/test_argocd.py",
             ),
         ),
-        (("host",), ("deploy/host", "deploy/slots")),
+        (
+            ("host",),
+            (
+                "deploy/host",
+                "deploy/slots",
+                "tests/unit/deployment/fake_podman.py",
+                "tests/unit/deployment/fake_service.py",
+                "tests/unit/deployment/test_host_pull.py",
+            ),
+        ),
     ),
 }
 

@@ -460,7 +460,14 @@ FEATURE_FILES = {
         f"src/{SLUG}/deployment/argocd.py",
         "tests/unit/deployment/test_argocd.py",
     },
-    "host": DELIVERED | {"deploy/host/file.txt", "deploy/slots/file.txt"},
+    "host": DELIVERED
+    | {
+        "deploy/host/file.txt",
+        "deploy/slots/file.txt",
+        "tests/unit/deployment/fake_podman.py",
+        "tests/unit/deployment/fake_service.py",
+        "tests/unit/deployment/test_host_pull.py",
+    },
     "none": set[str](),
 }
 
@@ -498,6 +505,8 @@ def test_an_older_project_that_wants_everything_hears_nothing(
 ) -> None:
     for path in ("deploy/host", "deploy/slots"):
         shutil.rmtree(rendered / path)
+    for path in FEATURE_FILES["host"] - FEATURE_FILES["kubernetes"]:
+        (rendered / path).unlink(missing_ok=True)
 
     post.remove_features(rendered, ANSWERS, older=True)
 

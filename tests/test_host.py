@@ -130,7 +130,7 @@ class Factory:
         image = f"{self.registry.host}/acme/standin"
         variables = {
             "OWN_RELEASE": release,
-            "OWN_MODEL": "f" * 64 if fault == "other model" else model,
+            "OWN_MODEL": "f" * 64 if fault == "other" else model,
             "OFFSET": number,
             "FAULT": fault,
             "PYTHONUNBUFFERED": 1,
@@ -139,7 +139,7 @@ class Factory:
         recipe = self.folder / "Containerfile"
         command = 'CMD ["/usr/local/bin/python3", "/service.py"]'
         recipe.write_text("\n".join(["FROM localhost/standin:1", *lines, "USER 1034", command]))
-        tag = f"{image}:{number}-{fault.replace(' ', '-') or 'good'}"
+        tag = f"{image}:{number}-{fault or 'good'}"
         self.podman("build", "--quiet", "--tag", tag, "--file", str(recipe), str(self.folder))
         digest = self.folder / "digest"
         self.podman("push", "--quiet", "--digestfile", str(digest), tag)
@@ -511,6 +511,15 @@ def test_large_bodies_reach_the_service(live: Machine) -> None:
     assert len(found[1]) == 1000
 
 
+def test_the_script_is_typed(project: Path, project_run: Run) -> None:
+    script = project / "deploy" / "host" / "pull.py"
+    assert project_run(project, "mypy", str(script)).returncode == 0
+    defect = project / "defect.py"
+    defect.write_text(script.read_text().replace('return "green" if', "return 1 if"))
+    assert "[return-value]" in project_run(project, "mypy", str(defect)).stdout
+    defect.unlink()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is missing")
 def test_the_units_are_valid(project: Path, tmp_path: Path, run: Run) -> None:
     def verify(service: str) -> str:
@@ -533,7 +542,7 @@ BROKEN = {
     "crash": "the model cannot be read",
     "deaf": "/readyz answers 503",
     "liar": f"with the model {'0' * 64}",
-    "other model": f"but this is {'f' * 64}",
+    "other": f"but this is {'f' * 64}",
     "wrong": "wrong prediction for golden record 0",
 }
 
@@ -607,9 +616,9 @@ def test_a_run_may_be_killed_at_any_moment(live: Machine, releases: Factory) -> 
 
 @pytest.fixture
 def small_disk(machine: Machine) -> Iterator[Path]:
-    """The state folder is on a disk of 64 kB."""
+    """The state folder is on a disk of 1 MB."""
     machine.state.mkdir(mode=0o755)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "none", str(machine.state)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", str(machine.state)]
     done = subprocess.run(mount, capture_output=True, text=True)
     if done.returncode != 0:
         pytest.skip(f"no file system can be mounted here: {done.stderr}")

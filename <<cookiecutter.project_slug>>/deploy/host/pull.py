@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
 """Keep this machine on the release that the environment branch names.
 
-    pull.py [--retry]
-
 Run by a timer, as root. There are two slots, blue and green, each a pod with a port of its own on
 loopback. nginx sends requests to blue while the file `blue-is-live` is in the state folder, and to
 green while it is not: renaming that file is all that ever moves traffic. A new release starts in
 the idle slot, must say that it is the expected release with the expected model, and must give the
 golden predictions; only then is traffic moved, and the old slot drained and removed. Until then the
 live slot is not touched, whatever fails and wherever this program is stopped: the next run starts
-the idle slot anew. A release that starts but does not answer as it should is remembered and not
-tried again, unless with --retry.
+the idle slot anew. A release that starts but does not answer as it should is remembered in
+`refused.json` and not tried again while that is there.
 
 What runs in a slot is in `<slot>.json`, so that a service that died, or a machine that was
 restarted, is healed without git and without the registry.
@@ -29,7 +27,6 @@ Needs git, podman 4.3 or later and Python 3.9 or later, of which only the standa
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import http.client
@@ -52,6 +49,7 @@ from typing import Any, NoReturn
 NAME = "<< cookiecutter.project_slug >>"
 SLOTS = ("blue", "green")
 FILES = ("release.json", "golden.json", *(f"{slot}.yaml" for slot in SLOTS))
+REFUSED = "refused.json"
 KINDS = {"ConfigMap", "Deployment", "PersistentVolumeClaim"}
 
 GIT_SECONDS = 120.0
@@ -257,8 +255,16 @@ def switch(state: Path, slot: str) -> None:
 # Tools
 
 
-def run(command: Sequence[str], seconds: float, given: str | None = None) -> str:
-    """Run a tool, with `given` as its standard input, and give back what it printed.
+def run(
+    command: Sequence[str], seconds: float, given: str | None = None, errors: bool = False
+) -> str:
+    """Run a tool and give back what it printed.
+
+    Args:
+        command: The tool and its arguments.
+        seconds: How long it may take.
+        given: Its standard input.
+        errors: Whether what it prints as errors belongs to it.
 
     Raises:
         PullError: If it is not installed, fails or takes too long, with what it said.
@@ -274,7 +280,8 @@ def run(command: Sequence[str], seconds: float, given: str | None = None) -> str
             command,
             env=environment,
             input=given or "",
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if errors else subprocess.PIPE,
             text=True,
             errors="replace",
             timeout=seconds,
@@ -285,7 +292,7 @@ def run(command: Sequence[str], seconds: float, given: str | None = None) -> str
     except subprocess.TimeoutExpired as error:
         raise PullError(f"`{what}`: no answer within {seconds:g} s") from error
     if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        said = ((done.stderr or "").strip() or done.stdout.strip())[-2000:]
         raise PullError(CREDENTIALS.sub("", f"`{what}` failed ({done.returncode}): {said}"))
     return done.stdout
 
@@ -323,7 +330,7 @@ def fetch(settings: Settings) -> tuple[str, dict[str, str]]:
     shutil.rmtree(clone, ignore_errors=True)
     git = ["git", "-C", str(clone)]
     try:
-        run(["git", "init", "--quiet", "--bare", str(clone)], GIT_SECONDS)
+        run(["git", "init", "--quiet", "--bare", "--template=", str(clone)], GIT_SECONDS)
         reference = f"refs/heads/{settings.branch}"
         options = ["--quiet", "--depth=1", "--no-tags"]
         run([*git, "fetch", *options, settings.repository, reference], GIT_SECONDS)
@@ -415,8 +422,8 @@ def check_manifest(slot: str, manifest: str, release: Mapping[str, Any]) -> None
     """
     kinds = _values(manifest, "kind", indent="")
     if kinds.count("Deployment") != 1 or "ConfigMap" not in kinds or not KINDS.issuperset(kinds):
-        found = ", ".join(kinds) or "none"
-        raise PullError(f"holds the kinds {found}, not a Deployment and its ConfigMap")
+        said = ", ".join(kinds) or "none"
+        raise PullError(f"holds the kinds {said}, not a Deployment and its ConfigMap")
     document = next(d for d in manifest.split("\n---") if "Deployment" in _values(d, "kind", ""))
     name = _only(document, "name", indent="  ")
     if not name.endswith(f"-{slot}"):
@@ -520,7 +527,8 @@ def evidence(slot: str) -> str:
     """The last lines that a slot's containers logged."""
     try:
         found = pods(slot)
-        logs = [run(["podman", "pod", "logs", "--tail", "20", pod], 20.0) for pod in found]
+        command = ["podman", "pod", "logs", "--tail", "20"]
+        logs = [run([*command, pod], PODMAN_SECONDS, errors=True) for pod in found]
     except PullError as error:
         return f"its log cannot be read: {error}"
     return "it logged:\n" + "".join(logs).rstrip() if found else "its pod is gone"
@@ -746,7 +754,7 @@ def tidy(live: str, settings: Settings) -> None:
     remove_old_images([deployment for deployment in kept if deployment])
 
 
-def follow(settings: Settings, current: Deployment | None, live: str, retry: bool) -> None:
+def follow(settings: Settings, current: Deployment | None, live: str) -> None:
     """Bring the machine to what the branch names.
 
     Raises:
@@ -760,14 +768,14 @@ def follow(settings: Settings, current: Deployment | None, live: str, retry: boo
         say(f"{settings.branch} does not exist yet: there is nothing to run")
         return
     if current is None or commit != current.revision:
-        current, live = update(settings, current, live, commit, retry)
+        current, live = update(settings, current, live, commit)
     check_front_door(settings, current)
     tidy(live, settings)
     say(f"{current.name} is live in {live} ({settings.branch} {current.revision[:8]})")
 
 
 def update(
-    settings: Settings, current: Deployment | None, live: str, commit: str, retry: bool
+    settings: Settings, current: Deployment | None, live: str, commit: str
 ) -> tuple[Deployment, str]:
     """Fetch, verify and roll out a commit.
 
@@ -778,11 +786,11 @@ def update(
         PullError: If that is not possible; the live release answers as before.
         OSError: If the disk is full; likewise.
     """
-    reason = None if retry else refusal(settings.state, commit)
+    reason = refusal(settings.state, commit)
     if reason:
         raise PullError(
-            f"{settings.branch} {commit[:8]} was refused and is not tried again until "
-            f"there is another release, or with --retry: {reason}"
+            f"{settings.branch} {commit[:8]} was refused and is not tried again, unless you delete "
+            f"{settings.state / REFUSED}: {reason}"
         )
     commit, files = fetch(settings)
     slots = verify(commit, files)
@@ -796,7 +804,7 @@ def update(
     try:
         roll_out(idle, candidate, settings)
     except RefusedError as error:
-        write_json(settings.state / "refused.json", {"revision": commit, "reason": str(error)})
+        refuse(settings.state, commit, str(error))
         stays = f"{current.name} stays live" if current else "nothing is live"
         raise RefusedError(f"{candidate.name} is refused, {stays}: {error}") from error
     return candidate, idle
@@ -805,13 +813,21 @@ def update(
 def refusal(state: Path, commit: str) -> str | None:
     """Why a commit was refused before; none if it was not."""
     try:
-        refused = json.loads((state / "refused.json").read_text(encoding="utf-8"))
+        refused = json.loads((state / REFUSED).read_text(encoding="utf-8"))
         return str(refused["reason"]) if refused["revision"] == commit else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def tick(settings: Settings, retry: bool = False) -> None:
+def refuse(state: Path, commit: str, reason: str) -> None:
+    """Remember that a commit was refused; if that cannot be written, it is tried again."""
+    try:
+        write_json(state / REFUSED, {"revision": commit, "reason": reason})
+    except OSError as error:
+        warn(f"{state / REFUSED}: cannot be written: {error}")
+
+
+def tick(settings: Settings) -> None:
     """Heal what is live, then follow the branch, even if the live release is past healing.
 
     Raises:
@@ -827,7 +843,7 @@ def tick(settings: Settings, retry: bool = False) -> None:
         except PullError as error:
             failed = error
             warn(str(error))
-    follow(settings, current, live, retry)
+    follow(settings, current, live)
     if failed and live_slot(settings.state) == live:
         raise PullError(f"{live} does not answer: see above")
 
@@ -837,11 +853,8 @@ def stop(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Run once; 0 if the machine runs what the branch names."""
-    parser = argparse.ArgumentParser(description="Follow the environment branch.")
-    parser.add_argument("--retry", action="store_true", help="try a refused release again")
-    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
@@ -850,7 +863,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not alone:
                 say("another run is under way")
                 return 0
-            tick(settings, options.retry)
+            tick(settings)
     except (PullError, OSError) as error:
         warn(str(error))
         return 1

@@ -105,7 +105,8 @@ def obey(arguments: list[str]) -> None:
         case _ if command.startswith("pod rm --force --time "):
             remove(arguments[5:])
         case _ if command.startswith("pod logs --tail "):
-            print(Path(read("pods.json")[last]["log"]).read_text(encoding="utf-8"))
+            # What a container prints as errors, podman does too.
+            print(Path(read("pods.json")[last]["log"]).read_text("utf-8"), file=sys.stderr)
         case "kube play --replace -":
             play(sys.stdin.read())
         case "image ls --no-trunc --format json":

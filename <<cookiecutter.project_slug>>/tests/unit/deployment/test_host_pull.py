@@ -264,7 +264,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 def test_a_first_release_goes_live(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     commit = host.publish(1)
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     assert host.answer() == "1"
     assert host.slots() == {"blue": "1"}
@@ -275,7 +275,7 @@ def test_a_first_release_goes_live(host: Host, capsys: pytest.CaptureFixture[str
 def test_releases_take_turns_in_the_slots(host: Host) -> None:
     for number, slot in ((1, "blue"), (2, "green"), (3, "blue")):
         host.publish(number)
-        assert pull.main([]) == 0
+        assert pull.main() == 0
         assert host.answer() == str(number)
         assert host.slots() == {slot: str(number)}
 
@@ -289,7 +289,7 @@ def test_images_of_others_are_left_alone(host: Host) -> None:
 
     for number in (1, 2, 3):
         host.publish(number)
-        assert pull.main([]) == 0
+        assert pull.main() == 0
 
     assert other in fake_podman.read("local.json")
 
@@ -300,7 +300,7 @@ def test_an_old_image_that_is_in_use_does_not_matter(
     for number in (1, 2, 3):
         host.publish(number)
         host.fail("image rm", "image is in use by a container")
-        assert pull.main([]) == 0
+        assert pull.main() == 0
 
     assert "an old image stays" in capsys.readouterr().err
     assert host.answer() == "3"
@@ -308,11 +308,11 @@ def test_an_old_image_that_is_in_use_does_not_matter(
 
 def test_the_next_release_is_started_beside_the_live_one(host: Host) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     host.calls()
     host.publish(2)
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     calls = host.calls()
     started = calls.index("kube play --replace -")
@@ -325,7 +325,7 @@ def test_the_old_slot_drains_before_it_is_removed(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     host.publish(2)
     seen: list[tuple[float, str | None, dict[str, str]]] = []
     monkeypatch.setenv("DRAIN_SECONDS", "7.5")
@@ -333,7 +333,7 @@ def test_the_old_slot_drains_before_it_is_removed(
         pull.time, "sleep", lambda seconds: seen.append((seconds, host.answer(), host.slots()))
     )
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     assert (7.5, "2", {"blue": "1", "green": "2"}) in seen
     assert host.slots() == {"green": "2"}
@@ -341,11 +341,11 @@ def test_the_old_slot_drains_before_it_is_removed(
 
 def test_a_run_without_news_changes_nothing(host: Host) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     process = host.process_of("blue")
     host.calls()
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     assert host.process_of("blue") == process
     assert not {"kube play --replace -", "pull"} & {call[:21] for call in host.calls()}
@@ -354,18 +354,18 @@ def test_a_run_without_news_changes_nothing(host: Host) -> None:
 def test_a_branch_that_does_not_exist_yet_is_no_error(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert "env/production does not exist yet" in capsys.readouterr().out
 
 
 def test_a_branch_that_is_gone_is_an_error(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     subprocess.run(
         ["git", "-C", str(host.origin), "update-ref", "-d", "refs/heads/env/production"], check=True
     )
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     assert "env/production: gone; shop:00000001-x runs on" in capsys.readouterr().err
     assert host.answer() == "1"
@@ -377,21 +377,21 @@ def test_a_branch_of_a_longer_name_is_not_meant(host: Host) -> None:
         subprocess.run(["git", "-C", str(host.origin), "update-ref", reference, commit], check=True)
     host.publish(2)
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     assert host.answer() == "2"
 
 
 def test_a_revert_to_what_is_live_starts_nothing(host: Host) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     process = host.process_of("blue")
     host.publish(2, offset=1)
-    assert pull.main([]) == 1
+    assert pull.main() == 1
     commit = host.commit(host.files(1))
     host.calls()
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     assert host.process_of("blue") == process
     assert "kube play --replace -" not in host.calls()
@@ -501,7 +501,7 @@ def test_a_corrupt_commit_starts_nothing(
     message: str,
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     host.publish(2)
     files = host.files(2)
     change(files)
@@ -509,7 +509,7 @@ def test_a_corrupt_commit_starts_nothing(
     host.calls()
     capsys.readouterr()
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     said = capsys.readouterr().err
     assert message in said
@@ -517,7 +517,7 @@ def test_a_corrupt_commit_starts_nothing(
     assert "kube play --replace -" not in host.calls()
     assert host.answer() == "1"
     host.publish(3)
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert host.answer() == "3"
 
 
@@ -541,13 +541,13 @@ def test_a_broken_release_is_refused(
 ) -> None:
     behaviour, messages = BROKEN[case]
     host.publish(1)
-    pull.main([])
+    pull.main()
     commit = host.publish(2, **behaviour)
     if "crash" in behaviour:
         monkeypatch.setenv("READY_SECONDS", "1.5")
     capsys.readouterr()
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     said = capsys.readouterr().err
     assert said.startswith("shop:00000002-x is refused, shop:00000001-x stays live: ")
@@ -558,16 +558,17 @@ def test_a_broken_release_is_refused(
     assert host.slots() == {"blue": "1"}
 
     host.calls()
-    assert pull.main([]) == 1, "it is not what the branch names"
-    assert f"{commit[:8]} was refused and is not tried again" in capsys.readouterr().err
+    assert pull.main() == 1, "it is not what the branch names"
+    assert f"{commit[:8]} was refused and is not tried again, unless" in capsys.readouterr().err
     assert "kube play --replace -" not in host.calls()
 
-    assert pull.main(["--retry"]) == 1
+    (host.state / "refused.json").unlink()
+    assert pull.main() == 1
     assert "kube play --replace -" in host.calls()
 
     monkeypatch.setenv("READY_SECONDS", "30")
     host.publish(3)
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert host.answer() == "3"
 
 
@@ -581,7 +582,7 @@ def test_a_slow_release_is_waited_for(host: Host, monkeypatch: pytest.MonkeyPatc
         return (503, None) if starting else ask(url, body)
 
     monkeypatch.setattr(pull, "ask", slow)
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert host.answer() == "1"
 
 
@@ -598,20 +599,20 @@ def test_a_fault_of_the_machine_is_tried_again(
     host: Host, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     host.publish(2)
     command, message = FAULTS[case]
     host.fail(command, message)
     capsys.readouterr()
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     said = capsys.readouterr().err
     assert message in said
     assert f"`podman {command}" in said
     assert host.answer() == "1"
     host.fail()
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert host.answer() == "2"
     assert host.slots() == {"green": "2"}
 
@@ -625,7 +626,7 @@ def test_a_missing_tool_is_named(
     (tools / tool).unlink()
     monkeypatch.setenv("PATH", str(tools))
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     assert capsys.readouterr().err.endswith(f"{tool}: not installed\n")
 
@@ -634,14 +635,14 @@ def test_a_tool_that_hangs_is_given_up(
     host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     git = host.folder / "tools" / "git"
     git.unlink()
     git.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     git.chmod(0o755)
     monkeypatch.setattr(pull, "GIT_SECONDS", 0.2)
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     assert "`git ls-remote" in (said := capsys.readouterr().err)
     assert "no answer within 0.2 s" in said
@@ -662,14 +663,14 @@ def test_a_dead_service_is_healed_while_git_is_unreachable(
     host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     fake_podman.kill(host.process_of("blue"))
     assert host.answer() is None
     fake_podman.write("registry.json", {**fake_podman.read("registry.json")})
     monkeypatch.setenv("REPOSITORY", "https://robot:secret@127.0.0.1:1/acme/shop.git")
     capsys.readouterr()
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     said = capsys.readouterr()
     assert host.answer() == "1"
@@ -682,11 +683,11 @@ def test_a_dead_service_is_healed_while_git_is_unreachable(
 def test_a_service_that_hangs_is_healed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pull, "REQUEST_SECONDS", 0.3)
     host.publish(1)
-    pull.main([])
+    pull.main()
     process = host.process_of("blue")
     os.kill(process, signal.SIGSTOP)
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     assert host.process_of("blue") != process
     assert host.answer() == "1"
@@ -697,14 +698,14 @@ def test_a_service_that_is_busy_for_a_moment_is_left_alone(
 ) -> None:
     monkeypatch.setattr(pull, "PATIENCE_SECONDS", 5.0)
     host.publish(1)
-    pull.main([])
+    pull.main()
     process = host.process_of("blue")
     os.kill(process, signal.SIGSTOP)
     timer = threading.Timer(0.5, os.kill, (process, signal.SIGCONT))
     timer.start()
     monkeypatch.setattr(pull, "REQUEST_SECONDS", 0.2)
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     timer.join()
     assert host.process_of("blue") == process
@@ -714,16 +715,16 @@ def test_what_is_past_healing_is_replaced_by_the_next_release(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     fake_podman.kill(host.process_of("blue"))
     fake_podman.write("local.json", {})
     fake_podman.write("registry.json", {})
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
     assert "manifest unknown" in capsys.readouterr().err
 
     host.publish(2)
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert host.answer() == "2"
 
 
@@ -733,7 +734,7 @@ def test_nothing_is_started_while_nginx_does_not_answer(
     monkeypatch.setenv("FRONT_DOOR", f"http://127.0.0.1:{free_port()}")
     host.publish(1)
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     assert "nginx does not answer" in capsys.readouterr().err
     assert "kube play --replace -" not in host.calls()
@@ -743,20 +744,20 @@ def test_a_front_door_that_does_not_follow_gets_the_old_release_back(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     host.publish(2)
-    pull.main([])
+    pull.main()
     host.stuck = True
     host.publish(3)
     capsys.readouterr()
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     assert "should be shop:00000003-x by now: it is shop:00000002-x" in capsys.readouterr().err
     assert pull.live_slot(host.state) == "green"
     assert host.slots() == {"green": "2"}
     host.stuck = False
-    assert pull.main([]) == 0, "it is not the release's fault: it is tried again"
+    assert pull.main() == 0, "it is not the release's fault: it is tried again"
     assert host.answer() == "3"
 
 
@@ -764,10 +765,10 @@ def test_a_front_door_that_has_gone_is_reported(
     host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     monkeypatch.setenv("FRONT_DOOR", f"http://127.0.0.1:{free_port()}")
 
-    assert pull.main([]) == 1
+    assert pull.main() == 1
 
     assert "should be shop:00000001-x by now: no answer" in capsys.readouterr().err
 
@@ -787,7 +788,7 @@ def test_a_record_that_cannot_be_written_starts_nothing(
     host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     host.publish(2)
 
     def full(_: int) -> None:
@@ -795,13 +796,13 @@ def test_a_record_that_cannot_be_written_starts_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(pull.os, "fsync", full)
-        assert pull.main([]) == 1
+        assert pull.main() == 1
 
     assert "No space left on device" in capsys.readouterr().err
     assert host.slots() == {"blue": "1"}
     assert host.answer() == "1"
     assert not list(host.state.glob("*.new"))
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert host.answer() == "2"
 
 
@@ -809,11 +810,11 @@ def test_a_record_that_cannot_be_read_costs_no_downtime(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     (host.state / "blue.json").write_text('{"revision": "x"', encoding="utf-8")
     host.calls()
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     assert "blue.json: what runs in this slot is unknown" in capsys.readouterr().err
     assert host.slots() == {"green": "1"}
@@ -825,11 +826,11 @@ def test_only_one_run_at_a_time(host: Host, capsys: pytest.CaptureFixture[str]) 
     host.state.mkdir()
     with (host.state / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert pull.main([]) == 0
+        assert pull.main() == 0
     assert "another run is under way" in capsys.readouterr().out
     assert host.calls() == []
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert host.answer() == "1"
 
 
@@ -858,7 +859,7 @@ def test_containers_do_not_hold_the_lock(host: Host) -> None:
 )
 def test_a_killed_run_is_repaired_by_the_next(host: Host, when: dict[str, str]) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     host.publish(2)
     host.kill_at(**when)
 
@@ -868,7 +869,7 @@ def test_a_killed_run_is_repaired_by_the_next(host: Host, when: dict[str, str]) 
     assert killed.returncode == -signal.SIGKILL
     assert host.answer() in ("1", "2")
     host.kill_at()
-    assert pull.main([]) == 0
+    assert pull.main() == 0
     assert host.answer() == "2"
     assert host.slots() == {"green": "2"}
     assert not (host.state / "fetch").exists()
@@ -881,7 +882,7 @@ def test_a_run_killed_while_it_fetches_is_repaired_by_the_next(host: Host) -> No
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text("half", encoding="utf-8")
 
-    assert pull.main([]) == 0
+    assert pull.main() == 0
 
     assert host.answer() == "1"
     assert not clone.exists()
@@ -892,7 +893,7 @@ def test_a_run_that_is_stopped_removes_what_it_was_starting(
     host: Host, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ) -> None:
     host.publish(1)
-    pull.main([])
+    pull.main()
     monkeypatch.setenv("READY_SECONDS", "60")
     host.publish(2, crash=True)
     host.calls()
@@ -931,7 +932,7 @@ def test_a_bad_setting_is_named(
     message: str,
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert pull.main([]) == 1
+    assert pull.main() == 1
     assert message in capsys.readouterr().err
     assert not host.state.exists()
 
