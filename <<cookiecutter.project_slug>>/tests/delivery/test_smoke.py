@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,14 @@ from typing import Any
 import pytest
 
 from << cookiecutter.project_slug >>.delivery import smoke as module
-from << cookiecutter.project_slug >>.delivery.smoke import SmokeError, main, same, smoke
+from << cookiecutter.project_slug >>.delivery.smoke import (
+    SmokeError,
+    check_golden,
+    check_refusal,
+    main,
+    same,
+    smoke,
+)
 
 MODEL = "ab" * 32
 GOLDEN = {
@@ -109,6 +117,43 @@ def test_another_model_fails_with_both_hashes(stub: Stub, url: str) -> None:
 
     assert MODEL in str(error.value)
     assert stub.model in str(error.value)
+
+
+def test_another_release_of_the_same_model_fails_with_both_tags(stub: Stub, url: str) -> None:
+    assert "shop:1" in smoke(url, GOLDEN, MODEL, timeout=1, release="shop:1")
+    with pytest.raises(SmokeError, match="runs the release shop:1, not shop:2"):
+        smoke(url, GOLDEN, MODEL, timeout=0.1, release="shop:2")
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-server\r\n", b"", b"HTTP/1.1 200 OK\r\n"])
+def test_what_is_no_web_server_fails(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=say, args=(server, said), daemon=True).start()
+        with pytest.raises(SmokeError, match="not ready"):
+            smoke(f"http://127.0.0.1:{server.getsockname()[1]}", GOLDEN, None, timeout=0)
+
+
+def say(server: socket.socket, said: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(said)
+
+
+def test_a_service_that_stops_while_it_is_asked_fails(stub: Stub, url: str) -> None:
+    with pytest.raises(SmokeError, match="/predict: no answer"):
+        check_golden("http://127.0.0.1:9", GOLDEN)
+    with pytest.raises(SmokeError, match="/predict: no answer"):
+        check_refusal("http://127.0.0.1:9")
+
+
+def test_a_batch_that_is_answered_with_no_list_fails(stub: Stub, url: str) -> None:
+    right = stub.predictions
+    stub.predict = lambda body: (  # type: ignore[method-assign]
+        (200, {"prediction": 1}) if isinstance(body, list) else (200, right[body["x"] - 1])
+    )
+    with pytest.raises(SmokeError, match=r"batch rows: expected 2 predictions, found {"):
+        check_golden(url, GOLDEN)
 
 
 Change = Callable[[list[Any]], Any]

@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         done = promote(Path.cwd(), parse_environment(options.environment))
         write_outputs(released=done.released, revision=done.revision)
-    except (DeploymentError, RenderError) as error:
+    except (DeploymentError, RenderError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(done.said)

@@ -19,11 +19,10 @@ TRANSFER_SECONDS = 300
 SAID_LENGTH = 2000
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_NOT_THERE = 2  # of `git ls-remote --exit-code`
 # Git's words, and those of servers, for a branch that somebody else has moved in the meantime.
 _OVERTAKEN = re.compile(
     r"\[rejected\]|cannot lock ref|failed to update ref|reference already exists|"
-    r"incorrect old value|fetch first"
+    r"incorrect old value"
 )
 _NO_COMMIT = re.compile(r"not our ref|couldn't find remote ref")
 _NO_PERMISSION = re.compile(
@@ -112,15 +111,17 @@ class Repository:
             GitError: If the remote cannot be reached, or does not let us read.
         """
         ref, tracking = f"refs/heads/{branch}", f"refs/remotes/{self.remote}/{branch}"
-        listed = self._transfer("ls-remote", "--exit-code", self.remote, ref)
-        if listed.returncode == _NOT_THERE:
-            self._git("update-ref", "-d", tracking)
-            return None
+        listed = self._transfer("ls-remote", self.remote, ref)
         if listed.returncode != 0:
             raise self._failure(listed, f"fetch {branch} from")
-        known = self.find(tracking)
-        if known is not None and listed.stdout.split()[0] == known.encode():
-            return known
+        # Longer names that end alike are listed too.
+        lines = (line.split("\t") for line in listed.stdout.decode().splitlines())
+        commit = next((found for found, name in lines if name == ref), None)
+        if commit is None:
+            self._git("update-ref", "-d", tracking)
+            return None
+        if commit == self.find(tracking):
+            return commit
         # Not the listed commit: the branch may have moved since.
         fetched = self._fetch(f"+{ref}:{tracking}")
         if fetched.returncode != 0:
@@ -269,7 +270,6 @@ def credentials(url: str) -> dict[str, str]:
 
 
 def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    text = b"\n".join(part.strip() for part in (done.stderr, done.stdout) if part.strip())
-    # The address of a remote may hold a password.
-    said = re.sub(r"://[^@/\s]+@", "://***@", text.decode(errors="replace"))
+    parts = [part.strip() for part in (done.stderr, done.stdout) if part.strip()]
+    said = b"\n".join(parts).decode(errors="replace")
     return said[-SAID_LENGTH:] or f"exit code {done.returncode}, without a message"

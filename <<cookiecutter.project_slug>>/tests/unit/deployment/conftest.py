@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from world import World, forget_settings, make_repositories
+from fake_origin import World, forget_settings, make_repositories
 
 
 @pytest.fixture

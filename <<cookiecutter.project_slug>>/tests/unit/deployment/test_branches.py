@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from world import World, git, make_release
+from fake_origin import World, git, make_release
 
 from << cookiecutter.project_slug >>.deployment.branches import (
     ATTEMPTS,
@@ -215,6 +215,18 @@ def test_a_branch_that_was_deleted_is_forgotten(world: World, branch: Environmen
     git(world.origin, "update-ref", "-d", "refs/heads/env/staging")
     branch.fetch()
     assert branch.head() is None
+
+
+def test_a_branch_whose_name_ends_alike_is_another(world: World, branch: EnvironmentBranch) -> None:
+    other = f"refs/heads/a/refs/heads/{branch.name}"
+    git(world.origin, "update-ref", other, world.first)
+    branch.fetch()
+    assert branch.head() is None
+    branch.publish(FILES, "one", anything)
+    assert world.log("staging") == ["one"]
+    EnvironmentBranch(world.clone("rival"), "staging").publish({}, "two", anything)
+    branch.fetch()
+    assert branch.head() == world.head("staging")
 
 
 def test_reads_what_others_released_later(world: World, branch: EnvironmentBranch) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from fake_origin import GOLDEN, World, fake_render, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
-from world import GOLDEN, World, fake_render, make_release
 
 from << cookiecutter.project_slug >>.delivery import smoke
 from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
@@ -128,6 +128,18 @@ def test_a_service_that_runs_the_release_is_proved(
         "proved": True,
         "problem": None,
     }
+
+
+def test_what_others_released_since_is_what_must_answer(
+    world: World, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = world.clone("earlier")
+    newer = make_release(world.first, 2)
+    world.prepare(newer)
+    promote(world.root, "staging", fake_render)
+    monkeypatch.chdir(clone)
+    live.releases = [newer]
+    assert look() == 0
 
 
 def test_waits_until_the_release_has_arrived(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from world import GOLDEN, World, fake_render, git, image_of, make_release
+from fake_origin import GOLDEN, World, fake_render, git, image_of, make_release
 
 from << cookiecutter.project_slug >> import deployment
 from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
@@ -168,6 +170,17 @@ def test_production_gets_nothing_that_staging_does_not_run(
     assert world.log("production") == []
 
 
+def test_what_staging_runs_now_counts_not_what_it_ran(world: World) -> None:
+    first = make_release(world.first, 1)
+    release_to(world, "staging", first)
+    earlier = world.clone("earlier")
+    second = make_release(world.first, 2)
+    release_to(world, "staging", second)
+    with pytest.raises(NotProvedError):
+        release_to(world, "production", first, earlier)
+    assert release_to(world, "production", second, earlier).released
+
+
 def test_production_gets_nothing_before_staging(world: World) -> None:
     with pytest.raises(NotProvedError, match="env/staging is empty"):
         release_to(world, "production", make_release(world.first))
@@ -213,7 +226,8 @@ def test_a_release_that_names_something_vaguely_is_refused(
         ("release.json", None, "No such file.*make release-record"),
         ("golden.json", None, "No such file.*make release-record"),
         ("golden.json", "{", "not JSON"),
-        ("golden.json", '{"records": [], "predictions": []}', "holds no predictions"),
+        ("golden.json", '{"records": [], "predictions": [1]}', "holds no predictions"),
+        ("golden.json", '{"records": [1], "predictions": []}', "holds no predictions"),
     ],
 )
 def test_half_a_release_is_refused(world: World, name: str, text: str | None, problem: str) -> None:
@@ -240,7 +254,7 @@ exec {git} "$@"
 PROMOTE = """
 from pathlib import Path
 from << cookiecutter.project_slug >>.deployment.promote import promote
-from world import fake_render
+from fake_origin import fake_render
 promote(Path.cwd(), "staging", fake_render)
 """
 
@@ -337,6 +351,29 @@ def test_the_command_fails_with_the_reason(
     assert main(["--environment", environment]) == 1
     assert message in capsys.readouterr().err
     assert not (renderable.folder / "outputs").exists()
+
+
+def test_a_full_disk_is_named_and_the_next_run_repairs(
+    renderable: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full before the push: nothing was released. After it: later steps were not told."""
+    renderable.prepare(make_release(renderable.first))
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryDirectory", _full)
+        assert main(["--environment", "staging"]) == 1
+    assert renderable.log("staging") == []
+    with monkeypatch.context() as patch:
+        patch.setenv("GITHUB_OUTPUT", "/dev/full")
+        assert main(["--environment", "staging"]) == 1
+    assert capsys.readouterr().err.count("No space left on device") == 2
+    assert main(["--environment", "staging"]) == 0
+    assert len(renderable.log("staging")) == 1
+    outputs = (renderable.folder / "outputs").read_text(encoding="utf-8")
+    assert outputs == f"released=true\nrevision={renderable.head('staging')}\n"
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_the_command_says_what_is_wrong_with_the_manifests(

@@ -6,9 +6,9 @@ import base64
 from pathlib import Path
 
 import pytest
+from fake_origin import World, git
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
-from world import World, git
 
 from << cookiecutter.project_slug >>.deployment import repository as module
 from << cookiecutter.project_slug >>.deployment.repository import (
@@ -111,7 +111,7 @@ def test_without_a_token_git_logs_in_as_it_is_set_up(
 
 def test_never_waits_for_somebody_to_type_a_password(world: World, server: Server) -> None:
     server.status = 401
-    with pytest.raises(RefusedError, match="not permitted"):
+    with pytest.raises(RefusedError, match=r"(?s)not permitted.*terminal prompts disabled"):
         Repository(world.root).push("HEAD", "env/staging")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_origin import World, fake_render, forget_settings, git, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
-from world import World, fake_render, forget_settings, git, make_release
 
 from << cookiecutter.project_slug >>.deployment import incident
 from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch, Revision
