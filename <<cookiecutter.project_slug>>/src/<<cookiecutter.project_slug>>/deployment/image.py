@@ -23,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,7 @@ LIMITS = (
 READY_SECONDS = 120.0
 STOP_SECONDS = 30
 ATTEMPTS = 3
+WAIT_SECONDS = 2.0
 LOG_LINES = 60
 SAID_LENGTH = 2000
 
@@ -192,9 +193,7 @@ class Container:
             raise ImageError(f"`{self.engine} {arguments[0]}` failed:\n{said(done)}")
         return done.stdout.strip()
 
-    def transfer(
-        self, *arguments: str, advice: str, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def transfer(self, *arguments: str, advice: str) -> None:
         """Run a command that talks to a registry; again where that may help.
 
         Raises:
@@ -207,7 +206,7 @@ class Container:
                 raise ImageError(f"{what}: not permitted; {advice}:\n{said(done)}")
             if attempt == ATTEMPTS:
                 raise ImageError(f"{what}, {ATTEMPTS} times; {advice}:\n{said(done)}")
-            sleep(float(2**attempt))
+            time.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
             attempt += 1
 
     def image_id(self, image: str) -> str:

@@ -132,9 +132,8 @@ def _measured(evaluation: Mapping[str, Any], contract: Mapping[str, Any]) -> Ite
 
 
 def _interval(metric: Mapping[str, Any]) -> tuple[str, str]:
-    return _number(metric.get("value")), (
-        f"{_number(metric.get('low'))} to {_number(metric.get('high'))}"
-    )
+    ends = [metric[end] for end in ("low", "high") if metric.get(end) is not None]
+    return _number(metric.get("value")), " to ".join(map(_number, ends))
 
 
 def _number(value: Any) -> str:

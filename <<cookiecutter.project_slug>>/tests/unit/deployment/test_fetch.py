@@ -13,8 +13,18 @@ from typing import Any
 
 import bentoml
 import pytest
-from bentos import COMMIT, MODEL_HASH, PACKAGE, TAG, VERSION, make_files, make_gate, pack, store_in
 from fake_actions import NAME, TOKEN, FakeActions
+from fake_bento import (
+    COMMIT,
+    MODEL_HASH,
+    PACKAGE,
+    TAG,
+    VERSION,
+    make_files,
+    make_gate,
+    pack,
+    store_in,
+)
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 

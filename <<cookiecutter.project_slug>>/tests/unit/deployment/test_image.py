@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bentos import (
+from fake_bento import (
     COMMIT,
     GOLDEN,
     MODEL_HASH,
@@ -106,7 +104,7 @@ def engine(clean_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("ENGINE_STATE", str(state))
     monkeypatch.setenv("CONTAINER_ENGINE", "podman")
     monkeypatch.setenv("IMAGE", "registry.example/acme/shop")
-    monkeypatch.setattr(image.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(image, "WAIT_SECONDS", 0.0)
     monkeypatch.chdir(tmp_path)
     engine = Engine(state)
     engine.answers("inspect.{{.Id}}", IMAGE_ID)
@@ -116,9 +114,13 @@ def engine(clean_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.fixture
-def bento(tmp_path: Path) -> Iterator[Path]:
+def bento(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The folder of a bento in the store."""
-    with store_in(tmp_path / "bentoml" / "bentos") as store:
+    home = tmp_path / "bentoml"
+    # For BentoML's own program, which builds the image.
+    monkeypatch.setenv("BENTOML_HOME", str(home))
+    monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "true")
+    with store_in(home / "bentos") as store:
         yield put_into_store(store, make_files())
 
 
@@ -196,18 +198,6 @@ def test_names_are_told_with_their_registry(name: str, full: str) -> None:
     assert qualified(name) == full
 
 
-def run_build(store: Path) -> subprocess.CompletedProcess[str]:
-    """As `make image` does, so that BentoML reads its own folder from the environment."""
-    home = {"BENTOML_HOME": str(store.parents[2]), "BENTOML_DO_NOT_TRACK": "true"}
-    return subprocess.run(
-        [sys.executable, "-m", f"{PACKAGE}.deployment.image", "build"],
-        env={**os.environ, **home, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_an_image_is_built_on_the_digest_that_the_base_has_now(
     engine: Engine, bento: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,9 +205,8 @@ def test_an_image_is_built_on_the_digest_that_the_base_has_now(
     engine.fails("pull", ATTEMPTS - 1, "connection reset")
     record(tested=f"sha256:{IMAGE_ID}", digest=DIGEST)
 
-    done = run_build(bento)
+    assert main(["build"]) == 0
 
-    assert done.returncode == 0, done.stderr
     pinned = f"docker.io/library/python@{BASE_DIGEST}"
     pull = "pull --quiet docker.io/library/python:3.11-slim"
     assert engine.asked("pull") == [pull] * ATTEMPTS
@@ -240,15 +229,15 @@ def test_an_image_is_built_on_the_digest_that_the_base_has_now(
     }
 
 
-def test_a_build_that_fails_leaves_nothing_to_push(engine: Engine, bento: Path) -> None:
+def test_a_build_that_fails_leaves_nothing_to_push(
+    engine: Engine, bento: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     record()
     engine.fails("build", 1, "no space left on device")
-    done = run_build(bento)
-    assert done.returncode == 1
-    assert f"registry.example/acme/shop:{VERSION}: cannot be built; the reason is above" in (
-        done.stderr
-    )
-    assert "no space left on device" in done.stdout + done.stderr
+    assert main(["build"]) == 1
+    said = capfd.readouterr()
+    assert f"acme/shop:{VERSION}: cannot be built; the reason is above" in said.err
+    assert "no space left on device" in said.out + said.err
     assert not Path("build/image.json").exists()
 
 

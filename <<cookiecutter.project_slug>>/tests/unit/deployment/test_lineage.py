@@ -1,0 +1,301 @@
+"""The lineage of a live service: real repositories; service and registry are played."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fake_origin import GOLDEN, World, git
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
+from << cookiecutter.project_slug >>.deployment.lineage import main
+
+MODEL = b"weights"
+MANIFEST = b'{"schemaVersion": 2}'
+METRICS = {"roc_auc": 0.8}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+FOLDER = json.dumps([{"md5": md5(MODEL), "relpath": "model.onnx"}]).encode()
+LOCK = f"""
+stages:
+  ingest:
+    outs:
+    - path: data/ingested.parquet
+      md5: {"1" * 32}
+  train:
+    outs:
+    - path: models
+      md5: {md5(FOLDER)}.dir
+"""
+FILES = {
+    "contract.yaml": b"model: {}\n",
+    "schema.yaml": b"columns: {}\n",
+    "params.yaml": b"seed: 1\n",
+    "dvc.lock": LOCK.encode(),
+    "reports/metrics.json": json.dumps(METRICS).encode(),
+    "reports/golden.json": json.dumps(GOLDEN).encode(),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HTTPServer]:
+    with HTTPServer() as server:
+        yield server
+
+
+class Delivered:
+    """A project that was released to staging, and a service that runs the release."""
+
+    def __init__(self, world: World, server: HTTPServer) -> None:
+        self.world = world
+        self.root = world.root
+        for name, content in FILES.items():
+            self.write(name, content)
+        self.write(f".dvc/cache/files/md5/{md5(MODEL)[:2]}/{md5(MODEL)[2:]}", MODEL)
+        self.write(f".dvc/cache/files/md5/{md5(FOLDER)[:2]}/{md5(FOLDER)[2:]}.dir", FOLDER)
+        git(self.root, "add", *FILES)
+        self.commit = world.commit("Train the model")
+        self.url = server.url_for("").rstrip("/")
+        self.manifest: Response = Response(MANIFEST)
+        host = f"{server.host}:{server.port}"
+        self.release: dict[str, Any] = {
+            "release": f"shop:{self.commit[:8]}-1",
+            "source": {"commit": self.commit, "dirty": False},
+            "model": {"file": "model.onnx", "sha256": sha256(MODEL)},
+            "data": {"file": "data/ingested.parquet", "md5": "1" * 32},
+            "schema": {"sha256": sha256(FILES["schema.yaml"])},
+            "contract": {"sha256": sha256(FILES["contract.yaml"])},
+            "metrics": METRICS,
+            "image": {
+                "name": f"{host}/acme/shop",
+                "digest": f"sha256:{sha256(MANIFEST)}",
+                "base": "docker.io/library/python@sha256:0",
+            },
+            "gate": {"verdict": "promote", "base": None, "consent": {}},
+            "params": {"sha256": sha256(FILES["params.yaml"])},
+            "pull_request": {"number": 7, "author": "grace", "approved_by": ["ada"]},
+            "run": {"id": 100},
+        }
+        own = ("release", "source", "model", "data", "schema", "contract", "metrics")
+        self.live: Any = {key: self.release[key] for key in own}
+        self.put()
+        server.clear()
+        server.expect_request("/release").respond_with_handler(self._answer)
+        server.expect_request(
+            f"/v2/acme/shop/manifests/{self.release['image']['digest']}"
+        ).respond_with_handler(lambda _: self.manifest)
+
+    def _answer(self, request: Request) -> Response:
+        return Response(json.dumps(self.live))
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def put(self, environment: str = "staging", golden: Any = GOLDEN, **changes: Any) -> None:
+        """Release it, with changes."""
+        release = {**copy.deepcopy(self.release), **changes}
+        files = {
+            "release.json": json.dumps(release).encode(),
+            "golden.json": json.dumps(golden).encode(),
+        }
+        branch = EnvironmentBranch(self.root, environment)
+        branch.publish(files, "Release", lambda current: None)
+
+    def says(self, **changes: Any) -> None:
+        """Let the release say something else of itself, on the branch and in the service."""
+        self.put(**changes)
+        self.live |= {key: value for key, value in changes.items() if key in self.live}
+
+    def run(self) -> int:
+        return main(["--url", f"{self.url}/"])
+
+
+@pytest.fixture
+def delivered(world: World, server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Delivered:
+    monkeypatch.chdir(world.root)
+    return Delivered(world, server)
+
+
+def verdicts(text: str) -> dict[str, str]:
+    """The verdict on each thing that is named."""
+    found = {}
+    for line in text.splitlines():
+        if line[8] != " ":
+            found[line[8:].partition("  ")[0]] = line[:8].strip()
+    return found
+
+
+CHECKED = (
+    "service", "commit", "contract", "schema", "params", "data", "metrics", "model",
+    "golden predictions", "image",
+)  # fmt: skip
+
+
+def test_a_sound_release_is_verified_from_end_to_end(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert delivered.run() == 0
+
+    said = capsys.readouterr().out
+    found = verdicts(said)
+    assert {what: found[what] for what in CHECKED} == dict.fromkeys(CHECKED, "ok")
+    assert found.keys() - set(CHECKED) == {
+        "environment", "base image", "gate", "pull request", "pipeline run"
+    }  # fmt: skip
+    assert "staging" in said
+    assert "runs there now" in said
+    assert "#7" in said
+    assert "by grace, approved by ada" in said
+    assert delivered.commit in said
+    assert sha256(MODEL) in said
+
+
+OTHER = {"sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "words"),
+    [
+        ("contract", {"contract": OTHER}, "is the contract.yaml of the commit"),
+        ("schema", {"schema": OTHER}, sha256(FILES["schema.yaml"])),
+        ("params", {"params": OTHER}, "is the params.yaml of the commit"),
+        ("params", {"params": None}, "the release does not say"),
+        ("data", {"data": {"file": "data/ingested.parquet", "md5": "2" * 32}}, "1" * 32),
+        ("data", {"data": {"file": "other", "md5": "2" * 32}}, "no other in dvc.lock"),
+        ("metrics", {"metrics": {"roc_auc": 0.9}}, '{"roc_auc": 0.8}'),
+        ("model", {"model": {"file": "model.onnx", "sha256": "0" * 64}}, sha256(MODEL)),
+        ("model", {"model": {"file": "other", "sha256": sha256(MODEL)}}, "no models/other"),
+        ("golden predictions", {"golden": {"records": [], "predictions": []}}, "golden.json"),
+        ("commit", {"source": {"commit": "f" * 40}}, "origin has no such commit"),
+    ],
+)
+def test_each_claim_that_is_not_so_is_found(
+    delivered: Delivered,
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    delivered.says(**changes)
+    assert delivered.run() == 1
+    told = capsys.readouterr()
+    assert verdicts(told.out)[what] == "differs"
+    assert words in told.out
+    assert told.err.strip().endswith(f"not what was released: {what}")
+
+
+def test_a_service_that_says_otherwise_is_found(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivered.live["metrics"] = {"roc_auc": 0.99}
+    assert delivered.run() == 1
+    told = capsys.readouterr()
+    assert verdicts(told.out)["service"] == "differs"
+    assert "it says otherwise about metrics" in told.out
+
+
+def test_a_commit_that_never_came_to_main_is_found(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(delivered.root, "checkout", "-q", "-b", "aside", delivered.world.first)
+    git(delivered.root, "checkout", "-q", delivered.commit, "--", ".")
+    git(delivered.root, "commit", "-qm", "The same files, unreviewed")
+    commit = git(delivered.root, "rev-parse", "HEAD")
+    delivered.says(source={"commit": commit})
+    assert delivered.run() == 1
+    told = capsys.readouterr()
+    assert verdicts(told.out)["commit"] == "differs"
+    assert "not on main" in told.out
+
+
+def test_the_default_branch_may_have_another_name(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(delivered.world.origin, "branch", "-m", "main", "trunk")
+    git(delivered.root, "fetch", "-q")
+    git(delivered.root, "remote", "set-head", "origin", "trunk")
+    assert delivered.run() == 0
+    assert "on trunk" in capsys.readouterr().out
+
+
+def test_an_image_that_is_gone_is_found_and_a_registry_that_does_not_tell_is_no_proof(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivered.manifest = Response(status=404)
+    assert delivered.run() == 1
+    assert verdicts(capsys.readouterr().out)["image"] == "differs"
+    delivered.manifest = Response(b"another image")
+    assert delivered.run() == 0
+    assert verdicts(capsys.readouterr().out)["image"] == "unknown"
+    delivered.manifest = Response(status=403)
+    assert delivered.run() == 0
+    assert verdicts(capsys.readouterr().out)["image"] == "unknown"
+
+
+def test_a_model_that_is_not_in_the_cache_is_unknown(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cached = delivered.root / ".dvc" / "cache" / "files" / "md5" / md5(MODEL)[:2] / md5(MODEL)[2:]
+    cached.unlink()
+    assert delivered.run() == 0
+    said = capsys.readouterr().out
+    assert verdicts(said)["model"] == "unknown"
+    assert "`dvc fetch` it" in said
+
+
+def test_what_ran_before_is_told_apart_from_what_runs(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivered.put("production")
+    delivered.put(release="shop:newer-2")
+    assert delivered.run() == 0
+    said = capsys.readouterr().out
+    assert "ran there, something else does now" in said
+    assert "runs there now" in said
+    assert "production" in said
+
+
+def test_what_was_never_released_is_named(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivered.live["model"] = {"file": "model.onnx", "sha256": "0" * 64}
+    assert delivered.run() == 1
+    assert "is on none of the branches env/staging, env/production" in capsys.readouterr().err
+    delivered.live = {"release": "development"}
+    assert delivered.run() == 1
+    assert "runs development from a working tree" in capsys.readouterr().err
+    delivered.live = []
+    assert delivered.run() == 1
+    assert "answers 200 and no release" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "late.example.com"])
+def test_a_service_that_does_not_answer_is_named(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    assert main(["--url", url]) == 1
+    assert f"{url}/release: no answer" in capsys.readouterr().err
+
+
+def test_without_a_remote_nothing_can_be_verified(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivered.world.origin.rename(delivered.world.folder / "gone")
+    assert delivered.run() == 1
+    assert "cannot be reached" in capsys.readouterr().err
