@@ -101,7 +101,8 @@ def wait_for(
         except (OSError, AttributeError, KeyError, TypeError) as error:
             state = f"no answer: {error}"
         if time.monotonic() >= deadline:
-            raise SmokeError(f"{url}: not ready after {timeout:g} s: {state}")
+            waited = f" after {timeout:.3g} s" if timeout else ""
+            raise SmokeError(f"{url}: not ready{waited}: {state}")
         time.sleep(POLL_SECONDS)
 
 

@@ -453,6 +453,27 @@ def test_what_does_not_run_any_more_needs_no_rollback(
     assert tracker.issues == []
 
 
+def test_another_build_of_what_failed_is_left_alone(past: Past, tracker: Tracker) -> None:
+    failed = json.loads(json.dumps(past.releases[2]))
+    failed["image"]["digest"] = f"sha256:{9:064x}"
+    past.world.prepare(failed)
+    assert go_back() == 0
+    assert past.running == past.releases[2]
+    assert tracker.issues == []
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["another release", "nothing"])
+def test_where_what_failed_never_ran_there_is_nothing_to_do(
+    past: Past, tracker: Tracker, released: bool
+) -> None:
+    if released:
+        promote(past.world.root, "production", lambda *_: {})
+    past.world.prepare(past.releases[1])
+    assert main(["--environment", "production", "--failed"]) == 0
+    assert len(past.world.log("production")) == int(released)
+    assert tracker.issues == []
+
+
 def test_what_a_service_said_cannot_break_out_of_the_evidence(past: Past, tracker: Tracker) -> None:
     probe_failed(past.world, "```\n@everyone <img src=x>\n````\n" + "x" * 100_000)
     assert go_back() == 0
