@@ -122,6 +122,11 @@ def lacks() -> list[str]:
 @pytest.fixture(scope="session")
 def needs_podman() -> None:
     """Skip where containers cannot run; in continuous integration that is a failure."""
+    demand_podman()
+
+
+def demand_podman() -> None:
+    """End the test where containers cannot run."""
     missing = lacks()
     if not missing:
         return

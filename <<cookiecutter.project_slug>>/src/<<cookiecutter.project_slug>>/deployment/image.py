@@ -203,9 +203,9 @@ class Container:
         while (done := self.try_to(*arguments)).returncode != 0:
             what = f"`{self.engine} {' '.join(arguments)}` failed"
             if _DENIED.search(done.stderr):
-                raise ImageError(f"{what}: not permitted; {advice}:\n{said(done)}")
+                raise ImageError(f"{what}: not permitted; {advice}\n{said(done)}")
             if attempt == ATTEMPTS:
-                raise ImageError(f"{what}, {ATTEMPTS} times; {advice}:\n{said(done)}")
+                raise ImageError(f"{what}, {ATTEMPTS} times; {advice}\n{said(done)}")
             time.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
             attempt += 1
 
@@ -458,7 +458,7 @@ def push(root: Path, engine: Container, login: Login | None) -> dict[str, Any]:
     engine.run("tag", record["id"], image)
     advice = "is the registry up, is IMAGE right, and may REGISTRY_USER write to it?"
     with logged_in(engine, login) as pusher:
-        pusher.transfer("push", image, advice=advice)
+        pusher.transfer("push", "--quiet", image, advice=advice)
     held = Registry(record["name"], login).manifest(record["tag"])
     if held is None:
         raise RegistryError(f"{image}: was pushed, but the registry does not hold it")

@@ -380,7 +380,7 @@ def test_what_was_tested_is_pushed_and_known_by_its_digest(
     assert main(["push"]) == 0
 
     assert engine.asked("tag") == [f"tag sha256:{IMAGE_ID} {name}:{VERSION}"]
-    assert engine.asked("push") == [f"push {name}:{VERSION}"] * ATTEMPTS
+    assert engine.asked("push") == [f"push --quiet {name}:{VERSION}"] * ATTEMPTS
     assert recorded()["digest"] == DIGEST
     assert capsys.readouterr().out == f"{name}@{DIGEST}\n"
     assert Path("outputs").read_text(encoding="utf-8") == f"name={name}\ndigest={DIGEST}\n"
