@@ -3,7 +3,6 @@
 https://github.com/actions/upload-artifact#upload-using-multiple-paths-and-exclusions
 """
 
-import glob
 import os
 import shutil
 import sys
@@ -14,7 +13,7 @@ patterns = os.environ["PATTERNS"].split()
 fixed = [pattern.partition("*")[0] for pattern in patterns]
 roots = [Path(part) if Path(part).is_dir() else Path(part).parent for part in fixed]
 root = os.path.commonpath([path.absolute() for path in roots])
-found = [Path(name) for pattern in patterns for name in glob.glob(pattern)]
+found = [path for pattern in patterns for path in Path().glob(pattern)]
 if not found and os.environ["MISSING"] == "error":
     sys.exit(f"no files were found: {' '.join(patterns)}")
 
