@@ -96,6 +96,21 @@ def test_without_a_remote_nothing_is_exchanged(
     assert "`dvc remote add --default`" in said
 
 
+def test_what_the_cache_holds_is_put_in_its_place(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reproduce()
+    out = project / "out.txt"
+    out.unlink()
+    assert main(["pull"]) == 0
+    assert out.read_text(encoding="utf-8") == "data"
+
+    out.write_text("only here", encoding="utf-8")
+    assert main(["pull"]) == 1
+    assert "out.txt" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == "only here"
+
+
 def test_a_missing_plugin_is_named_with_the_command_that_installs_it(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

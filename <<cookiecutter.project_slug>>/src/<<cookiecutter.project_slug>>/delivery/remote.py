@@ -4,7 +4,8 @@
 
 The remote is the one at DVC_REMOTE_URL, else the default one of DVC's configuration. Without any,
 nothing is exchanged and that is said. A pull brings what `dvc.lock` names, and the records of
-earlier runs: a stage whose outputs are here is not run again.
+earlier runs; and it puts what the cache holds in its place, so that a stage whose outputs `dvc.lock`
+names is not run again.
 """
 
 from __future__ import annotations
@@ -132,8 +133,18 @@ def exchange(root: Path, direction: str) -> str:
     """Pull from or push to the remote; returns what to tell.
 
     Raises:
-        RemoteError: If there is a remote and the exchange with it fails.
+        RemoteError: If there is a remote and the exchange with it fails, or what is in the cache
+            would replace something that is nowhere else.
     """
+    said = _exchange(root, direction)
+    if direction == "pull":
+        # Not every stage is found again by the records of earlier runs: one that keeps some of its
+        # outputs in git has none.
+        dvc(root, "checkout", "--allow-missing")
+    return said
+
+
+def _exchange(root: Path, direction: str) -> str:
     with configured(root) as remote:
         if remote is None:
             return (
