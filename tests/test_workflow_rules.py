@@ -314,6 +314,9 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "any cache is taken": (
         "jobs/model/steps/Restore the DVC cache/with/restore-keys", "other-",
         ["cache: restores another one"]),
+    "kept under a key of the files as the run left them": (
+        "jobs/model/steps/Keep the DVC cache/with/key", "dvc-${{ hashFiles('data/**') }}",
+        ["cache: kept under a key that nobody restores by"]),
 }  # fmt: skip
 
 
@@ -347,6 +350,13 @@ def test_a_cache_key_without_an_input_is_seen(input_file: str) -> None:
         assert pattern in text
         changed = changed.replace(pattern, "'none'")
     assert f"cache: the key leaves out {input_file}" in faults_of(PIPELINE, parse(changed))
+
+
+def test_a_cache_that_no_later_run_can_replace_is_seen() -> None:
+    text = PIPELINE.read_text(encoding="utf-8")
+    changed = text.replace("-${{ github.run_id }}-${{ github.run_attempt }}", "")
+    found = faults_of(PIPELINE, parse(changed))
+    assert "cache: an earlier run's entry is in the way" in found
 
 
 def test_a_required_job_that_compares_nothing_is_seen_in_every_case() -> None:

@@ -405,22 +405,35 @@ def sequence_faults(job: str, steps: Collection[Mapping[str, Any]]) -> list[str]
 
 
 def cache_faults(workflow: Document, inputs: Collection[str]) -> list[str]:
-    """Whether all jobs share one cache, whose key changes with every input of the stages."""
-    options = [
-        step.get("with", {}) for _, step in steps_of(workflow) if action_of(step) in (RESTORE, SAVE)
-    ]
-    if len({(option.get("path"), option.get("key")) for option in options}) != 1:
+    """Whether all jobs share one cache, whose key changes with every input of the stages.
+
+    A run keeps its own entry, under the key that it restored by: the files have changed since.
+    """
+    restored = [step for _, step in steps_of(workflow) if action_of(step) == RESTORE]
+    saved = [step for _, step in steps_of(workflow) if action_of(step) == SAVE]
+    options = [step.get("with", {}) for step in restored]
+    paths = {step.get("with", {}).get("path") for step in (*restored, *saved)}
+    keys = {option.get("key") for option in options}
+    if len(keys) != 1 or len(paths) != 1:
         return ["cache: not the same everywhere"]
-    key = options[0]["key"]
+    (key,) = keys
     patterns = re.findall(r"'([^']+)'", key)
     found = [
         f"cache: the key leaves out {name}"
         for name in inputs
         if not any(_matches(name, pattern) for pattern in patterns)
     ]
-    starts = [option["restore-keys"] for option in options if "restore-keys" in option]
-    if not all(start and key.startswith(start) for start in starts):
+    if not key.endswith("-${{ github.run_id }}-${{ github.run_attempt }}"):
+        found.append("cache: an earlier run's entry is in the way")
+    same_inputs = key.partition("${{ github.run_id }}")[0]
+    if any(
+        option.get("restore-keys", "").split("\n") != [same_inputs, "dvc-", ""]
+        for option in options
+    ):
         found.append("cache: restores another one")
+    own = {f"${{{{ steps.{step.get('id')}.outputs.cache-primary-key }}}}" for step in restored}
+    if any(step["with"]["key"] not in own for step in saved):
+        found.append("cache: kept under a key that nobody restores by")
     return found
 
 
