@@ -56,6 +56,13 @@ class ActRun:
             if result == "failure"
         ]
 
+    def explain(self) -> str:
+        """What the failed steps printed, or else the end of the log."""
+        said = [
+            f"{job}: {step}:\n{self.said(job, step)[-3000:]}" for job, step in self.failed_steps()
+        ]
+        return "\n".join(said) or self.log[-4000:]
+
 
 def mapped_actions(checkout: Path) -> list[str]:
     """The options that map every action that the workflows pin to its stand-in."""

@@ -177,7 +177,7 @@ class Hub:
             env=self.env,
             api=self.api.url,
         )
-        assert run.returncode == 0, run.log[-4000:]
+        assert run.returncode == 0, run.explain()
         (comment,) = self.api.comments
         return str(comment["body"])
 
@@ -230,7 +230,7 @@ def connect(it: Hub) -> None:
 
 
 def expect_green(run: ActRun, *, pushed: bool) -> None:
-    assert run.failed_steps() == [], run.log[-4000:]
+    assert run.failed_steps() == [], run.explain()
     assert run.jobs == dict.fromkeys(("quality", "data", "model", "all-green"), "success")
     assert run.returncode == 0
     assert list(run.steps["quality"]) == QUALITY
@@ -248,7 +248,7 @@ def expect_red(run: ActRun, job: str, step: str) -> str:
     """The run failed at this step only, and nothing but the `always()` steps came after it."""
     assert run.returncode != 0
     red_gate = ("all-green", "Every job succeeded")
-    assert run.failed_steps() == [(job, step), red_gate], run.log[-4000:]
+    assert run.failed_steps() == [(job, step), red_gate], run.explain()
     assert run.jobs[job] == "failure"
     assert run.jobs["all-green"] == "failure"
     order = {"quality": QUALITY, "data": DATA, "model": MODEL}[job]

@@ -4,8 +4,8 @@
 
 The remote is the one at DVC_REMOTE_URL, else the default one of DVC's configuration. Without any,
 nothing is exchanged and that is said. A pull brings what `dvc.lock` names, and the records of
-earlier runs; and it puts what the cache holds in its place, so that a stage whose outputs `dvc.lock`
-names is not run again.
+earlier runs; and it puts what the cache holds in its place, so that a stage whose outputs
+`dvc.lock` names is not run again.
 """
 
 from __future__ import annotations
