@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from << cookiecutter.project_slug >>.delivery.base import outside_git
-from << cookiecutter.project_slug >>.delivery.remote import from_environment, main
+from << cookiecutter.project_slug >>.delivery.remote import RemoteError, dvc, from_environment, main
 
 STAGE = """\
 stages:
@@ -117,26 +117,29 @@ def test_a_missing_plugin_is_named_with_the_command_that_installs_it(
     missing = [name for name in PLUGINS if find_spec(f"dvc_{name}") is None]
     if not missing:
         pytest.skip("every plugin is installed")
-    url = f"{missing[0]}://bucket/folder"
-    monkeypatch.setenv("DVC_REMOTE_URL", url)
+    monkeypatch.setenv("DVC_REMOTE_URL", f"{missing[0]}://ada:secret@host/folder")
     assert main(["pull"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"{url}: `dvc fetch` failed: ")
+    assert said.startswith(f"{missing[0]}://ada:***@host/folder: `dvc fetch` failed: ")
     assert f"`uv add --group train dvc-{missing[0]}`" in said
     assert "Having any troubles" not in said
     assert not (project / ".dvc" / "config.local").exists()
 
 
-def test_an_unknown_protocol_is_refused_and_no_password_is_shown(
+def test_an_unknown_protocol_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DVC_REMOTE_URL", "foo://ada:secret@host/folder")
+    monkeypatch.setenv("DVC_REMOTE_URL", "foo://host/folder")
     assert main(["push"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("DVC_REMOTE_URL: `dvc remote` failed: ")
     assert "Unsupported URL type foo://" in said
-    assert "secret" not in said
     assert not (project / ".dvc" / "config.local").exists()
+
+
+def test_a_password_that_dvc_repeats_is_not_shown(project: Path) -> None:
+    with pytest.raises(RemoteError, match=r"--no-such=foo://ada:\*\*\*@host"):
+        dvc(project, "config", "--no-such=foo://ada:secret@host")
 
 
 @pytest.mark.parametrize(
