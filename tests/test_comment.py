@@ -10,20 +10,17 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import fake_actions
 import pytest
 from act import REPOSITORY, run_act
 from conftest import PROJECT_TEMPLATE
 from pytest_httpserver import HTTPServer
 from workflow_rules import Document, read, set_in
-
-sys.path.append(str(PROJECT_TEMPLATE / "tests" / "unit"))
-import fake_actions
 
 WORKFLOWS = PROJECT_TEMPLATE / ".github" / "workflows"
 COMMENT = WORKFLOWS / "comment.yml"
