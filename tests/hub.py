@@ -90,17 +90,15 @@ class Hub:
 
     def run(self, event: str, payload: Mapping[str, Any], ref: str, **options: Any) -> ActRun:
         shutil.rmtree(self.scratch / "artifacts", ignore_errors=True)
-        return run_act(
-            event,
-            payload,
-            checkout=self.clone,
-            workflow="pipeline.yml",
-            ref=ref,
-            origin=self.origin,
-            scratch=self.scratch,
-            env=self.env,
-            **{"api": self.api.url, **options},
-        )
+        defaults = {
+            "checkout": self.clone,
+            "workflow": "pipeline.yml",
+            "origin": self.origin,
+            "scratch": self.scratch,
+            "env": self.env,
+            "api": self.api.url,
+        }
+        return run_act(event, payload, ref=ref, **{**defaults, **options})
 
     def upload(self) -> None:
         """Let the played GitHub hold the artifacts of the last run."""
@@ -123,17 +121,7 @@ class Hub:
             head_branch=pull["head"]["ref"],
             head_repository=pull["head"]["repo"],
         )
-        run = run_act(
-            "workflow_run",
-            event,
-            checkout=self.clone,
-            workflow="comment.yml",
-            ref="refs/heads/main",
-            origin=self.origin,
-            scratch=self.scratch,
-            env=self.env,
-            api=self.api.url,
-        )
+        run = self.run("workflow_run", event, "refs/heads/main", workflow="comment.yml")
         assert run.returncode == 0, run.explain()
         (comment,) = self.api.comments
         return str(comment["body"])
