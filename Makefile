@@ -42,3 +42,7 @@ sample-data:  ## Make the example data anew
 .PHONY: benchmark
 benchmark:  ## Measure the serving alternatives side by side
 	$(RUN) python tools/benchmark_serving.py $(ARGS)
+
+.PHONY: timings
+timings:  ## Time the generated project's pipeline workflow, job by job
+	$(RUN) python tools/time_pipeline.py

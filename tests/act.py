@@ -23,12 +23,24 @@ REPOSITORY = "acme/flight_delays"
 
 @dataclass
 class ActRun:
-    """What a run of a workflow did."""
+    """What a run of a workflow did.
+
+    Attributes:
+        returncode: Of act.
+        jobs: The result of each job.
+        steps: The result of each step, by job.
+        output: What each step printed.
+        seconds: How long each job's steps took together.
+        summary: What the steps wrote to the run's page.
+        log: The whole log.
+    """
 
     returncode: int
     jobs: dict[str, str] = field(default_factory=dict)
     steps: dict[str, dict[str, str]] = field(default_factory=dict)
     output: dict[tuple[str, str], str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    summary: str = ""
     log: str = ""
 
     def said(self, job: str, step: str) -> str:
@@ -43,6 +55,13 @@ class ActRun:
             for step, result in steps.items()
             if result == "failure"
         ]
+
+    def explain(self) -> str:
+        """What the failed steps printed, or else the end of the log."""
+        said = [
+            f"{job}: {step}:\n{self.said(job, step)[-3000:]}" for job, step in self.failed_steps()
+        ]
+        return "\n".join(said) or self.log[-4000:]
 
 
 def mapped_actions(checkout: Path) -> list[str]:
@@ -138,6 +157,10 @@ def read_log(returncode: int, text: str) -> ActRun:
             continue
         if "jobResult" in entry:
             run.jobs[job] = entry["jobResult"]
+        if entry.get("command") == "summary":
+            run.summary += entry["content"]
+        if "executionTime" in entry and len(entry.get("stepID", [])) == 1:
+            run.seconds[job] = run.seconds.get(job, 0.0) + entry["executionTime"] / 1e9
         if entry.get("stage") != "Main" or "stepID" not in entry:
             continue
         if entry.get("raw_output"):

@@ -367,6 +367,15 @@ def test_a_champion_is_pulled_from_a_remote(challenged: Path, gate: Gate, projec
     assert (code, report["champion"]["source"]) == (0, "remote")
 
 
+def test_a_champion_is_pulled_from_the_remote_of_the_environment(
+    challenged: Path, gate: Gate
+) -> None:
+    shutil.move(challenged / ".dvc" / "cache", challenged.parent / "storage")
+    code, report, _ = gate(challenged, env={"DVC_REMOTE_URL": "../storage"})
+    assert (code, report["champion"]["source"]) == (0, "remote")
+    assert not (challenged / ".dvc" / "config.local").exists()
+
+
 def test_a_champion_with_other_locked_versions_runs_in_its_own_environment(
     challenged: Path, gate: Gate
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from conftest import Bake, Run, generate
 from pytest_httpserver import HTTPServer
+from workflow_rules import Document, read
 
 GITHUB_ACTIONS_APP = 15368
 REVIEW = "dependency-review.yml"
@@ -40,10 +41,8 @@ def rules(project: Path) -> dict[str, dict[str, Any]]:
     return {rule["type"]: rule.get("parameters", {}) for rule in ruleset(project)["rules"]}
 
 
-def workflow(project: Path, name: str) -> dict[str, Any]:
-    text = (project / ".github" / "workflows" / name).read_text(encoding="utf-8")
-    # YAML 1.1 reads the key `on` as the boolean true.
-    return {("on" if k is True else k): v for k, v in yaml.safe_load(text).items()}
+def workflow(project: Path, name: str) -> Document:
+    return read(project / ".github" / "workflows" / name)
 
 
 def check_names(project: Path, event: str) -> set[str]:

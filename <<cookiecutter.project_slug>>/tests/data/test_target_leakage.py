@@ -13,9 +13,9 @@ pytestmark = pytest.mark.pipeline
 
 
 def test_no_feature_predicts_the_target_by_itself(
-    train: pl.DataFrame, schema: Schema, params: Params
+    train_rows: pl.DataFrame, schema: Schema, params: Params
 ) -> None:
-    found = skills(train, schema, params)
+    found = skills(train_rows, schema, params)
     assert set(found) == set(schema.features())
     suspects = {name: skill for name, skill in found.items() if skill >= SUSPICIOUS_SKILL}
     assert not suspects, "known before the prediction? Else set `feature: false` in schema.yaml"

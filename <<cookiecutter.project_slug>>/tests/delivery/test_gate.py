@@ -60,6 +60,18 @@ def test_the_contract_can_be_measured_and_would_block_a_model_that_guesses(
         assert any(found.failures for found in findings), f"{terms.column} {terms.metric}"
 
 
+def test_each_bound_alone_would_block_a_model_that_guesses(challenger: Challenger) -> None:
+    # A first model has no champion to be worse than.
+    contract = load_contract(ROOT)
+    court = Judge(guessing(challenger.scored), None, contract.model.confidence)
+    findings = [
+        *court.metrics(contract.model.metrics),
+        *court.slices(contract.model.slices, challenger.test),
+    ]
+    idle = [f for f in findings if f.bound is not None and not f.failures]
+    assert [(found.term, found.value, found.bound) for found in idle] == []
+
+
 def test_the_model_may_take_its_own_place(challenger: Challenger) -> None:
     contract = load_contract(ROOT)
     champion = Opponent(challenger.scored, np.arange(len(challenger.test)))

@@ -10,53 +10,17 @@ import polars as pl
 import pytest
 
 from << cookiecutter.project_slug >> import paths
-from << cookiecutter.project_slug >>.data.schema import Schema, load_schema
 from << cookiecutter.project_slug >>.model.metrics import Floats, Scored
 from << cookiecutter.project_slug >>.model.predict import predict, score_target
 from << cookiecutter.project_slug >>.model.predictor import Predictor, load_predictor
-from << cookiecutter.project_slug >>.settings import Contract, Params, load_contract, load_params
-
-ROOT = Path(__file__).resolve().parents[2]
 
 Answer = Callable[[pl.DataFrame], Floats]
 
 
-def _made(path: Path) -> Path:
-    if not (ROOT / path).exists():
-        pytest.fail(f"{path} is missing: run `make pipeline` first", pytrace=False)
-    return ROOT / path
-
-
 @pytest.fixture(scope="session")
-def params() -> Params:
-    return load_params(ROOT)
-
-
-@pytest.fixture(scope="session")
-def schema() -> Schema:
-    return load_schema(ROOT)
-
-
-@pytest.fixture(scope="session")
-def contract() -> Contract:
-    return load_contract(ROOT)
-
-
-@pytest.fixture(scope="session")
-def train_rows() -> pl.DataFrame:
-    return pl.read_parquet(_made(paths.TRAIN))
-
-
-@pytest.fixture(scope="session")
-def test_rows() -> pl.DataFrame:
-    return pl.read_parquet(_made(paths.TEST))
-
-
-@pytest.fixture(scope="session")
-def predictor() -> Predictor:
+def predictor(made: Callable[[Path], Path]) -> Predictor:
     """The model as the service loads it."""
-    _made(paths.MANIFEST)
-    return load_predictor(ROOT / paths.MODELS)
+    return load_predictor(made(paths.MANIFEST).parent)
 
 
 @pytest.fixture(scope="session")

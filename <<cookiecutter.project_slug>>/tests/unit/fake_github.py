@@ -5,15 +5,49 @@ from __future__ import annotations
 import copy
 import json
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from << cookiecutter.project_slug >>.delivery.codeowners import CODEOWNERS
+from << cookiecutter.project_slug >>.delivery.ruleset import RULESET, WORKFLOWS
+
 NAME = "team/late"
 TOKEN = "token-for-tests"
 PATH = f"/repos/{NAME}"
+RULES: dict[str, Any] = {
+    "name": "main",
+    "target": "branch",
+    "enforcement": "active",
+    "bypass_actors": [],
+    "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}},
+    "rules": [
+        {
+            "type": "pull_request",
+            "parameters": {
+                "allowed_merge_methods": ["squash"],
+                "require_code_owner_review": True,
+                "required_approving_review_count": 1,
+            },
+        },
+        {
+            "type": "required_status_checks",
+            "parameters": {"required_status_checks": [{"context": "all-green"}]},
+        },
+    ],
+}
+
+
+def write_rules(root: Path, owners: str) -> None:
+    """Give a project code owners, a ruleset and a workflow with the check that it requires."""
+    (root / WORKFLOWS).mkdir(parents=True)
+    (root / RULESET).parent.mkdir()
+    (root / CODEOWNERS).write_text(owners, encoding="utf-8")
+    (root / RULESET).write_text(json.dumps(RULES), encoding="utf-8")
+    (root / WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {all-green: {}}")
 
 
 class FakeGitHub:

@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_github import NAME, PATH, TOKEN, FakeGitHub
+from fake_github import NAME, PATH, RULES, TOKEN, FakeGitHub, write_rules
 from pytest_httpserver import HTTPServer
 
 from << cookiecutter.project_slug >>.delivery import doctor
@@ -24,26 +23,6 @@ from << cookiecutter.project_slug >>.delivery.codeowners import CODEOWNERS
 from << cookiecutter.project_slug >>.delivery.github_setup import main as github_setup
 from << cookiecutter.project_slug >>.delivery.ruleset import RULESET, WORKFLOWS
 
-RULES: dict[str, Any] = {
-    "name": "main",
-    "target": "branch",
-    "enforcement": "active",
-    "bypass_actors": [],
-    "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}},
-    "rules": [
-        {
-            "type": "pull_request",
-            "parameters": {
-                "allowed_merge_methods": ["squash"],
-                "required_approving_review_count": 1,
-            },
-        },
-        {
-            "type": "required_status_checks",
-            "parameters": {"required_status_checks": [{"context": "all-green"}]},
-        },
-    ],
-}
 STAGES = """\
 stages:
   copy:
@@ -74,11 +53,7 @@ def git(*arguments: str) -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small project whose pipeline has run; not to be changed."""
     root = tmp_path_factory.mktemp("prepared")
-    (root / WORKFLOWS).mkdir(parents=True)
-    (root / RULESET).parent.mkdir()
-    (root / CODEOWNERS).write_text("/contract.yaml @team/ml\n", encoding="utf-8")
-    (root / RULESET).write_text(json.dumps(RULES), encoding="utf-8")
-    (root / WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {all-green: {}}")
+    write_rules(root, owners="/contract.yaml @team/ml\n")
     (root / "uv.lock").touch()
     (root / "in.txt").write_text("data", encoding="utf-8")
     (root / "params.yaml").write_text("size: 1\n", encoding="utf-8")

@@ -7,34 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_github import NAME, PATH, TOKEN, FakeGitHub
+from fake_github import NAME, PATH, RULES, TOKEN, FakeGitHub, write_rules
 from pytest_httpserver import HTTPServer
 
 from << cookiecutter.project_slug >>.delivery.codeowners import CODEOWNERS
 from << cookiecutter.project_slug >>.delivery.github_setup import main
 from << cookiecutter.project_slug >>.delivery.ruleset import RULESET, WORKFLOWS
-
-RULES: dict[str, Any] = {
-    "name": "main",
-    "target": "branch",
-    "enforcement": "active",
-    "bypass_actors": [],
-    "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}},
-    "rules": [
-        {
-            "type": "pull_request",
-            "parameters": {
-                "allowed_merge_methods": ["squash"],
-                "require_code_owner_review": True,
-                "required_approving_review_count": 1,
-            },
-        },
-        {
-            "type": "required_status_checks",
-            "parameters": {"required_status_checks": [{"context": "all-green"}]},
-        },
-    ],
-}
 
 
 @pytest.fixture
@@ -45,11 +23,7 @@ def github(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("GITHUB_REPOSITORY", NAME)
     monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
-    WORKFLOWS.mkdir(parents=True)
-    RULESET.parent.mkdir()
-    CODEOWNERS.write_text("/contract.yaml\n/.github/\n", encoding="utf-8")
-    RULESET.write_text(json.dumps(RULES), encoding="utf-8")
-    (WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {all-green: {}}")
+    write_rules(tmp_path, owners="/contract.yaml\n/.github/\n")
     return fake
 
 

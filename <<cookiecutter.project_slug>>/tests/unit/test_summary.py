@@ -116,7 +116,7 @@ def test_each_thing_that_was_skipped_is_listed_with_its_setting(
     write_gate(project, champion=None)
     summary.main()
     text = skipped_part(capsys.readouterr().out)
-    assert "DVC\\_REMOTE\\_URL" in text
+    assert "`DVC_REMOTE_URL`" in text
     assert NO_CHAMPION in text
     assert "make doctor" in text
 

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
+from << cookiecutter.project_slug >> import paths
 from << cookiecutter.project_slug >>.data.problems import Problem
 from << cookiecutter.project_slug >>.data.profile import make_profile, read_profile
 from << cookiecutter.project_slug >>.data.schema import Schema
-from << cookiecutter.project_slug >>.data.validate import validate
+from << cookiecutter.project_slug >>.data.validate import main, validate
 from << cookiecutter.project_slug >>.data.validation_page import render
 from << cookiecutter.project_slug >>.settings import DataTerms, Params, SettingsError
 
@@ -254,3 +258,33 @@ def test_the_page_shows_problems_and_escapes_what_the_data_holds() -> None:
     assert "1 value below 0 kg" in page
     assert "accepted" in render([], 20, ["a.csv"])
     assert "http" not in page
+
+
+def test_the_command_accepts_good_data_and_refuses_bad_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contract = {
+        "model": {"metrics": {"accuracy": {"floor": 0.5}}, "size_mb": 1, "latency_p99_ms": 9},
+        "data": TERMS.model_dump(mode="json"),
+    }
+    documents = {
+        paths.PARAMS: PARAMS.model_dump(mode="json"),
+        paths.SCHEMA: {"columns": COLUMNS, "rules": RULES},
+        paths.CONTRACT: contract,
+    }
+    for path, document in documents.items():
+        (tmp_path / path).write_text(yaml.safe_dump(document), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for folder in (paths.INGESTED.parent, paths.REPORTS):
+        folder.mkdir()
+
+    make_rows().write_parquet(paths.INGESTED)
+    assert main() == 0
+    assert json.loads(paths.VALIDATION_REPORT.read_text(encoding="utf-8"))["passed"] is True
+    accepted = paths.DATA_PROFILE.read_bytes()
+
+    make_rows(size={3: -1.0}).write_parquet(paths.INGESTED)
+    assert main() == 1
+    assert json.loads(paths.VALIDATION_REPORT.read_text(encoding="utf-8"))["passed"] is False
+    assert "1 value below 0 kg" in capsys.readouterr().err
+    assert paths.DATA_PROFILE.read_bytes() == accepted

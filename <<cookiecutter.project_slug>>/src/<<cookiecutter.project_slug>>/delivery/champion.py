@@ -22,6 +22,7 @@ from typing import Literal
 
 from .. import paths
 from .base import LOCK, Base, BaseError, LockedModel, git, locked_model, outside_git
+from .remote import NAME, VARIABLE, from_environment
 
 Source = Literal["cache", "remote", "reproduced"]
 
@@ -160,7 +161,11 @@ def _choose_interpreter(champion: Champion, base: Base) -> None:
 
 
 def _share_cache(champion: Champion, base: Base) -> None:
-    """Give the worktree today's settings of DVC: where the cache is now, and the remotes."""
+    """Give the worktree today's settings of DVC: where the cache is now, and the remotes.
+
+    Raises:
+        ChampionError: If DVC does not take them.
+    """
     for settings in (Path(".dvc/config"), Path(".dvc/config.local")):
         if (base.root / settings).exists() and (champion.project / ".dvc").exists():
             shutil.copy2(base.root / settings, champion.project / settings)
@@ -168,6 +173,11 @@ def _share_cache(champion: Champion, base: Base) -> None:
     shared = champion._dvc("cache", "dir", "--local", here.strip())
     if shared.returncode != 0:
         raise ChampionError(f"DVC cannot share its cache with the base:\n{_last_lines(shared)}")
+    address = from_environment(base.root)
+    if address is not None:
+        known = champion._dvc("remote", "add", "--local", "--default", "--force", NAME, address)
+        if known.returncode != 0:
+            raise ChampionError(f"DVC does not take {VARIABLE}:\n{_last_lines(known)}")
 
 
 def _restore(champion: Champion, base: Base, model: LockedModel) -> Source:
@@ -192,7 +202,7 @@ def _name_remotes(champion: Champion, base: Base) -> bool:
     for name, location in remotes:
         if Path(location).is_absolute():
             champion._dvc("remote", "modify", "--local", name, "url", location)
-    return bool(remotes)
+    return bool(remotes) or from_environment(base.root) is not None
 
 
 def _reproduce(champion: Champion, model: LockedModel) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .check import Check, Status
-
-COMMAND_TIMEOUT_SECONDS = 120
+from .command import run
 
 # The oldest version of each tool that does what the tasks ask of it, and where to get it.
 _UV = ((0, 7), "https://docs.astral.sh/uv/getting-started/installation")
@@ -26,22 +24,6 @@ REFUSED_MIB = 100
 # How `dvc status` names the ways in which an input differs from what dvc.lock recorded. Outputs and
 # inputs that are merely not there (`deleted`) are what a fresh clone looks like.
 _STALE = frozenset({"modified", "new"})
-
-
-def run(root: Path, *command: str) -> subprocess.CompletedProcess[str] | None:
-    """Run a command in `root` to its end; None if it is not installed or does not end."""
-    try:
-        return subprocess.run(
-            command,
-            cwd=root,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
 
 
 def check_local(root: Path) -> Iterator[Check]:

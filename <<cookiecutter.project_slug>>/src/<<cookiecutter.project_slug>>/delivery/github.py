@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,13 +25,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from .command import output
+
 API_VERSION = "2022-11-28"
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 5
 # A server that asks for more patience than this is given up on; the message says until when.
 LONGEST_WAIT_SECONDS = 60.0
 PAGE_SIZE = 100
-COMMAND_TIMEOUT_SECONDS = 30
 DETAIL_LENGTH = 500
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -106,7 +106,7 @@ def find_remote(root: Path = Path()) -> Remote:
             raise NotSetUpError(f"GITHUB_REPOSITORY is {named!r}; it must be owner/name")
         server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
         return Remote(urlsplit(server).hostname or "github.com", named)
-    url = _output("git", "-C", str(root), "remote", "get-url", "origin")
+    url = output(root, "git", "remote", "get-url", "origin")
     if not url:
         raise NotSetUpError(
             "there is no git remote `origin`: create the repository on GitHub, then "
@@ -142,29 +142,13 @@ def find_token(host: str) -> str:
         token = os.environ.get(name, "").strip()
         if token:
             return token
-    logged_in = _output("gh", "auth", "token", "--hostname", host)
+    logged_in = output(Path(), "gh", "auth", "token", "--hostname", host)
     if logged_in:
         return logged_in
     raise NotSetUpError(
         f"there is no token for {host}: set GITHUB_TOKEN, or install gh (https://cli.github.com) "
         f"and run `gh auth login --hostname {host}`"
     )
-
-
-def _output(*command: str) -> str | None:
-    """What a command printed; None if it is not installed or fails."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def connect(root: Path = Path(), attempts: int = ATTEMPTS) -> tuple[GitHub, str]:

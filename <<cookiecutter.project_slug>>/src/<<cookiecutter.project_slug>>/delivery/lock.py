@@ -9,7 +9,6 @@ not reproduced: the machine or a library computes differently.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 
 import yaml
 
-LOCK = "dvc.lock"
+from .. import paths
+from .base import LOCK, BaseError, git
+
 MEND = "run `make pipeline`, then commit dvc.lock and reports/"
 INPUTS = ("cmd", "deps", "params")
 
@@ -31,18 +32,13 @@ def committed(root: Path, revision: str = "HEAD") -> str | None:
 
     Raises:
         LockError: If there is no such revision.
+        BaseError: If git is not installed.
     """
-    known = _git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    known = git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if known.returncode != 0:
         raise LockError(f"{revision}: no such commit; commit first (`git commit`)")
-    shown = _git(root, "show", f"{revision}:{LOCK}")
+    shown = git(root, "show", f"{revision}:./{LOCK}")
     return shown.stdout if shown.returncode == 0 else None
-
-
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
 
 
 def stages_of(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
@@ -52,18 +48,23 @@ def stages_of(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
         LockError: If the text is no lock file.
     """
     try:
-        stages = yaml.safe_load(text)["stages"]
-    except (yaml.YAMLError, TypeError, KeyError) as error:
+        stages: dict[str, dict[str, Any]] = yaml.safe_load(text)["stages"]
+        for stage in stages.values():
+            for key in ("deps", "params", "outs"):
+                _by_name(stage.get(key))
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise LockError(f"{name}: is no DVC lock file ({error}); {MEND}") from error
-    if not isinstance(stages, dict) or not all(isinstance(s, dict) for s in stages.values()):
-        raise LockError(f"{name}: is no DVC lock file (no stages); {MEND}")
     return stages
 
 
 def compare(before: str, now: str) -> list[str]:
-    """What a run changed in the lock: one line for each stage that differs."""
+    """What a run changed in the lock: one line for each stage that differs.
+
+    Raises:
+        LockError: If one of the texts is no lock file.
+    """
     old = stages_of(before, f"{LOCK} as committed")
-    new = stages_of(now, LOCK)
+    new = stages_of(now, str(LOCK))
     problems = [f"{name}: the committed lock lacks this stage" for name in new.keys() - old.keys()]
     problems += [f"{name}: no longer a stage" for name in old.keys() - new.keys()]
     for name in old.keys() & new.keys():
@@ -96,11 +97,29 @@ def _by_name(entries: Any) -> dict[str, Any]:
     return {entry["path"]: entry for entry in entries or ()}
 
 
+def uncommitted_reports(root: Path) -> list[str]:
+    """The reports of the pipeline that are not in git as they are here; those of DVC are ignored.
+
+    Raises:
+        LockError: If git cannot tell.
+    """
+    stages = stages_of((root / LOCK).read_text(encoding="utf-8"), str(LOCK))
+    outputs = [name for stage in stages.values() for name in _by_name(stage.get("outs"))]
+    reports = [name for name in outputs if Path(name).is_relative_to(paths.REPORTS)]
+    if not reports:
+        return []
+    status = git(root, "status", "--porcelain", "-z", "--no-renames", "--", *reports)
+    if status.returncode != 0:
+        raise LockError(f"git cannot tell which reports are committed: {status.stderr.strip()}")
+    return [entry[3:] for entry in status.stdout.split("\0") if entry]
+
+
 def verify(root: Path) -> str:
     """Hold the working tree's lock against the committed one; returns what to tell.
 
     Raises:
         LockError: If the lock is missing, stale or not reproduced, or a committed report differs.
+        BaseError: If git is not installed.
     """
     if not (root / LOCK).is_file():
         raise LockError(f"{LOCK}: no such file; run `make pipeline`")
@@ -118,7 +137,7 @@ def verify(root: Path) -> str:
             "commit the dvc.lock and reports/ of this machine"
         )
         raise LockError(f"The committed {LOCK} is not what this run wrote:\n{lines}\n{advice}")
-    reports = _git(root, "diff", "--name-only", "HEAD", "--", "reports").stdout.split()
+    reports = uncommitted_reports(root)
     if reports:
         raise LockError(f"The committed {', '.join(reports)} is not what this run wrote; {MEND}")
     return f"The committed {LOCK} is what this run wrote."
@@ -128,7 +147,7 @@ def main() -> int:
     """Verify the lock of the current folder; 0 when it holds, 1 when it does not."""
     try:
         print(verify(Path.cwd()))
-    except LockError as error:
+    except (LockError, BaseError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -15,7 +15,6 @@ from pathlib import Path
 from .. import paths
 from .event import EventError, read_event
 from .evidence import Evidence, from_folder, read_evidence
-from .report import markdown_table
 from .review import details, shortened, verdict
 
 # GitHub takes 1 MiB of each step.
@@ -31,8 +30,8 @@ def summarise(evidence: Evidence) -> str:
         else "## ⛔ No verdict: the run ended before the gate, or the gate could not judge"
     )
     parts = [headline or without, rest, *details(evidence)]
-    table = [["skipped", "what enables it"], *map(list, skipped(evidence))]
-    parts += ["### Skipped", markdown_table(table, text_columns=(0, 1))]
+    left_out = [f"- {what}. To enable it: {setting}" for what, setting in skipped(evidence)]
+    parts += ["### Skipped", "\n".join(left_out)]
     return shortened("\n\n".join(part for part in parts if part) + "\n", SUMMARY_LENGTH)
 
 
@@ -43,7 +42,7 @@ def skipped(evidence: Evidence) -> list[tuple[str, str]]:
         left_out.append(
             (
                 "pulling from and pushing to a DVC remote; the workflow's cache was used",
-                "the repository variable DVC_REMOTE_URL, for example s3://bucket/folder",
+                "the repository variable `DVC_REMOTE_URL`, for example `s3://bucket/folder`",
             )
         )
     elif _unprivileged():
@@ -54,13 +53,13 @@ def skipped(evidence: Evidence) -> list[tuple[str, str]]:
         left_out.append(
             (
                 "the comparison with a champion; only floors and ceilings were checked",
-                "a dvc.lock on the default branch: merge or push a trained model",
+                "a `dvc.lock` on the default branch: merge or push a trained model",
             )
         )
     left_out.append(
         (
             "looking at the repository's rules: this run may not read them",
-            "make doctor, on a laptop, checks them; make github-setup sets them",
+            "`make doctor`, on a laptop, checks them; `make github-setup` sets them",
         )
     )
     return left_out

@@ -1,0 +1,160 @@
+"""A repository on a local origin, with a GitHub that is played, and its workflows run by act."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fake_actions
+import yaml
+from act import REPOSITORY, ActRun, run_act
+from conftest import Run
+
+NOTHING = "0" * 40  # what a branch that is new held before
+
+
+@dataclass
+class Hub:
+    """A repository on a local origin, and what GitHub would know of it."""
+
+    origin: Path
+    clone: Path
+    scratch: Path
+    env: Mapping[str, str]
+    project_run: Run
+    api: fake_actions.FakeActions
+    labels: tuple[str, ...] = ()
+
+    def git(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.clone, env=dict(self.env),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"git {arguments}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--no-verify", "-qm", message)
+        return self.git("rev-parse", "HEAD")
+
+    def train(self) -> None:
+        """Run the pipeline as the author does before a commit."""
+        self.project_run(self.clone, "dvc", "repro", check=True)
+
+    def edit_yaml(self, name: str, change: Callable[[Any], None]) -> None:
+        path = self.clone / name
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        change(document)
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+    def push(self, before: str, **options: Any) -> ActRun:
+        """Push HEAD to main and run the pipeline for it."""
+        self.git("push", "-q", "--force", "origin", "HEAD:refs/heads/main")
+        self.api.pulls = []
+        payload = {
+            "ref": "refs/heads/main",
+            "before": before,
+            "after": self.git("rev-parse", "HEAD"),
+            "repository": {"full_name": REPOSITORY, "default_branch": "main"},
+        }
+        return self.run("push", payload, "refs/heads/main", **options)
+
+    def pull_request(self, head_repository: str = REPOSITORY, **options: Any) -> ActRun:
+        """Open a pull request from HEAD to main and run the pipeline for its merge."""
+        head = self.git("rev-parse", "HEAD")
+        base = self.git("rev-parse", "origin/main")
+        self.git("checkout", "-q", "--detach", base)
+        self.git("merge", "-q", "--no-ff", "-m", "Merge the pull request", head)
+        self.git("push", "-q", "--force", "origin", "HEAD:refs/pull/7/merge")
+        pull = fake_actions.pull_request(
+            base={"sha": base, "ref": "main", "repo": {"full_name": REPOSITORY}},
+            head={"sha": head, "ref": "change", "repo": {"full_name": head_repository}},
+            labels=[{"name": name} for name in self.labels],
+        )
+        self.api.pulls = [pull]
+        payload = {
+            "action": "synchronize",
+            "number": 7,
+            "pull_request": pull,
+            "repository": {"full_name": REPOSITORY, "default_branch": "main"},
+        }
+        return self.run("pull_request", payload, "refs/pull/7/merge", **options)
+
+    def run(self, event: str, payload: Mapping[str, Any], ref: str, **options: Any) -> ActRun:
+        shutil.rmtree(self.scratch / "artifacts", ignore_errors=True)
+        defaults = {
+            "checkout": self.clone,
+            "workflow": "pipeline.yml",
+            "origin": self.origin,
+            "scratch": self.scratch,
+            "env": self.env,
+            "api": self.api.url,
+        }
+        return run_act(event, payload, ref=ref, **{**defaults, **options})
+
+    def upload(self) -> None:
+        """Let the played GitHub hold the artifacts of the last run."""
+        self.api.archives.clear()
+        for folder in sorted((self.scratch / "artifacts").iterdir()):
+            archive = io.BytesIO()
+            with zipfile.ZipFile(archive, "w") as target:
+                for path in sorted(folder.rglob("*")):
+                    if path.is_file():
+                        target.write(path, path.relative_to(folder))
+            self.api.archives[folder.name] = archive.getvalue()
+
+    def comment(self) -> str:
+        """Run the workflow that comments on the pull request; returns the comment."""
+        self.upload()
+        pull = self.api.pulls[0]
+        event = fake_actions.run_event(
+            conclusion="failure",
+            head_sha=pull["head"]["sha"],
+            head_branch=pull["head"]["ref"],
+            head_repository=pull["head"]["repo"],
+        )
+        run = self.run("workflow_run", event, "refs/heads/main", workflow="comment.yml")
+        assert run.returncode == 0, run.explain()
+        (comment,) = self.api.comments
+        return str(comment["body"])
+
+    def artifact(self, *parts: str) -> Path:
+        return self.scratch.joinpath("artifacts", *parts)
+
+    def verdict(self) -> dict[str, Any]:
+        text = self.artifact("report", "reports", "gate.json").read_text(encoding="utf-8")
+        verdict: dict[str, Any] = json.loads(text)
+        return verdict
+
+
+def make_hub(
+    project: Path,
+    folder: Path,
+    env: Mapping[str, str],
+    project_run: Run,
+    api: fake_actions.FakeActions,
+) -> Hub:
+    """Give a trained project its origin, and the caches that a run on main would have left.
+
+    Few unit tests stay, enough for the job `quality` to be real; they are all in the first commit.
+    """
+    origin, scratch = folder / "origin.git", folder / "github"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(origin)], check=True)
+    shutil.copytree(project / ".dvc" / "cache", scratch / "cache" / "dvc-from-main")
+    it = Hub(origin, project, scratch, env, project_run, api)
+    for path in (project / "tests" / "unit").rglob("test_*.py"):
+        if path.name not in ("test_settings.py", "test_split.py"):
+            path.unlink()
+    it.commit("Keep few unit tests")
+    it.git("remote", "add", "origin", f"file://{origin}")
+    it.git("push", "-q", "origin", "main")
+    it.git("fetch", "-q", "origin")
+    return it

@@ -1,0 +1,542 @@
+"""What act cannot check: that every workflow, action and Makefile keeps the rules.
+
+A rule that cannot be broken is none, so each one is shown what it must object to.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PROJECT_TEMPLATE, TEMPLATE
+from workflow_rules import (
+    Allowed,
+    drop_in,
+    faults,
+    makefile_faults,
+    makefile_variables,
+    parse,
+    pin_faults,
+    pipeline_faults,
+    read,
+    required_job_faults,
+    set_in,
+    stage_inputs,
+)
+
+# The commit behind each tag, as looked up in the action's own repository.
+PINS = {
+    "actions/cache/restore": ("27d5ce7f107fe9357f9df03efb73ab90386fccae", "v5.0.5"),
+    "actions/cache/save": ("27d5ce7f107fe9357f9df03efb73ab90386fccae", "v5.0.5"),
+    "actions/checkout": ("3d3c42e5aac5ba805825da76410c181273ba90b1", "v7.0.1"),
+    "actions/dependency-review-action": ("2031cfc080254a8a887f58cffee85186f0e49e48", "v4.9.0"),
+    "actions/upload-artifact": ("bbbca2ddaa5d8feaa63e36b76fdaad77386f024f", "v7.0.0"),
+    "astral-sh/setup-uv": ("20cfd1bf945f4377ade1205e4dbc17946fc9a30d", "v10.0.1"),
+}
+WRITES = {
+    "comment.yml/comment": {"pull-requests"},
+    "nightly.yml/report": {"issues"},
+}
+COMMANDS = {
+    "action.yml/runs/Install the locked dependencies": "uv sync --locked",
+    'ci.yml/all-green/test "$TEST_RESULT" = success': 'test "$TEST_RESULT" = success',
+    "nightly.yml/report/python3 tools/report_failure.py": "python3 tools/report_failure.py",
+    "pipeline.yml/all-green/Every job succeeded": 'test "$RESULTS" = "success success success"',
+    # Talks to GitHub before anything is checked out.
+    "dependency-review.yml/dependency-review/Ask whether GitHub can compare the dependencies": None,
+}
+ALLOWED = Allowed(PINS, WRITES, COMMANDS)
+
+HOUSES = (PROJECT_TEMPLATE, TEMPLATE)
+WORKFLOWS = [p for house in HOUSES for p in sorted((house / ".github/workflows").glob("*.y*ml"))]
+ACTIONS = [p for house in HOUSES for p in sorted((house / ".github/actions").rglob("action.y*ml"))]
+PIPELINE = PROJECT_TEMPLATE / ".github/workflows/pipeline.yml"
+SETUP = PROJECT_TEMPLATE / ".github/actions/setup/action.yml"
+CI = TEMPLATE / ".github/workflows/ci.yml"
+MAKEFILE = PROJECT_TEMPLATE / "Makefile"
+VARIABLES = makefile_variables(MAKEFILE.read_text(encoding="utf-8"))
+INPUTS = stage_inputs(read(PROJECT_TEMPLATE / "dvc.yaml"), source="data/landed")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(TEMPLATE)).replace(f"{PROJECT_TEMPLATE.name}/", "project:")
+
+
+def faults_of(path: Path, document: dict[str, Any]) -> list[str]:
+    found = faults(path.name, document, ALLOWED, VARIABLES)
+    if path == PIPELINE:
+        found += pipeline_faults(document, INPUTS)
+    return found
+
+
+def test_there_is_something_to_check() -> None:
+    assert {PIPELINE, CI} < set(WORKFLOWS)
+    assert SETUP in ACTIONS
+    assert {"ARGS", "BASE"} <= VARIABLES
+    assert "src/<< cookiecutter.project_slug >>/model/train.py" in INPUTS
+    assert not {"data/ingested.parquet", "data/split/train.parquet"} & set(INPUTS)
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=name_of)
+def test_every_workflow_and_action_keeps_the_rules(path: Path) -> None:
+    assert faults_of(path, read(path)) == []
+    assert pin_faults(path.read_text(encoding="utf-8"), PINS) == []
+
+
+def test_every_exception_is_needed() -> None:
+    files = [*WORKFLOWS, *ACTIONS]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert [action for action in PINS if f"uses: {action}@" not in text] == []
+    bare = Allowed(PINS, {}, {})
+    needed = {
+        f"{path.name}/{fault.partition(': ')[0]}"
+        for path in files
+        for fault in faults(path.name, read(path), bare, VARIABLES)
+    }
+    assert needed == {*WRITES, *COMMANDS}
+
+
+# Every danger of the pipeline
+
+
+GATE = "jobs/model/steps/Gate"
+RED = "all-green: red though every job succeeded"
+
+
+def green_with(job: str, *ends: str) -> list[str]:
+    return [f"all-green: green with {job} {end}" for end in ends]
+
+
+# What is set (or dropped, where there is no value), and every fault that this must give.
+DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
+    "model needs no data": (
+        "jobs/model/needs", None, ["model: needs"]),
+    "data waits for nothing": (
+        "jobs/data/needs", ["quality"], ["data: needs"]),
+    "all-green needs no quality": (
+        "jobs/all-green/needs", ["data", "model"], ["all-green: does not need quality"]),
+    "all-green needs no data": (
+        "jobs/all-green/needs", ["quality", "model"], ["all-green: does not need data"]),
+    "all-green needs no model": (
+        "jobs/all-green/needs", ["quality", "data"], ["all-green: does not need model"]),
+    "a job that is forgotten": (
+        "jobs/lint",
+        {"permissions": {}, "timeout-minutes": 5, "steps": [{"run": "make check"}]},
+        ["jobs", "all-green: does not need lint"]),
+    "no model": (
+        "jobs/model", None, [
+            "jobs", "model: needs", "model: lacks actions/checkout",
+            "model: lacks ./.github/actions/setup", "model: lacks actions/cache/restore",
+            "model: lacks make pull", "model: lacks make pipeline", "model: lacks make verify-lock",
+            "model: lacks make test-model", "model: lacks make gate BASE=event",
+            "model: lacks make package", "model: lacks make smoke-bento",
+            "model: lacks make export-bento", "model: lacks make verify-bento",
+            "model: lacks make push", "model: lacks actions/cache/save",
+            "model: lacks make summary", "model: lacks actions/upload-artifact report",
+            "model: lacks actions/upload-artifact bento", RED]),
+    # A skipped job that is required counts as passed.
+    "all-green is skipped": (
+        "jobs/all-green/if", None, ["all-green: condition"]),
+    "all-green only if all is well": (
+        "jobs/all-green/if", "success()", ["all-green: condition"]),
+    "all-green skips its step": (
+        "jobs/all-green/steps/0/if", "success()", ["all-green: steps"]),
+    "all-green has no result of model": (
+        "jobs/all-green/steps/0/env/RESULTS",
+        "${{ needs.quality.result }} ${{ needs.data.result }} success",
+        green_with("model", "failure", "cancelled", "skipped")),
+    "all-green takes a skipped model": (
+        "jobs/all-green/steps/0/run",
+        '[[ "$RESULTS" =~ ^success\\ success\\ (success|skipped)$ ]]', [
+            "all-green/Every job succeeded: is not one task of make",
+            *green_with("model", "skipped")]),
+    "all-green asks for another number of jobs": (
+        "jobs/all-green/steps/0/run", 'test "$RESULTS" = "success success"', [
+            "all-green/Every job succeeded: is not one task of make", RED]),
+    "all-green does nothing": (
+        "jobs/all-green/steps", [], ["all-green: steps"]),
+    "a job goes on": (
+        "jobs/model/continue-on-error", True, ["model: continues on errors"]),
+    "the required job goes on": (
+        "jobs/all-green/continue-on-error", True, ["all-green: continues on errors"]),
+    "the gate goes on": (
+        f"{GATE}/continue-on-error", True, ["model/Gate: continues on errors"]),
+    "an expression says whether to go on": (
+        f"{GATE}/continue-on-error", "${{ github.event_name == 'push' }}",
+        ["model/Gate: continues on errors"]),
+    "a job is off": (
+        "jobs/quality/if", False, ["quality: condition"]),
+    "model runs without data": (
+        "jobs/model/if", "always()", ["model: condition"]),
+    "the gate is off": (
+        f"{GATE}/if", False, ["model: condition of make gate BASE=event"]),
+    "the gate judges pull requests only": (
+        f"{GATE}/if", "github.event_name == 'pull_request'",
+        ["model: condition of make gate BASE=event"]),
+    "the bento is built in any case": (
+        "jobs/model/steps/Build the bento/if", "always()", ["model: condition of make package"]),
+    "a bento that was blocked is kept": (
+        "jobs/model/steps/Keep the model and the bento/if", "always()",
+        ["model: condition of actions/upload-artifact bento"]),
+    "no bento is kept": (
+        "jobs/model/steps/Keep the model and the bento/with/if-no-files-found", "warn",
+        ["model: may keep no bento"]),
+    "pull requests push": (
+        "jobs/model/steps/Push to the DVC remote/if", None, ["model: condition of make push"]),
+    "failed runs push": (
+        "jobs/model/steps/Push to the DVC remote/if", "always()",
+        ["model: condition of make push"]),
+    "a failed run has no report": (
+        "jobs/model/steps/Keep the report/if", None,
+        ["model: condition of actions/upload-artifact report"]),
+    "a failed validation has no report": (
+        "jobs/data/steps/Keep the report/if", None,
+        ["data: condition of actions/upload-artifact data-report"]),
+    "no champion to find": (
+        "jobs/model/steps/0/with/fetch-depth", None, ["model: no history"]),
+    "no gate": (
+        GATE, None, ["model: lacks make gate BASE=event"]),
+    "no model tests": (
+        "jobs/model/steps/Test the model", None, ["model: lacks make test-model"]),
+    "no verified lock": (
+        "jobs/model/steps/Verify dvc.lock", None, ["model: lacks make verify-lock"]),
+    "no training": (
+        "jobs/model/steps/Train and evaluate", None, ["model: lacks make pipeline"]),
+    "no smoke test": (
+        "jobs/model/steps/Smoke-test the bento", None, ["model: lacks make smoke-bento"]),
+    "no comparison of the bento with what was gated": (
+        "jobs/model/steps/Verify that the bento is the gated one", None,
+        ["model: lacks make verify-bento"]),
+    "no summary": (
+        "jobs/model/steps/Summarise", None, ["model: lacks make summary"]),
+    "no cache is kept": (
+        "jobs/model/steps/Keep the DVC cache", None, ["model: lacks actions/cache/save"]),
+    "no validation": (
+        "jobs/data/steps/Validate and split", None, ["data: lacks make validate"]),
+    "no data tests": (
+        "jobs/data/steps/Test the data", None, ["data: lacks make test-data"]),
+    "no code checks": (
+        "jobs/quality/steps/Lint, types, unit tests", None, ["quality: lacks make check"]),
+    "pushes are cancelled": (
+        "concurrency/cancel-in-progress", True, ["concurrency: cancels"]),
+    "nothing is cancelled": (
+        "concurrency/cancel-in-progress", False, ["concurrency: cancels"]),
+    "a pull request cancels main": (
+        "concurrency/group", "pipeline", ["concurrency: group"]),
+    "no concurrency": (
+        "concurrency", None, ["no concurrency", "concurrency: group"]),
+    "pull requests of documents start nothing": (
+        "on/pull_request", {"paths-ignore": ["docs/**"]}, ["triggers"]),
+    "pushes of documents start nothing": (
+        "on/push/paths", ["src/**"], ["triggers"]),
+    "only main starts it": (
+        "on/push", {"branches": ["main"]}, ["triggers"]),
+    "no merge queue": (
+        "on/merge_group", None, ["triggers"]),
+    "started with the base's rights": (
+        "on/pull_request_target", {}, ["pull_request_target", "triggers"]),
+    "permissions for all": (
+        "permissions", {"contents": "read"}, ["permissions for all"]),
+    "default permissions": (
+        "permissions", None, ["permissions for all"]),
+    "default permissions of a job": (
+        "jobs/data/permissions", None, ["data: permissions are not listed"]),
+    "all permissions": (
+        "jobs/data/permissions", "write-all", ["data: permissions are not listed"]),
+    "write access": (
+        "jobs/model/permissions/contents", "write", ["model: may write contents"]),
+    "a token for clouds": (
+        "jobs/quality/permissions/id-token", "write", ["quality: may write id-token"]),
+    "no timeout": (
+        "jobs/model/timeout-minutes", None, ["model: no timeout"]),
+    "the default timeout": (
+        "jobs/model/timeout-minutes", 360, ["model: no timeout"]),
+    "kept credentials": (
+        "jobs/quality/steps/0/with/persist-credentials", True,
+        ["quality/actions/checkout: keeps credentials"]),
+    "kept credentials by default": (
+        "jobs/quality/steps/0/with/persist-credentials", None,
+        ["quality/actions/checkout: keeps credentials"]),
+    "an expression in a command": (
+        f"{GATE}/run", "make gate BASE=${{ github.base_ref }}", [
+            "model/Gate: expression in the command", "model: lacks make gate BASE=event",
+            "model: also runs make gate BASE=${{ github.base_ref }}"]),
+    "make ignores errors": (
+        f"{GATE}/run", "make -i gate BASE=event", [
+            "model/Gate: is not one task of make", "model: lacks make gate BASE=event",
+            "model: also runs make -i gate BASE=event"]),
+    "the gate consents to itself": (
+        f"{GATE}/run", "make gate BASE=event ARGS=--allow-loosening", [
+            "model: lacks make gate BASE=event",
+            "model: also runs make gate BASE=event ARGS=--allow-loosening"]),
+    "the gate compares with itself": (
+        f"{GATE}/run", "make gate BASE=HEAD", [
+            "model: lacks make gate BASE=event", "model: also runs make gate BASE=HEAD"]),
+    "a failure is swallowed": (
+        f"{GATE}/run", "make gate BASE=event || true", [
+            "model/Gate: swallows errors", "model: lacks make gate BASE=event",
+            "model: also runs make gate BASE=event || true"]),
+    "two commands": (
+        "jobs/quality/steps/Lint, types, unit tests/run", "make check\nmake push\n", [
+            "quality/Lint, types, unit tests: is not one task of make",
+            "quality: lacks make check", "quality: also runs make check\nmake push\n"]),
+    "a heredoc": (
+        "jobs/quality/steps/Lint, types, unit tests/run", "bash <" + "<EOF\nmake check\nEOF", [
+            "quality/Lint, types, unit tests: heredoc", "quality: lacks make check",
+            "quality: also runs bash <" + "<EOF\nmake check\nEOF"]),
+    "a shell that goes on": (
+        f"{GATE}/shell", "bash {0}", ["model/Gate: another shell"]),
+    "a shell for all that goes on": (
+        "defaults", {"run": {"shell": "bash {0}"}}, ["the workflow: another shell"]),
+    "the environment consents": (
+        f"{GATE}/env/ARGS", "--allow-loosening", ["model/Gate: ARGS steers the commands"]),
+    "the workflow's environment consents": (
+        "env/ARGS", "--allow-loosening", ["the workflow: ARGS steers the commands"]),
+    "the job's environment ignores errors": (
+        "jobs/model/env", {"MAKEFLAGS": "-i"}, ["model: MAKEFLAGS steers the commands"]),
+    "tests are only collected": (
+        "jobs/model/steps/Test the model/env", {"PYTEST_ADDOPTS": "--co"},
+        ["model/Test the model: PYTEST_ADDOPTS steers the commands"]),
+    "a secret for every step": (
+        "env/KEY", "${{ secrets.KEY }}", ["secret in env/KEY"]),
+    "a secret for a job": (
+        "jobs/model/env", {"TOKEN": "${{ github.token }}"}, ["secret in jobs/model/env/TOKEN"]),
+    "a secret for an action": (
+        "jobs/quality/steps/0/with/token", "${{ secrets.TOKEN }}",
+        ["secret in jobs/quality/steps/0/with/token"]),
+    "a key without the code": (
+        "jobs/model/steps/Restore the DVC cache/with/key", "dvc-${{ hashFiles('dvc.*') }}",
+        ["cache: not the same everywhere"]),
+    "any cache is taken": (
+        "jobs/model/steps/Restore the DVC cache/with/restore-keys", "other-",
+        ["cache: restores another one"]),
+    "kept under a key of the files as the run left them": (
+        "jobs/model/steps/Keep the DVC cache/with/key", "dvc-${{ hashFiles('data/**') }}",
+        ["cache: kept under a key that nobody restores by"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("danger", DANGERS)
+def test_each_danger_is_seen(danger: str) -> None:
+    path, value, expected = DANGERS[danger]
+    pipeline = read(PIPELINE)
+    changed = drop_in(pipeline, path) if value is None else set_in(pipeline, path, value)
+    assert changed != pipeline
+    assert faults_of(PIPELINE, changed) == expected
+
+
+ORDER = ("pipeline", "verify-lock", "test-model", "gate BASE=event", "package", "smoke-bento")
+
+
+@pytest.mark.parametrize("first", range(len(ORDER) - 1), ids=lambda number: ORDER[number])
+def test_steps_in_another_order_are_seen(first: int) -> None:
+    pipeline = read(PIPELINE)
+    steps = pipeline["jobs"]["model"]["steps"]
+    commands = [step.get("run") for step in steps]
+    one, two = (commands.index(f"make {ORDER[first + k]}") for k in (0, 1))
+    steps[one], steps[two] = steps[two], steps[one]
+    assert faults_of(PIPELINE, pipeline) == ["model: order"]
+
+
+@pytest.mark.parametrize("input_file", INPUTS)
+def test_a_cache_key_without_an_input_is_seen(input_file: str) -> None:
+    text = PIPELINE.read_text(encoding="utf-8")
+    changed = text
+    for pattern in ("'dvc.*'", "'*.yaml'", "'data/**'", "'src/**'"):
+        assert pattern in text
+        changed = changed.replace(pattern, "'none'")
+    assert f"cache: the key leaves out {input_file}" in faults_of(PIPELINE, parse(changed))
+
+
+def test_a_cache_that_no_later_run_can_replace_is_seen() -> None:
+    text = PIPELINE.read_text(encoding="utf-8")
+    changed = text.replace("-${{ github.run_id }}-${{ github.run_attempt }}", "")
+    found = faults_of(PIPELINE, parse(changed))
+    assert "cache: an earlier run's entry is in the way" in found
+
+
+def test_a_required_job_that_compares_nothing_is_seen_in_every_case() -> None:
+    jobs = set_in(read(PIPELINE), "jobs/all-green/steps/0/env/RESULTS", "success success success")
+    assert len(required_job_faults(jobs["jobs"])) == 4**3 - 1
+
+
+def test_the_template_s_own_required_job_sees_every_job() -> None:
+    ci = read(CI)
+    assert required_job_faults(ci["jobs"]) == []
+    weak = set_in(ci, "jobs/all-green/steps/0/run", 'test "$TEST_RESULT" != failure')
+    assert required_job_faults(weak["jobs"]) == green_with("test", "cancelled", "skipped")
+
+
+# Other files' dangers
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "expected"),
+    [
+        ("comment.yml", "permissions", {"contents": "write"}, ["permissions for all"]),
+        ("comment.yml", "jobs/comment/permissions/contents", "write",
+         ["comment: may write contents"]),
+        ("comment.yml", "jobs/comment/timeout-minutes", 360, ["comment: no timeout"]),
+        ("comment.yml", "jobs/comment/steps/0/with/persist-credentials", True,
+         ["comment/actions/checkout: keeps credentials"]),
+        ("comment.yml", "jobs/comment/steps/2/continue-on-error", True,
+         ["comment/Write the comment: continues on errors"]),
+        ("comment.yml", "jobs/comment/secrets", "inherit", ["secret in jobs/comment/secrets"]),
+        ("dependency-review.yml", "jobs/dependency-review/steps/0/run", "set +e\ncurl x",
+         ["dependency-review/Ask whether GitHub can compare the dependencies: swallows errors"]),
+        ("dependency-review.yml", "jobs/dependency-review/steps/0/run", "curl x || :\n",
+         ["dependency-review/Ask whether GitHub can compare the dependencies: swallows errors"]),
+        ("dependency-review.yml", "jobs/dependency-review/steps/0/env/BASH_ENV", "rc",
+         ["dependency-review/Ask whether GitHub can compare the dependencies: "
+          "BASH_ENV steers the commands"]),
+    ],
+)  # fmt: skip
+def test_dangers_of_other_workflows_are_seen(
+    name: str, path: str, value: Any, expected: list[str]
+) -> None:
+    file = PROJECT_TEMPLATE / ".github/workflows" / name
+    assert faults_of(file, set_in(read(file), path, value)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("run", "uv sync", "is not one task of make"),
+        ("run", "uv sync --locked; true", "swallows errors"),
+        ("continue-on-error", True, "continues on errors"),
+        ("shell", "bash --noprofile {0}", "another shell"),
+    ],
+)
+def test_dangers_of_an_action_are_seen(path: str, value: Any, expected: str) -> None:
+    changed = set_in(read(SETUP), f"runs/steps/Install the locked dependencies/{path}", value)
+    assert faults_of(SETUP, changed) == [f"runs/Install the locked dependencies: {expected}"]
+
+
+CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
+
+
+@pytest.mark.parametrize(
+    ("used", "fault"),
+    [
+        ("actions/checkout@v7 # v7.0.1", "actions/checkout@v7 # v7.0.1"),
+        (f"{CHECKOUT} # v7.0.0", f"{CHECKOUT} # v7.0.0"),
+        (CHECKOUT, f"{CHECKOUT} # "),
+        (f"actions/checkout@{'0' * 40} # v7.0.1", f"actions/checkout@{'0' * 40} # v7.0.1"),
+        (f"somebody/checkout@{'0' * 40} # v1", f"somebody/checkout@{'0' * 40} # v1"),
+    ],
+)
+def test_an_action_that_is_not_pinned_is_seen(used: str, fault: str) -> None:
+    text = PIPELINE.read_text(encoding="utf-8")
+    changed = text.replace(f"{CHECKOUT} # v7.0.1", used, 1)
+    assert changed != text
+    assert pin_faults(changed, PINS) == [fault]
+
+
+def test_an_action_that_is_hidden_is_seen() -> None:
+    flow = "jobs: {a: {steps: [{uses: somebody/action@v1}]}}"
+    assert pin_faults(flow, PINS) == ["somebody/action@v1 is not on a line of its own"]
+
+
+# Makefiles
+
+
+@pytest.mark.parametrize("house", HOUSES, ids=["project", "template"])
+def test_no_task_goes_on_after_an_error(house: Path) -> None:
+    assert makefile_faults((house / "Makefile").read_text(encoding="utf-8")) == []
+
+
+RECIPE = "\t$(RUN) python -m $(PACKAGE).delivery.gate --base $(BASE) $(ARGS)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (RECIPE, RECIPE.replace("\t", "\t-"), "gate: ignores errors"),
+        (RECIPE, RECIPE.replace("\t", "\t@-"), "gate: ignores errors"),
+        (RECIPE, RECIPE.replace("\t", "\t@ -"), "gate: ignores errors"),
+        (RECIPE, f"{RECIPE} || true", "gate: swallows errors"),
+        (RECIPE, f"{RECIPE} || :", "gate: swallows errors"),
+        (RECIPE, f"{RECIPE} ; true", "gate: swallows errors"),
+        (RECIPE, f"{RECIPE}; exit 0", "gate: swallows errors"),
+        (RECIPE, f"{RECIPE} &", "gate: swallows errors"),
+        (RECIPE, f"{RECIPE} | tee log", "gate: hides what fails before a pipe"),
+        (RECIPE, f"{RECIPE} \\\n\t\t|| true", "gate: swallows errors"),
+        (".PHONY: gate\n", ".PHONY: gate\n.IGNORE: gate\n", ".IGNORE"),
+        ("RUN := uv run\n", "RUN := uv run\n.IGNORE:\n", ".IGNORE"),
+        ("RUN := uv run\n", "RUN := uv run\n.ONESHELL:\n", ".ONESHELL"),
+        ("RUN := uv run\n", "RUN := uv run\nMAKEFLAGS += -i\n", "MAKEFLAGS"),
+        ("RUN := uv run\n", "RUN := uv run\nexport PYTEST_ADDOPTS = --co\n", "PYTEST_ADDOPTS"),
+        ("RUN := uv run\n", "RUN := uv run\nSHELL := /bin/true\n", "SHELL"),
+    ],
+)
+def test_a_task_that_goes_on_is_seen(old: str, new: str, fault: str) -> None:
+    text = MAKEFILE.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    assert makefile_faults(text.replace(old, new)) == [fault]
+
+
+# Linters
+
+
+def schema(name: str) -> list[str]:
+    return ["check-jsonschema", "--builtin-schema", f"vendor.{name}"]
+
+
+DEPENDABOT = sorted(PROJECT_TEMPLATE.glob(".github/dependabot.y*ml"))
+ZIZMOR = ["zizmor", "--offline", "--quiet"]
+
+
+def lint(command: list[str], paths: Sequence[Path]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "paths"),
+    [
+        (["actionlint"], WORKFLOWS),
+        (ZIZMOR, [*WORKFLOWS, *ACTIONS, *DEPENDABOT]),
+        (schema("github-workflows"), WORKFLOWS),
+        (schema("github-actions"), ACTIONS),
+        (schema("dependabot"), DEPENDABOT),
+    ],
+    ids=["actionlint", "zizmor", "workflows", "actions", "dependabot"],
+)
+def test_linters_find_nothing(command: list[str], paths: list[Path]) -> None:
+    assert paths
+    done = lint(command, paths)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "old", "new", "says"),
+    [
+        (["actionlint"], PIPELINE, "needs: [data]", "needs: [dataset]", "dataset"),
+        (["actionlint"], PIPELINE, "run: make check", "run: echo $(ls *.py)", "shellcheck"),
+        (ZIZMOR, PIPELINE, f"{CHECKOUT} # v7.0.1", "actions/checkout@v7", "unpinned-uses"),
+        (ZIZMOR, PIPELINE, "make check", "make ${{ github.head_ref }}", "template-injection"),
+        (ZIZMOR, PIPELINE, "persist-credentials: false", "fetch-tags: true", "artipacked"),
+        (ZIZMOR, SETUP, "uv sync --locked", "echo ${{ inputs.x }}", "template-injection"),
+        (schema("github-workflows"), PIPELINE, "timeout-minutes: 15", "timeout: 15", "timeout"),
+        (schema("github-actions"), SETUP, "using: composite", "uses: composite", "using"),
+    ],
+)  # fmt: skip
+def test_a_linter_sees_what_is_planted(
+    command: list[str], path: Path, old: str, new: str, says: str, tmp_path: Path
+) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    copy = tmp_path / path.relative_to(PROJECT_TEMPLATE)
+    copy.parent.mkdir(parents=True)
+    copy.write_text(text.replace(old, new), encoding="utf-8")
+    done = lint(command, [copy])
+    assert done.returncode != 0
+    assert says in done.stdout + done.stderr
+
+
+def test_scripts_in_workflows_are_checked_by_shellcheck_too() -> None:
+    """actionlint leaves it out without a word where it is not installed."""
+    assert shutil.which("shellcheck")
