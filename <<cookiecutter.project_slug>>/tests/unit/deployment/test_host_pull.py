@@ -371,15 +371,19 @@ def test_a_branch_that_is_gone_is_an_error(host: Host, capsys: pytest.CaptureFix
     assert host.answer() == "1"
 
 
-def test_a_branch_of_a_longer_name_is_not_meant(host: Host) -> None:
+def test_a_branch_of_a_longer_name_is_not_meant(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit = host.publish(1)
-    for reference in ("refs/heads/x/refs/heads/env/production", "refs/heads/env/production-2"):
+    for reference in ("refs/heads/a/refs/heads/env/production", "refs/heads/env/production-2"):
         subprocess.run(["git", "-C", str(host.origin), "update-ref", reference, commit], check=True)
     host.publish(2)
 
     assert pull.main() == 0
 
     assert host.answer() == "2"
+    monkeypatch.setattr(pull, "fetch", lambda _: pytest.fail("there is nothing new to fetch"))
+    assert pull.main() == 0
 
 
 def test_a_revert_to_what_is_live_starts_nothing(host: Host) -> None:
@@ -794,10 +798,12 @@ def test_a_record_that_cannot_be_written_starts_nothing(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
+    host.calls()
     with monkeypatch.context() as patch:
         patch.setattr(pull.os, "fsync", full)
         assert pull.main() == 1
 
+    assert "kube play --replace -" not in host.calls()
     assert "No space left on device" in capsys.readouterr().err
     assert host.slots() == {"blue": "1"}
     assert host.answer() == "1"
@@ -834,10 +840,21 @@ def test_only_one_run_at_a_time(host: Host, capsys: pytest.CaptureFixture[str]) 
     assert host.answer() == "1"
 
 
+def test_the_machine_s_proxy_is_not_asked(host: Host) -> None:
+    host.publish(1)
+    script = host.script()
+
+    said, _ = script.communicate()
+
+    assert script.returncode == 0, said
+    assert host.answer() == "1"
+
+
 def test_containers_do_not_hold_the_lock(host: Host) -> None:
     host.publish(1)
     first = host.script()
     first.communicate()
+    assert host.slots() == {"blue": "1"}
 
     with (host.state / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
