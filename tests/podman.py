@@ -164,7 +164,7 @@ def podman(
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]
 # Builds take packages from here.
-volumes = ["{uv_cache(clean_env)}:/root/.cache/uv"]
+volumes = ["{uv_cache(clean_env)}:/var/cache/uv"]
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
@@ -240,6 +240,7 @@ def base_image(
     variables = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "SSL_CERT_FILE": str(CERTIFICATES),
+        "UV_CACHE_DIR": "/var/cache/uv",
         "UV_LINK_MODE": "copy",
         "UV_OFFLINE": "1",
     }

@@ -18,6 +18,10 @@ LAYERS = ("data", "model", "serving", "delivery", "deployment")
 BLOCK = re.compile(r'^<% (?:if cookiecutter\.(\w+) [!=]= "(\w+)"|endif) %>\n', re.MULTILINE)
 BLOCK_FILES = {"Makefile", "README.md"}
 EXPRESSION = re.compile(r"<< ?cookiecutter\.(\w+)(?: ?\| ?\w+(?:\([^()<>]*\))?)* ?>>")
+# The home folder of BentoML's images is on no machine.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~])/(?:root|home/(?!bentoml\b)\w|Users/\w|work/|tmp/\w*(?:dev|lab|spec))"
+)
 # `git@` starts the address of a repository, not of a person.
 EMAIL = re.compile(r"(?<![\w.+-])(?!git@)[\w.+-]+@([\w-]+(?:\.[\w-]+)+)")
 RESERVED_DOMAINS = re.compile(r"(.*\.)?example\.(com|org|net)|.*\.example|127\.0\.0\.1")

@@ -30,16 +30,24 @@ from workflow_rules import (
 
 # The commit behind each tag, as looked up in the action's own repository.
 PINS = {
+    "actions/attest": ("1e69f48acb82d1966a394da916b4c1698aa569d6", "v4.2.2"),
+    "actions/attest-build-provenance": ("a2bbfa25375fe432b6a289bc6b6cd05ecd0c4c32", "v4.1.0"),
     "actions/cache/restore": ("27d5ce7f107fe9357f9df03efb73ab90386fccae", "v5.0.5"),
     "actions/cache/save": ("27d5ce7f107fe9357f9df03efb73ab90386fccae", "v5.0.5"),
     "actions/checkout": ("3d3c42e5aac5ba805825da76410c181273ba90b1", "v7.0.1"),
     "actions/dependency-review-action": ("2031cfc080254a8a887f58cffee85186f0e49e48", "v4.9.0"),
+    "actions/download-artifact": ("3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c", "v8.0.1"),
     "actions/upload-artifact": ("bbbca2ddaa5d8feaa63e36b76fdaad77386f024f", "v7.0.0"),
+    "anchore/sbom-action": ("e22c389904149dbc22b58101806040fa8d37a610", "v0.24.0"),
     "astral-sh/setup-uv": ("20cfd1bf945f4377ade1205e4dbc17946fc9a30d", "v10.0.1"),
 }
 WRITES = {
     "comment.yml/comment": {"pull-requests"},
+    "deliver.yml/image": {"attestations", "id-token", "packages"},
+    "deliver.yml/production": {"contents", "issues"},
+    "deliver.yml/staging": {"contents", "issues"},
     "nightly.yml/report": {"issues"},
+    "rollback.yml/rollback": {"contents"},
 }
 COMMANDS = {
     "action.yml/runs/Install the locked dependencies": "uv sync --locked",
