@@ -271,6 +271,18 @@ def test_what_ran_before_is_told_apart_from_what_runs(
     assert "production" in said
 
 
+@pytest.mark.parametrize(
+    ("now", "before"), [("staging", "production"), ("production", "staging")]
+)
+def test_what_an_environment_runs_now_is_what_is_verified(
+    delivered: Delivered, now: str, before: str
+) -> None:
+    delivered.put(before, metrics={"roc_auc": 0.9})
+    delivered.put(before, release="shop:newer-2")
+    delivered.put(now)
+    assert delivered.run() == 0
+
+
 def test_what_was_never_released_is_named(
     delivered: Delivered, capsys: pytest.CaptureFixture[str]
 ) -> None:
