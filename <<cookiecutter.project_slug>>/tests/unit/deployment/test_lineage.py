@@ -271,9 +271,7 @@ def test_what_ran_before_is_told_apart_from_what_runs(
     assert "production" in said
 
 
-@pytest.mark.parametrize(
-    ("now", "before"), [("staging", "production"), ("production", "staging")]
-)
+@pytest.mark.parametrize(("now", "before"), [("staging", "production"), ("production", "staging")])
 def test_what_an_environment_runs_now_is_what_is_verified(
     delivered: Delivered, now: str, before: str
 ) -> None:
