@@ -18,7 +18,7 @@ from unittest import mock
 import pytest
 from cookiecutter.main import cookiecutter
 
-pytest_plugins = ("podman",)
+pytest_plugins = ("podman", "machine")
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 PROJECT_TEMPLATE = TEMPLATE / "<<cookiecutter.project_slug>>"

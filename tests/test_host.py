@@ -11,25 +11,22 @@ import contextlib
 import hashlib
 import http.client
 import json
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 import tarfile
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SLUG, Run, generate
+from machine import SLOTS, Machine, eventually
 from podman import Podman, Registry
 
 pytestmark = pytest.mark.slow
@@ -41,21 +38,6 @@ PLACEHOLDERS = {
     "model": {"file": "model.onnx", "sha256": "0123456789abcdef" * 4},
     "image": {"name": "placeholder.example/image", "digest": "sha256:" + "b" * 64},
 }
-SLOTS = {"blue": 3001, "green": 3002}
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 # Images
@@ -222,68 +204,15 @@ class Load:
         return ("" if found == right else f"{found} from {release}"), release
 
 
-class Machine:
-    """A machine that follows an environment branch, as the README of the host target sets it up."""
+class Host(Machine):
+    """A machine with a branch of its own, on which releases of the service of a few lines are."""
 
-    def __init__(self, folder: Path, project: Path, podman: Podman, manifests: Mapping[str, str]):
-        self.folder = folder
-        self.podman = podman
-        self.state = folder / "state"
-        self.origin = folder / "origin.git"
-        self.script = project / "deploy" / "host" / "pull.py"
-        self.site = project / "deploy" / "host" / "nginx.conf"
-        self.ports = {slot: free_port() for slot in SLOTS}
-        self.port = free_port()
+    def __init__(
+        self, folder: Path, project: Path, podman: Podman, manifests: Mapping[str, str]
+    ) -> None:
+        super().__init__(folder, project, podman, folder / "origin.git", "production")
         self.manifests = manifests
-        self.env = {
-            **podman.env,
-            "REPOSITORY": str(self.origin),
-            "ENVIRONMENT": "production",
-            "STATE_DIRECTORY": str(self.state),
-            "FRONT_DOOR": f"http://127.0.0.1:{self.port}",
-            "READY_SECONDS": "60",
-            "DRAIN_SECONDS": "2",
-        }
         self.git("init", "--quiet", "--bare", str(self.origin))
-        self.nginx = self.start_nginx()
-
-    def start_nginx(self) -> subprocess.Popen[bytes]:
-        """Its workers are an unprivileged user, as on a real machine."""
-        site = self.site.read_text()
-        replaced = {
-            "listen 80 default_server": f"listen 127.0.0.1:{self.port}",
-            f"/var/lib/{SLUG}/": f"{self.state}/",
-            **{f":{port};": f":{self.ports[slot]};" for slot, port in SLOTS.items()},
-        }
-        for old, new in replaced.items():
-            assert old in site
-            site = site.replace(old, new)
-        (self.folder / "site.conf").write_text(site)
-        temporary = "".join(
-            f"{kind}_temp_path {self.folder}/{kind};\n"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (self.folder / "nginx.conf").write_text(
-            f"daemon off; worker_processes 2; pid {self.folder}/nginx.pid;\n"
-            "events { worker_connections 1024; }\n"
-            f"http {{ access_log off;\n{temporary}include {self.folder}/site.conf;\n}}\n"
-        )
-        assert NGINX is not None
-        command = [NGINX, "-c", f"{self.folder}/nginx.conf", "-e", f"{self.folder}/error.log"]
-        nginx = subprocess.Popen(command)
-        eventually(lambda: self.status() is not None, "nginx does not answer")
-        return nginx
-
-    def git(self, *arguments: str, given: str = "") -> str:
-        done = subprocess.run(
-            ["git", *arguments],
-            env=dict(self.env),
-            input=given,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
 
     def files(self, release: Release) -> dict[str, str]:
         """What the branch holds for a release: the rendered manifests with its values."""
@@ -318,53 +247,6 @@ class Machine:
         self.git(*at, "update-ref", "refs/heads/env/production", commit)
         return commit
 
-    def run(self) -> subprocess.Popen[str]:
-        """Start the script; nothing but the standard library is there for it."""
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(self.script)],
-            env=dict(self.env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def tick(self, status: int = 0) -> str:
-        """Run the script to its end; what it said."""
-        run = self.run()
-        said, _ = run.communicate(timeout=180)
-        assert run.returncode == status, said
-        assert "Traceback" not in said
-        return said
-
-    def status(self, path: str = "/release", body: Any = None) -> tuple[int, Any] | None:
-        """What the front door answers; None if it does not."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request("GET" if body is None else "POST", path, body)
-            response = connection.getresponse()
-            content = response.read()
-        except OSError:
-            return None
-        finally:
-            connection.close()
-        return response.status, json.loads(content) if response.status == 200 else content
-
-    def live(self) -> str | None:
-        """The release that answers at the front door."""
-        found = self.status()
-        return found[1]["release"] if found and found[0] == 200 else None
-
-    def pods(self) -> list[str]:
-        """The slots in which a pod is, running or not."""
-        found = self.podman("pod", "ps", "--format", "{{.Labels}}").stdout
-        return sorted(re.findall(rf"slot:{SLUG}-(\w+)", found))
-
-    def container(self, slot: str) -> str:
-        """The container of a slot."""
-        label = f"label=slot={SLUG}-{slot}"
-        (name,) = self.podman("ps", "--filter", label, "--format", "{{.Names}}").stdout.split()
-        return name
-
     @contextlib.contextmanager
     def load(self) -> Iterator[Load]:
         """Send requests while the block runs and some seconds more; all must be answered."""
@@ -379,20 +261,6 @@ class Machine:
         print(f"{load.sent} requests sent, {len(load.failures)} failed, {dict(load.answered)}")
         assert load.failures == []
         assert sum(load.answered.values()) == load.sent
-
-    def close(self) -> None:
-        self.podman("pod", "rm", "--all", "--force", "--time", "0", check=False)
-        self.nginx.send_signal(signal.SIGQUIT)
-        self.nginx.wait(30)
-
-
-@pytest.fixture(scope="module")
-def needs_nginx() -> None:
-    if NGINX is None:
-        reason = "nginx is missing (Debian: apt-get install nginx-light)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -424,19 +292,19 @@ def manifests(project: Path, project_run: Run) -> Mapping[str, str]:
 
 @pytest.fixture
 def machine(
-    needs_nginx: None, podman: Podman, project: Path, manifests: Mapping[str, str]
-) -> Iterator[Machine]:
-    # The folder of a test is its owner's alone, and nginx must look into this one.
-    folder = Path(tempfile.mkdtemp(prefix="host-"))
-    folder.chmod(0o755)
-    host = Machine(folder, project, podman, manifests)
+    needs_nginx: None,
+    machine_folder: Path,
+    podman: Podman,
+    project: Path,
+    manifests: Mapping[str, str],
+) -> Iterator[Host]:
+    host = Host(machine_folder, project, podman, manifests)
     yield host
     host.close()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
-def live(machine: Machine, releases: Factory) -> Machine:
+def live(machine: Host, releases: Factory) -> Host:
     """A machine on which the first release is live."""
     machine.publish(releases(1))
     machine.tick()
@@ -447,9 +315,7 @@ def live(machine: Machine, releases: Factory) -> Machine:
 # What should happen
 
 
-def test_a_second_release_rolls_out_without_a_failed_request(
-    live: Machine, releases: Factory
-) -> None:
+def test_a_second_release_rolls_out_without_a_failed_request(live: Host, releases: Factory) -> None:
     with live.load() as load:
         live.publish(releases(2))
         said = live.tick()
@@ -466,7 +332,7 @@ def test_a_second_release_rolls_out_without_a_failed_request(
     assert live.pods() == ["blue"]
 
 
-def test_the_container_can_do_no_more_than_it_must(live: Machine, releases: Factory) -> None:
+def test_the_container_can_do_no_more_than_it_must(live: Host, releases: Factory) -> None:
     inspected = live.podman("inspect", live.container("blue")).stdout
     (found,) = json.loads(inspected)
     host = found["HostConfig"]
@@ -481,7 +347,7 @@ def test_the_container_can_do_no_more_than_it_must(live: Machine, releases: Fact
     assert live.status("/writes") == (200, {"/tmp/probe": True, "/probe": False})
 
 
-def test_the_slots_share_no_folder(live: Machine, releases: Factory) -> None:
+def test_the_slots_share_no_folder(live: Host, releases: Factory) -> None:
     live.env["DRAIN_SECONDS"] = "60"
     live.publish(releases(2))
     run = live.run()
@@ -500,7 +366,7 @@ def test_the_slots_share_no_folder(live: Machine, releases: Factory) -> None:
     assert live.pods() == ["green"]
 
 
-def test_large_bodies_reach_the_service(live: Machine) -> None:
+def test_large_bodies_reach_the_service(live: Host) -> None:
     rows = [{"x": 1.0, "seconds": 0}] * 1000
     padded = json.dumps(rows) + " " * 7_900_000
 
@@ -548,7 +414,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_release_gets_no_request(live: Machine, releases: Factory, fault: str) -> None:
+def test_a_broken_release_gets_no_request(live: Host, releases: Factory, fault: str) -> None:
     live.env["READY_SECONDS"] = "60" if fault in ("liar", "wrong") else "6"
     broken = releases(7, fault)
 
@@ -564,7 +430,7 @@ def test_a_broken_release_gets_no_request(live: Machine, releases: Factory, faul
 
 
 def test_a_registry_that_is_down_is_waited_for(
-    live: Machine, releases: Factory, registry: Registry
+    live: Host, releases: Factory, registry: Registry
 ) -> None:
     release = releases(3)
     live.podman("rmi", "--force", f"{registry.host}/acme/standin@missing", check=False)
@@ -583,7 +449,7 @@ def test_a_registry_that_is_down_is_waited_for(
     assert live.live() == release.name
 
 
-def test_a_rollback_needs_no_registry(live: Machine, releases: Factory, registry: Registry) -> None:
+def test_a_rollback_needs_no_registry(live: Host, releases: Factory, registry: Registry) -> None:
     live.publish(releases(2))
     live.tick()
     live.publish(releases(1))
@@ -596,7 +462,7 @@ def test_a_rollback_needs_no_registry(live: Machine, releases: Factory, registry
     assert live.live() == releases(1).name
 
 
-def test_a_run_may_be_killed_at_any_moment(live: Machine, releases: Factory) -> None:
+def test_a_run_may_be_killed_at_any_moment(live: Host, releases: Factory) -> None:
     moments = (0.1, 0.3, 0.6, 0.9, 1.2, 1.6, 2.0, 2.5, 3.0, 3.5, 4.5, 6.0)
     with live.load() as load:
         for turn, moment in enumerate(moments):
@@ -615,7 +481,7 @@ def test_a_run_may_be_killed_at_any_moment(live: Machine, releases: Factory) -> 
 
 
 @pytest.fixture
-def small_disk(machine: Machine) -> Iterator[Path]:
+def small_disk(machine: Host) -> Iterator[Path]:
     """The state folder is on a disk of 1 MB."""
     machine.state.mkdir(mode=0o755)
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", str(machine.state)]
@@ -633,7 +499,7 @@ def fill(path: Path) -> None:
     assert shutil.disk_usage(path.parent).free == 0
 
 
-def test_a_full_disk_changes_nothing(small_disk: Path, live: Machine, releases: Factory) -> None:
+def test_a_full_disk_changes_nothing(small_disk: Path, live: Host, releases: Factory) -> None:
     filler = small_disk / "filler"
     with live.load() as load:
         live.publish(releases(2))
@@ -647,7 +513,7 @@ def test_a_full_disk_changes_nothing(small_disk: Path, live: Machine, releases: 
     assert live.live() == releases(2).name
 
 
-def test_a_corrupt_manifest_changes_nothing(live: Machine, releases: Factory) -> None:
+def test_a_corrupt_manifest_changes_nothing(live: Host, releases: Factory) -> None:
     good = live.files(releases(2))
     with live.load() as load:
         live.publish(releases(2), **{"green.yaml": good["green.yaml"][:700]})
@@ -665,7 +531,7 @@ def test_a_corrupt_manifest_changes_nothing(live: Machine, releases: Factory) ->
 
 
 def test_a_dead_container_is_healed_without_git_and_registry(
-    live: Machine, releases: Factory, registry: Registry
+    live: Host, releases: Factory, registry: Registry
 ) -> None:
     away = live.origin.rename(live.folder / "away")
     registry.stop()
@@ -689,7 +555,7 @@ def test_a_dead_container_is_healed_without_git_and_registry(
     live.tick()
 
 
-def test_a_branch_that_cannot_be_reached_changes_nothing(live: Machine, releases: Factory) -> None:
+def test_a_branch_that_cannot_be_reached_changes_nothing(live: Host, releases: Factory) -> None:
     with live.load() as load:
         away = live.origin.rename(live.folder / "away")
         assert "does not appear to be a git repository" in live.tick(status=1)

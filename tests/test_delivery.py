@@ -1,0 +1,340 @@
+"""From `git push` to a live answer: pipeline, image, registry, environment branch, host.
+
+Everything runs: the workflows with act, the image and the pods with podman, the registry, nginx,
+and the host's script, as often as its timer would start it. Only GitHub's API is played.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fake_actions
+import pytest
+from act import REPOSITORY, ActRun
+from conftest import Run, generate
+from hub import NOTHING, Hub, make_hub
+from machine import SLOTS, Machine
+from podman import Podman, Registry
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+pytestmark = pytest.mark.slow
+
+IMAGE_STEPS = [
+    "Fetch the gated bento",
+    "Build the image",
+    "Smoke-test the image",
+    "Push the image",
+    "Record the release",
+    "List what is in the image",
+    "Attest how the image was built",
+    "Attest what is in the image",
+    "Keep the release",
+]
+
+
+class GitHub(fake_actions.FakeActions):
+    """A repository with runs of its pipeline, issues and releases."""
+
+    def __init__(self, server: HTTPServer, storage: HTTPServer) -> None:
+        super().__init__(server, storage)
+        self.issues: list[dict[str, Any]] = []
+        self.releases: list[dict[str, Any]] = []
+
+    def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
+        return [
+            ("GET", "", lambda _: _json({"default_branch": "main"})),
+            (
+                "GET",
+                "/actions/workflows/pipeline.yml/runs",
+                lambda _: _json({"workflow_runs": self.runs}),
+            ),
+            ("GET", "/issues", lambda _: _json(self.issues)),
+            ("POST", "/issues", lambda request: self._add(self.issues, request)),
+            ("POST", "/releases", lambda request: self._add(self.releases, request)),
+            *super()._routes(),
+        ]
+
+    def _add(self, things: list[dict[str, Any]], request: Request) -> Response:
+        number = len(things) + 1
+        things.append({"id": number, "number": number, "html_url": "https://x", **request.json})
+        return _json(things[-1], 201)
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(json.dumps(document), status=status, content_type="application/json")
+
+
+@dataclass
+class Users:
+    """People who ask the live service all the time; every answer must be one of a release's."""
+
+    url: str
+    body: bytes
+    answers: list[Any]
+    seen: Counter[int] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Users]:
+        over = threading.Event()
+        threads = [threading.Thread(target=self._ask, args=(over,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        asked = len(self.failures) + self.seen.total()
+        print(f"{asked} requests sent, {len(self.failures)} failed, {dict(self.seen)} answered")
+        assert self.failures == []
+
+    def _ask(self, over: threading.Event) -> None:
+        while not over.wait(0.05):
+            try:
+                answer = ask(self.url, self.body)
+            except (OSError, ValueError) as error:
+                self.failures.append(repr(error))
+                continue
+            known = [n for n, right in enumerate(self.answers) if same(answer, right)]
+            if known:
+                self.seen[known[0]] += 1
+            else:
+                self.failures.append(f"nobody's answer: {answer}")
+
+
+def ask(url: str, body: bytes) -> Any:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/predict", body, headers)
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.loads(response.read())
+
+
+def same(answer: Any, right: Any) -> bool:
+    return json.dumps(answer) == json.dumps(right) or all(
+        abs(answer["probabilities"][name] - p) < 1e-5 for name, p in right["probabilities"].items()
+    )
+
+
+@dataclass
+class World:
+    """A repository, a registry, and a machine that follows the branch `env/staging`."""
+
+    hub: Hub
+    api: GitHub
+    machine: Machine
+    registry: Registry
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.machine.port}"
+
+    def push(self, before: str) -> str:
+        """Push to main and run the pipeline for it; gives the commit."""
+        run = self.hub.push(before)
+        assert run.returncode == 0, run.explain()
+        self.hub.upload()
+        commit = self.hub.git("rev-parse", "HEAD")
+        self.api.runs = [
+            {
+                "id": 100,
+                "html_url": "https://x",
+                "event": "push",
+                "head_branch": "main",
+                "head_sha": commit,
+                "status": "completed",
+                "conclusion": "success",
+            }
+        ]
+        return commit
+
+    def deliver(self, commit: str, probe_seconds: int = 240) -> ActRun:
+        """Run what GitHub runs when the pipeline has ended."""
+        payload = {
+            "repository": {"full_name": REPOSITORY, "default_branch": "main", "private": False},
+            "workflow_run": {
+                "conclusion": "success",
+                "event": "push",
+                "head_branch": "main",
+                "head_sha": commit,
+                "head_repository": {"full_name": REPOSITORY},
+            },
+        }
+        with self.followed():
+            return self.hub.run(
+                "workflow_run",
+                payload,
+                "refs/heads/main",
+                workflow="deliver.yml",
+                env={**self.hub.env, **self.machine.podman.env, "TIMEOUT": str(probe_seconds)},
+                variables={
+                    "CONTAINER_ENGINE": "podman",
+                    "IMAGE": f"{self.registry.host}/acme/flight-delays",
+                    "STAGING_URL": self.url,
+                    "PRODUCTION_URL": self.url,
+                },
+            )
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Start the machine's script again and again, as its timer does."""
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(2):
+                said, _ = self.machine.run().communicate(timeout=300)
+                print(said)
+
+        timer = threading.Thread(target=follow)
+        timer.start()
+        try:
+            yield
+        finally:
+            over.set()
+            timer.join()
+
+    def release(self, environment: str) -> dict[str, Any]:
+        """What the branch of an environment says."""
+        self.hub.git("fetch", "-q", "origin")
+        text = self.hub.git("show", f"origin/env/{environment}:release.json")
+        release: dict[str, Any] = json.loads(text)
+        return release
+
+    def golden(self) -> tuple[bytes, Any]:
+        """The first golden record of the trained model as a request, and its answer."""
+        golden = json.loads((self.hub.clone / "reports" / "golden.json").read_text("utf-8"))
+        return json.dumps(golden["records"][0]).encode(), golden["predictions"][0]
+
+
+@pytest.fixture
+def world(
+    template: Path,
+    env_without_uv: Mapping[str, str],
+    clean_env: Mapping[str, str],
+    _pipeline_runs: Callable[[str], Path],
+    project_run: Run,
+    podman: Podman,
+    base_image: str,
+    registry: Registry,
+    needs_nginx: None,
+    machine_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
+    monkeypatch.setattr(fake_actions, "NAME", REPOSITORY)
+    monkeypatch.setattr(fake_actions, "TOKEN", "token")
+    project = generate(template, tmp_path, env_without_uv, deploy_target="host")
+    trained = _pipeline_runs("classification")
+    for name in (".dvc/cache", "reports"):
+        shutil.copytree(trained / name, project / name, dirs_exist_ok=True)
+    for name in ("uv.lock", "dvc.lock"):
+        shutil.copy(trained / name, project)
+    project_run(project, "dvc", "checkout", check=True)
+    origin = tmp_path / "origin.git"
+    with HTTPServer(threaded=True) as server, HTTPServer() as storage:
+        api = GitHub(server, storage)
+        api.pulls = []
+        machine = Machine(machine_folder, project, podman, origin, "staging")
+        for slot, port in machine.ports.items():
+            path = project / "deploy" / "slots" / slot / "kustomization.yaml"
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text.replace(f"hostPort: {SLOTS[slot]}", f"hostPort: {port}"))
+        hub = make_hub(project, tmp_path, clean_env, project_run, api)
+        hub.git("-C", str(origin), "config", "uploadpack.allowReachableSHA1InWant", "true")
+        yield World(hub, api, machine, registry)
+        machine.close()
+
+
+def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: World) -> None:
+    hub, machine = world.hub, world.machine
+    first_body, first_answer = world.golden()
+    first = world.push(NOTHING)
+    expect_delivered(world, world.deliver(first), first)
+    assert same(ask(world.url, first_body), first_answer)
+    (published,) = world.api.releases
+    assert published["target_commitish"] == first
+
+    # A better model, while people ask.
+    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=300))
+    hub.train()
+    hub.commit("Train for longer")
+    second = world.push(first)
+    _, second_answer = world.golden()
+    assert not same(second_answer, first_answer)
+    with Users(world.url, first_body, [first_answer, second_answer]).asking() as users:
+        run = world.deliver(second)
+        expect_delivered(world, run, second)
+        time.sleep(2)
+    assert users.seen[0] > 100
+    assert users.seen[1] > 10
+    assert same(ask(world.url, first_body), second_answer)
+    # The old answer comes back with the old release only.
+    assert len(world.api.releases) == 2
+
+    # The image is good, but not as it is deployed.
+    deployment = hub.clone / "deploy" / "base" / "deployment.yaml"
+    text = deployment.read_text(encoding="utf-8")
+    broken = "          env:\n            - name: SERVICE_WORKERS\n              value: many\n"
+    assert text.count("          env:\n") == 1
+    deployment.write_text(text.replace("          env:\n", broken), encoding="utf-8")
+    hub.commit("Use many workers")
+    third = world.push(second)
+    with Users(world.url, first_body, [second_answer]).asking():
+        run = world.deliver(third, probe_seconds=45)
+    assert run.failed_steps() == [("staging", "Probe staging")], run.explain()
+    assert run.steps["staging"]["Roll staging back"] == "success"
+    assert run.jobs["staging"] == "failure"
+    assert run.jobs.get("production", "skipped") == "skipped"
+    for environment in ("staging", "production"):
+        assert world.release(environment)["source"]["commit"] == second
+    (issue,) = world.api.issues
+    assert third[:8] in issue["title"] + issue["body"]
+    machine.tick()
+    assert same(ask(world.url, first_body), second_answer)
+
+
+def expect_delivered(world: World, run: ActRun, commit: str) -> None:
+    assert run.failed_steps() == [], run.explain()
+    assert run.jobs == dict.fromkeys(("plan", "image", "staging", "production"), "success")
+    assert [s for s in run.steps["image"] if not s.startswith(("actions/", "./"))] == IMAGE_STEPS
+    assert "Roll staging back" not in _ran(run, "staging")
+    assert "Publish the release" in _ran(run, "production")
+    release = world.release("production")
+    assert release == world.release("staging")
+    assert release["source"] == {"commit": commit, "dirty": False}
+    assert world.machine.live() == release["release"]
+    image = release["image"]
+    assert world.registry.get(f"/v2/acme/flight-delays/manifests/{image['digest']}") is not None
+    for kind in ("attest", "attest-build-provenance"):
+        attested = world.hub.artifact("attestations", kind).read_text(encoding="utf-8")
+        assert attested.strip() == f"{image['name']}@{image['digest']}"
+
+
+def _ran(run: ActRun, job: str) -> list[str]:
+    return [step for step, result in run.steps[job].items() if result != "skipped"]
+
+
+def test_a_commit_without_a_model_is_not_delivered_and_says_so(world: World) -> None:
+    world.hub.git(
+        "checkout", "-q", "--detach", world.hub.git("rev-list", "--max-parents=0", "HEAD")
+    )
+    world.hub.git("push", "-q", "--force", "origin", "HEAD:refs/heads/main")
+    run = world.deliver(world.hub.git("rev-parse", "HEAD"))
+    assert run.returncode == 0, run.explain()
+    assert run.jobs["plan"] == "success"
+    assert run.jobs.get("image", "skipped") == "skipped"
+    assert "commit `dvc.lock`" in run.summary
+    assert world.machine.live() is None
