@@ -362,6 +362,7 @@ def test_the_slots_share_no_folder(live: Host, releases: Factory) -> None:
 
     assert volumes["blue"] != volumes["green"]
     assert live.live() == releases(2).name
+    live.env["DRAIN_SECONDS"] = "0"
     live.tick()
     assert live.pods() == ["green"]
 
