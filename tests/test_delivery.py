@@ -173,13 +173,25 @@ class World:
                 "head_repository": {"full_name": REPOSITORY},
             },
         }
+        return self.run("workflow_run", payload, "deliver.yml", probe_seconds)
+
+    def roll_back(self, environment: str, to: str = "") -> ActRun:
+        """Run the workflow that a person starts by hand."""
+        payload = {
+            "repository": {"full_name": REPOSITORY, "default_branch": "main", "private": False},
+            "inputs": {"environment": environment, "to": to},
+        }
+        return self.run("workflow_dispatch", payload, "rollback.yml", 120)
+
+    def run(self, event: str, payload: Mapping[str, Any], workflow: str, seconds: int) -> ActRun:
+        """Run a workflow while the machine's timer runs its script."""
         with self.followed():
             return self.hub.run(
-                "workflow_run",
+                event,
                 payload,
                 "refs/heads/main",
-                workflow="deliver.yml",
-                env={**self.hub.env, **self.machine.podman.env, "TIMEOUT": str(probe_seconds)},
+                workflow=workflow,
+                env={**self.hub.env, **self.machine.podman.env, "TIMEOUT": str(seconds)},
                 variables={
                     "CONTAINER_ENGINE": "podman",
                     "IMAGE": f"{self.registry.host}/acme/flight-delays",
@@ -281,8 +293,11 @@ def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: Wor
     assert users.seen[0] > 100
     assert users.seen[1] > 10
     assert same(ask(world.url, first_body), second_answer)
-    # The old answer comes back with the old release only.
     assert len(world.api.releases) == 2
+    lineage = ["make", "lineage", f"URL={world.url}", "RUN="]
+    traced = hub.project_run(hub.clone, *lineage, env={"GITHUB_REPOSITORY": REPOSITORY})
+    assert traced.returncode == 0, traced.stdout + traced.stderr
+    assert second[:8] in traced.stdout
 
     # The image is good, but not as it is deployed.
     deployment = hub.clone / "deploy" / "base" / "deployment.yaml"
@@ -304,6 +319,14 @@ def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: Wor
     assert third[:8] in issue["title"] + issue["body"]
     machine.tick()
     assert same(ask(world.url, first_body), second_answer)
+
+    # A person wants the first one back.
+    run = world.roll_back("staging")
+    assert run.failed_steps() == [], run.explain()
+    assert run.jobs == {"rollback": "success"}
+    assert world.release("staging")["source"]["commit"] == first
+    assert world.release("production")["source"]["commit"] == second
+    assert same(ask(world.url, first_body), first_answer)
 
 
 def expect_delivered(world: World, run: ActRun, commit: str) -> None:
