@@ -17,7 +17,7 @@ import fake_actions
 import pytest
 from act import REPOSITORY, ActRun
 from conftest import Run
-from hub import NOTHING, Hub, make_hub
+from hub import BETTER, NOTHING, Hub, make_hub
 from pytest_httpserver import HTTPServer
 
 pytestmark = pytest.mark.slow
@@ -118,13 +118,15 @@ def test_the_first_push_of_a_new_repository_is_green(hub: Hub) -> None:
 
 
 def test_a_pull_request_that_improves_the_model_is_promoted(hub: Hub) -> None:
-    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=300))
+    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(BETTER))
     hub.train()
-    hub.commit("Train for longer")
+    hub.commit("Grow larger trees, more slowly")
     run = hub.pull_request()
     expect_green(run, pushed=False)
     verdict = hub.verdict()
     assert verdict["verdict"] == "promote"
+    (roc_auc,) = (found for found in verdict["metrics"] if found["metric"] == "roc_auc")
+    assert roc_auc["challenger"] > roc_auc["champion"]
     packaged = json.loads(hub.artifact("bento", "models", "manifest.json").read_text("utf-8"))
     assert packaged["files"][packaged["served"]] == verdict["challenger"]["sha256"]
 
