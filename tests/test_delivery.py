@@ -23,7 +23,7 @@ import fake_actions
 import pytest
 from act import REPOSITORY, ActRun
 from conftest import Run, generate
-from hub import NOTHING, Hub, make_hub
+from hub import BETTER, NOTHING, Hub, make_hub
 from machine import SLOTS, Machine
 from podman import Podman, Registry
 from pytest_httpserver import HTTPServer
@@ -280,9 +280,9 @@ def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: Wor
     assert published["target_commitish"] == first
 
     # A better model, while people ask.
-    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=300))
+    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(BETTER))
     hub.train()
-    hub.commit("Train for longer")
+    hub.commit("Grow larger trees, more slowly")
     second = world.push(first)
     _, second_answer = world.golden()
     assert not same(second_answer, first_answer)
