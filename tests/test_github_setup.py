@@ -98,11 +98,21 @@ def code_owners(project: Path) -> dict[str, list[str]]:
     return {pattern: owners for pattern, *owners in words}
 
 
-def test_code_owners_guard_what_decides_and_nothing_that_is_not_there(project: Path) -> None:
+DECIDES = {
+    "/.github/", "/Makefile", "/contract.yaml", "/schema.yaml", "/src/flight_delays/delivery/",
+}  # fmt: skip
+DEPLOYS = {"/deploy/", "/src/flight_delays/deployment/"}
+
+
+@pytest.mark.parametrize(
+    ("target", "guarded"), [("kubernetes", DECIDES | DEPLOYS), ("none", DECIDES)]
+)
+def test_code_owners_guard_what_decides_and_nothing_that_is_not_there(
+    bake: Bake, target: str, guarded: set[str]
+) -> None:
+    project = bake(deploy_target=target)
     found = code_owners(project)
-    assert found.keys() == {
-        "/.github/", "/Makefile", "/contract.yaml", "/schema.yaml", "/src/flight_delays/delivery/",
-    }  # fmt: skip
+    assert found.keys() == guarded
     for pattern in found:
         path = project / pattern.strip("/")
         assert path.is_dir() if pattern.endswith("/") else path.is_file(), pattern
