@@ -154,15 +154,8 @@ def registry(needs_podman: None, tmp_path_factory: pytest.TempPathFactory) -> It
     shutil.rmtree(registry.folder / "registry", ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def podman(
-    registry: Registry,
-    clean_env: Mapping[str, str],
-    run: Run,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Podman]:
-    """Podman, apart from the machine's own images and containers."""
-    folder = tmp_path_factory.mktemp("podman")
+def make_podman(folder: Path, registry: Registry, clean_env: Mapping[str, str], run: Run) -> Podman:
+    """Podman as on a machine of its own: nothing is shared with another folder's."""
     subnet = f"10.{random.randint(100, 250)}.{random.randint(0, 250)}.0/24"
     (folder / "containers.conf").write_text(
         f"""
@@ -199,12 +192,28 @@ default_subnet = "{subnet}"
         "REGISTRY_AUTH_FILE": str(folder / "auth.json"),
         "CONTAINER_ENGINE": "podman",
     }
-    engine = Podman(env, run)
-    yield engine
+    return Podman(env, run)
+
+
+def remove_podman(engine: Podman) -> None:
+    """Remove all that runs and all images."""
     engine("pod", "rm", "--all", "--force", check=False)
     engine("rm", "--all", "--force", "--time", "0", check=False)
     # Takes seconds, where podman takes a minute to remove one image after the other.
-    shutil.rmtree(folder / "images")
+    shutil.rmtree(Path(engine.env["CONTAINERS_STORAGE_CONF"]).parent / "images")
+
+
+@pytest.fixture(scope="session")
+def podman(
+    registry: Registry,
+    clean_env: Mapping[str, str],
+    run: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Podman]:
+    """Podman, apart from the machine's own images and containers."""
+    engine = make_podman(tmp_path_factory.mktemp("podman"), registry, clean_env, run)
+    yield engine
+    remove_podman(engine)
 
 
 @pytest.fixture(scope="session")

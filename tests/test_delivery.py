@@ -25,7 +25,7 @@ from act import REPOSITORY, ActRun
 from conftest import Run, generate
 from hub import BETTER, NOTHING, Hub, make_hub
 from machine import SLOTS, Machine
-from podman import Podman, Registry
+from podman import Podman, Registry, make_podman, remove_podman
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -137,6 +137,7 @@ class World:
     api: GitHub
     machine: Machine
     registry: Registry
+    builder: Podman
 
     @property
     def url(self) -> str:
@@ -191,7 +192,7 @@ class World:
                 payload,
                 "refs/heads/main",
                 workflow=workflow,
-                env={**self.hub.env, **self.machine.podman.env, "TIMEOUT": str(seconds)},
+                env={**self.hub.env, **self.builder.env, "TIMEOUT": str(seconds)},
                 variables={
                     "CONTAINER_ENGINE": "podman",
                     "IMAGE": f"{self.registry.host}/acme/flight-delays",
@@ -237,6 +238,7 @@ def world(
     env_without_uv: Mapping[str, str],
     clean_env: Mapping[str, str],
     _pipeline_runs: Callable[[str], Path],
+    run: Run,
     project_run: Run,
     podman: Podman,
     base_image: str,
@@ -259,15 +261,20 @@ def world(
     with HTTPServer(threaded=True) as server, HTTPServer() as storage:
         api = GitHub(server, storage)
         api.pulls = []
-        machine = Machine(machine_folder, project, podman, origin, "staging")
+        # It removes the images that it needs no more, so it must not be the builder's.
+        own = tmp_path / "podman"
+        own.mkdir()
+        engine = make_podman(own, registry, clean_env, run)
+        machine = Machine(machine_folder, project, engine, origin, "staging")
         for slot, port in machine.ports.items():
             path = project / "deploy" / "slots" / slot / "kustomization.yaml"
             text = path.read_text(encoding="utf-8")
             path.write_text(text.replace(f"hostPort: {SLOTS[slot]}", f"hostPort: {port}"))
         hub = make_hub(project, tmp_path, clean_env, project_run, api)
         hub.git("-C", str(origin), "config", "uploadpack.allowReachableSHA1InWant", "true")
-        yield World(hub, api, machine, registry)
+        yield World(hub, api, machine, registry, podman)
         machine.close()
+        remove_podman(engine)
 
 
 def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: World) -> None:
