@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_artifact import NAME
+from fake_artifact import NAME, SETTINGS
 
 from << cookiecutter.project_slug >>.deployment.artifact import KIND
 
@@ -24,8 +24,8 @@ IDENTITY = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
 
 def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave no setting of the caller's environment, its workflow or its git."""
-    settings = ("IMAGE", "CONTAINER_ENGINE", "STAGING_URL", "PRODUCTION_URL", "GH_TOKEN", "GH_HOST")
-    prefixes = ("BENTO_CLOUD_", "GIT_", "GITHUB_", "REGISTRY_")
+    settings = ("STAGING_URL", "PRODUCTION_URL", "GH_TOKEN", "GH_HOST")
+    prefixes = ("GIT_", "GITHUB_", *SETTINGS)
     for name in list(os.environ):
         if name in settings or name.startswith(prefixes):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""Promotion to the branches of a real origin; manifests are made up, or by a stand-in kustomize."""
+"""Promotion to the branches of a real origin; manifests are made up."""
 
 from __future__ import annotations
 
