@@ -25,6 +25,7 @@ from fake_bento import (
 from fake_cloud import TOKEN, FakeCloud, make_client_new
 from fake_origin import World
 from pytest_httpserver import HTTPServer
+from werkzeug import Response
 
 from << cookiecutter.project_slug >>.deployment import bentocloud
 from << cookiecutter.project_slug >>.deployment.bentocloud import TRIES
@@ -80,7 +81,7 @@ def pushed(cloud: FakeCloud) -> FakeCloud:
 
 
 def apply(*more: str) -> int:
-    return main(["apply", "--environment", "staging", *more])
+    return main(["apply", "--environment", "staging", "--timeout", "30", *more])
 
 
 def outputs(world: World) -> str:
@@ -354,6 +355,22 @@ def test_a_stumble_or_two_while_waiting_are_forgiven(
     found = (404, "record not found")  # at first there is no such deployment
     pushed.refusals = {f"GET /api/v2/deployments/{NAME}": [found, *[(502, "")] * stumbles]}
     assert apply() == code
+
+
+def test_stumbles_with_answers_in_between_are_forgiven(
+    pushed: FakeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = pushed._described_deployment
+    answers: list[str] = []
+
+    def shaky(name: str, status: str) -> Any:
+        answers.append(status)
+        if len(answers) < 4 * TRIES:
+            return Response("", 502) if len(answers) % 2 == 0 else described(name, "deploying")
+        return described(name, status)
+
+    monkeypatch.setattr(pushed, "_described_deployment", shaky)
+    assert apply() == 0
 
 
 def test_a_cloud_that_cannot_be_reached_is_named(
