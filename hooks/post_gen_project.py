@@ -27,18 +27,48 @@ VARIANTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "deploy_target": (("kubernetes", "host"), ("deploy/outputs.yaml",)),
     "license": (("MIT", "Apache-2.0", "BSD-3-Clause", "proprietary"), ("LICENSE",)),
 }
+# What one choice has otherwise than the rest, as <stem>.<choice><suffix> beside the plain one.
+# option: {choice: plain names}; "*" stands for the package's name.
+REPLACEMENTS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "deploy_target": {
+        "bentocloud": (
+            ".github/workflows/deliver.yml",
+            ".github/workflows/rollback.yml",
+            "deploy/README.md",
+            "src/*/deployment/artifact.py",
+            "src/*/deployment/render.py",
+            "tests/unit/deployment/fake_artifact.py",
+            "tests/unit/deployment/test_artifact.py",
+            "tests/unit/deployment/test_render.py",
+        ),
+    },
+}
 # Files and folders that only some choices want; "*" stands for the package's name.
 # option: ((choices that want them, paths), ...)
 FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
     "deploy_target": (
         (
-            ("kubernetes", "host"),
+            ("kubernetes", "host", "bentocloud"),
             (
                 ".github/workflows/deliver.yml",
                 ".github/workflows/rollback.yml",
                 "deploy",
                 "src/*/deployment",
                 "tests/unit/deployment",
+            ),
+        ),
+        (
+            ("kubernetes", "host"),
+            (
+                "deploy/base",
+                "deploy/overlays",
+                "src/*/deployment/image.py",
+                "src/*/deployment/image_settings.py",
+                "src/*/deployment/registry.py",
+                "tests/unit/deployment/test_image.py",
+                "tests/unit/deployment/test_image_settings.py",
+                "tests/unit/deployment/test_promote_manifests.py",
+                "tests/unit/deployment/test_registry.py",
             ),
         ),
         (
@@ -57,6 +87,17 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
                 "tests/unit/deployment/fake_podman.py",
                 "tests/unit/deployment/fake_service.py",
                 "tests/unit/deployment/test_host_pull.py",
+            ),
+        ),
+        (
+            ("bentocloud",),
+            (
+                "deploy/production.yaml",
+                "deploy/staging.yaml",
+                "src/*/deployment/bentocloud.py",
+                "src/*/deployment/cloud.py",
+                "tests/unit/deployment/fake_cloud.py",
+                "tests/unit/deployment/test_cloud.py",
             ),
         ),
     ),
@@ -107,6 +148,19 @@ def take_variant(project: Path, plain: str, choice: str) -> None:
         target.replace(target.with_name(f"{target.name}.orig"))
         warn(f"{plain} was there already; what it held is now in {plain}.orig")
     chosen.replace(target)
+
+
+def replace_files(project: Path, answers: Mapping[str, str]) -> None:
+    """Put what a choice has otherwise in the place of the plain files, and remove the rest."""
+    for option, replacements in REPLACEMENTS.items():
+        for choice, plain_names in replacements.items():
+            for plain in plain_names:
+                target = project / plain.replace("*", answers["project_slug"])
+                variant = variant_path(target.parent, target.name, choice)
+                if answers[option] == choice:
+                    variant.replace(target)
+                else:
+                    variant.unlink(missing_ok=True)
 
 
 def unwanted_paths(answers: Mapping[str, str]) -> list[str]:
@@ -253,6 +307,7 @@ def main(rendered: str = ANSWERS, project: Path | None = None) -> int:
     project = project or Path.cwd()
     answers = json.loads(rendered)
     keep_variants(project, answers)
+    replace_files(project, answers)
     remove_features(project, answers, older=(project / ".git").exists())
     if is_throwaway(project, answers):
         return 0

@@ -16,7 +16,7 @@ ANSWERS = r"""<< cookiecutter | tojson >>"""
 
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
 TASKS = ("classification", "regression")
-DEPLOY_TARGETS = ("kubernetes", "host", "none")
+DEPLOY_TARGETS = ("kubernetes", "host", "bentocloud", "none")
 LICENSES = ("MIT", "Apache-2.0", "BSD-3-Clause", "proprietary")
 
 SLUG_LENGTH = 30

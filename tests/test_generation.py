@@ -148,6 +148,7 @@ def test_the_files_of_a_choice_are_told_apart() -> None:
 
     assert "deploy/argocd/staging.yaml" in files["kubernetes"] - files["host"]
     assert "deploy/base/deployment.yaml" in files["kubernetes"] & files["host"]
+    assert "deploy/staging.yaml" in files["bentocloud"] - files["kubernetes"] - files["host"]
     assert not [name for name in files["none"] if "deploy" in name or "rollback" in name]
 
 
@@ -157,6 +158,15 @@ def test_without_a_target_nothing_speaks_of_deployment(bake: Bake) -> None:
     texts = texts_of(bake(deploy_target="none"))
 
     spoken = re.compile(r"\.deployment\b|deployment/|deploy/|deliver\.yml|rollback\.yml")
+    assert [name for name, text in texts.items() if spoken.search(text)] == []
+
+
+def test_on_bentocloud_nothing_speaks_of_containers(bake: Bake) -> None:
+    spoken = re.compile(r"CONTAINER_ENGINE|image build|kustomize|deploy/overlays|registry_login")
+    assert spoken.search(texts_of(bake())["Makefile"])
+
+    texts = texts_of(bake(deploy_target="bentocloud"))
+
     assert [name for name, text in texts.items() if spoken.search(text)] == []
 
 

@@ -58,7 +58,7 @@ GOOD = {
     "author_name": ["Ada Lovelace", "O'Brien & Sons", "Łukasz Żółć"],
     "author_email": ["a@b.co", "first.last+tag@sub.example.org", "o'brien@example.com"],
     "task": ["classification", "regression"],
-    "deploy_target": ["kubernetes", "host", "none"],
+    "deploy_target": ["kubernetes", "host", "bentocloud", "none"],
     "python_version": ["3.11", "3.12", "3.13"],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "proprietary"],
 }  # fmt: skip
@@ -134,7 +134,9 @@ def test_a_missing_answer_is_refused() -> None:
 def test_choices_are_the_same_in_the_questions_and_both_hooks() -> None:
     assert list(pre.TASKS) == OPTIONS["task"] == list(post.VARIANTS["task"][0])
     assert list(pre.DEPLOY_TARGETS) == OPTIONS["deploy_target"]
-    assert list(post.VARIANTS["deploy_target"][0]) == [t for t in pre.DEPLOY_TARGETS if t != "none"]
+    assert {*post.VARIANTS["deploy_target"][0], *post.REPLACEMENTS["deploy_target"], "none"} == {
+        *pre.DEPLOY_TARGETS
+    }
     assert list(pre.LICENSES) == OPTIONS["license"] == list(post.VARIANTS["license"][0])
     assert OPTIONS["python_version"] in pre.PYTHON_VERSIONS
     assert all(v in OPTIONS["__prompts__"]["python_version"] for v in pre.PYTHON_VERSIONS)
@@ -318,7 +320,7 @@ def test_people_are_asked_in_plain_words_and_pick_from_menus(
 ) -> None:
     # name, slug (default), description (default), owner, e-mail, task, target, Python (default),
     # licence
-    typed = "Churn\n\n\nAda\nada@example.com\n2\n3\n\n4\n"
+    typed = "Churn\n\n\nAda\nada@example.com\n2\n4\n\n4\n"
     command = [sys.executable, "-m", "cookiecutter", str(template), "--output-dir", str(tmp_path)]
 
     done = subprocess.run(
@@ -374,6 +376,9 @@ def rendered(tmp_path: Path) -> Path:
         for name in names:
             for choice in choices:
                 write(post.variant_path(project, name, choice), f"{name} for {choice}")
+    for choice, path in replacement_paths(SLUG):
+        write(project / path, path)
+        write(post.variant_path(project, path, choice), f"{path} for {choice}")
     return project
 
 
@@ -391,6 +396,15 @@ def feature_paths(slug: str) -> list[str]:
     ]
 
 
+def replacement_paths(slug: str) -> list[tuple[str, str]]:
+    return [
+        (choice, path.replace("*", slug))
+        for choices in post.REPLACEMENTS.values()
+        for choice, paths in choices.items()
+        for path in paths
+    ]
+
+
 def files_in(project: Path) -> set[str]:
     return {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
 
@@ -402,12 +416,30 @@ def test_every_variant_is_in_the_template_and_every_file_of_that_form_is_a_varia
         for name in names
         for choice in choices
     }
+    replacements = replacement_paths(PROJECT_TEMPLATE.name)
+    assert [path for _, path in replacements if not (PROJECT_TEMPLATE / path).is_file()] == []
+    listed |= {post.variant_path(PROJECT_TEMPLATE, path, choice) for choice, path in replacements}
     choices = {choice for options, _ in post.VARIANTS.values() for choice in options}
+    choices |= {choice for choice, _ in replacements}
     present = {
         path for path in PROJECT_TEMPLATE.rglob("*") if any(f".{c}" in path.name for c in choices)
     }
 
     assert listed == present
+
+
+@pytest.mark.parametrize("target", pre.DEPLOY_TARGETS)
+def test_what_one_choice_has_otherwise_takes_the_place_of_the_plain_file(
+    rendered: Path, target: str
+) -> None:
+    post.replace_files(rendered, {**ANSWERS, "deploy_target": target})
+
+    replacements = replacement_paths(SLUG)
+    assert len(replacements) > 5
+    for choice, path in replacements:
+        own = f"{path} for {choice}" if choice == target else path
+        assert (rendered / path).read_text() == own
+        assert not post.variant_path(rendered, path, choice).exists()
 
 
 def test_every_feature_is_in_the_template() -> None:
@@ -423,7 +455,7 @@ def test_every_feature_is_in_the_template() -> None:
 @pytest.mark.parametrize("task", pre.TASKS)
 @pytest.mark.parametrize("license_name", pre.LICENSES)
 def test_only_the_chosen_variant_stays(rendered: Path, task: str, license_name: str) -> None:
-    others = set(feature_paths(SLUG))
+    others = {*feature_paths(SLUG), ".github/workflows/"}
     before = {name for name in files_in(rendered) if not name.startswith(tuple(others))}
     assert len(before) == 8
 
@@ -445,28 +477,48 @@ def test_a_variant_in_a_folder_gets_its_plain_name_there(rendered: Path, target:
     assert [path.name for path in (rendered / "deploy").glob("outputs*")] == ["outputs.yaml"]
 
 
-DELIVERED = {
+DELIVERED = {path for _, path in replacement_paths(SLUG)} | {
     ".github/workflows/deliver.yml",
     ".github/workflows/rollback.yml",
     "deploy/file.txt",
-    "deploy/outputs.yaml",
     f"src/{SLUG}/deployment/file.txt",
     "tests/unit/deployment/file.txt",
 }
+CONTAINERS = DELIVERED | {
+    "deploy/base/file.txt",
+    "deploy/outputs.yaml",
+    "deploy/overlays/file.txt",
+    f"src/{SLUG}/deployment/image.py",
+    f"src/{SLUG}/deployment/image_settings.py",
+    f"src/{SLUG}/deployment/registry.py",
+    "tests/unit/deployment/test_image.py",
+    "tests/unit/deployment/test_image_settings.py",
+    "tests/unit/deployment/test_promote_manifests.py",
+    "tests/unit/deployment/test_registry.py",
+}
 FEATURE_FILES = {
-    "kubernetes": DELIVERED
+    "kubernetes": CONTAINERS
     | {
         "deploy/argocd/file.txt",
         f"src/{SLUG}/deployment/argocd.py",
         "tests/unit/deployment/test_argocd.py",
     },
-    "host": DELIVERED
+    "host": CONTAINERS
     | {
         "deploy/host/file.txt",
         "deploy/slots/file.txt",
         "tests/unit/deployment/fake_podman.py",
         "tests/unit/deployment/fake_service.py",
         "tests/unit/deployment/test_host_pull.py",
+    },
+    "bentocloud": DELIVERED
+    | {
+        "deploy/production.yaml",
+        "deploy/staging.yaml",
+        f"src/{SLUG}/deployment/bentocloud.py",
+        f"src/{SLUG}/deployment/cloud.py",
+        "tests/unit/deployment/fake_cloud.py",
+        "tests/unit/deployment/test_cloud.py",
     },
     "none": set[str](),
 }
@@ -481,6 +533,7 @@ def test_only_the_chosen_features_stay(rendered: Path, target: str) -> None:
     answers = {**ANSWERS, "deploy_target": target}
 
     post.keep_variants(rendered, answers)
+    post.replace_files(rendered, answers)
     post.remove_features(rendered, answers, older=False)
 
     assert files_in(rendered) == ALWAYS | FEATURE_FILES[target]
@@ -505,7 +558,7 @@ def test_an_older_project_that_wants_everything_hears_nothing(
 ) -> None:
     for path in ("deploy/host", "deploy/slots"):
         shutil.rmtree(rendered / path)
-    for path in FEATURE_FILES["host"] - FEATURE_FILES["kubernetes"]:
+    for path in (FEATURE_FILES["host"] | FEATURE_FILES["bentocloud"]) - FEATURE_FILES["kubernetes"]:
         (rendered / path).unlink(missing_ok=True)
 
     post.remove_features(rendered, ANSWERS, older=True)

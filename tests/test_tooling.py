@@ -18,6 +18,7 @@ BAKES = [
     {"task": "classification"},
     {"task": "regression"},
     {"deploy_target": "host"},
+    {"deploy_target": "bentocloud"},
     {"deploy_target": "none"},
     {"project_slug": "ab"},
     {"project_slug": "z" * 30, "task": "regression", "license": "proprietary"},

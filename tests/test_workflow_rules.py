@@ -43,10 +43,13 @@ PINS = {
 }
 WRITES = {
     "comment.yml/comment": {"pull-requests"},
+    "deliver.bentocloud.yml/production": {"contents", "issues"},
+    "deliver.bentocloud.yml/staging": {"contents", "issues"},
     "deliver.yml/image": {"attestations", "id-token", "packages"},
     "deliver.yml/production": {"contents", "issues"},
     "deliver.yml/staging": {"contents", "issues"},
     "nightly.yml/report": {"issues"},
+    "rollback.bentocloud.yml/rollback": {"contents"},
     "rollback.yml/rollback": {"contents"},
 }
 COMMANDS = {

@@ -1,1 +1,1 @@
-"""What brings a packaged release to an environment: image, manifests, branches, rollback."""
+"""What brings a packaged release to an environment: artifact, branches, rollback."""

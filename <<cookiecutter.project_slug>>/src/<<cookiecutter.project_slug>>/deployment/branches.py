@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .artifact import KIND
 from .release import RELEASE, Release, ReleaseError, parse_release
 from .repository import OvertakenError, Repository, UnreachableError
 from .settings import run_url
@@ -228,7 +229,7 @@ def _object(text: bytes) -> dict[str, Any] | None:
 
 def commit_message(subject: str, release: Release) -> str:
     """The message of a deployment, with what it deploys where programs find it."""
-    trailers = [f"Source: {release.commit}", f"Image: {release.image}"]
+    trailers = [f"Source: {release.commit}", f"{KIND.title()}: {release.artifact}"]
     run = run_url()
     if run is not None:
         trailers.append(f"Run: {run}")

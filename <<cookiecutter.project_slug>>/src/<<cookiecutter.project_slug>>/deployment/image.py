@@ -3,7 +3,7 @@
     python -m <package>.deployment.image build | smoke | push
 
 CONTAINER_ENGINE (docker or podman) builds and runs it, IMAGE says where it is kept; both as in
-`settings.py`. What is known of the image goes into `build/image.json`, one step after the other:
+`image_settings.py`. What is known of the image goes into `build/image.json`, step by step:
 
 - build: `bentoml containerize` on a base image that is pinned by the digest that its tag has today.
 - smoke: runs it as the Deployment does: read-only, without privileges, with little memory. It must
@@ -20,37 +20,25 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bentoml
 import yaml
-from bentoml.exceptions import BentoMLException
 
 from ..delivery.github import NotSetUpError, find_remote
 from ..delivery.package import PYTHON
 from ..delivery.smoke import SmokeError, check_golden, check_refusal, fetch, read_golden, wait_for
 from ..serving.release import PACKAGE
+from .bento import Bento, fetched_tag, find_bento
+from .image_settings import Engine, Login, container_engine, image_name, registry_login
 from .registry import DIGEST, Manifest, Registry, RegistryError
-from .settings import (
-    DeploymentError,
-    Engine,
-    Login,
-    container_engine,
-    github_server,
-    image_name,
-    registry_login,
-    write_outputs,
-)
+from .settings import DeploymentError, github_server, write_outputs
 
 RECORD = Path("build/image.json")
-FETCHED = Path("build/bento") / f"{PACKAGE}.bento"
 
 PORT = 3000
 MEMORY = "1g"
@@ -78,76 +66,6 @@ _DENIED = re.compile(
 
 class ImageError(DeploymentError):
     """The image cannot be built, does not work or cannot be pushed; the message says why."""
-
-
-@dataclass(frozen=True)
-class Bento:
-    """A bento of the store.
-
-    Attributes:
-        tag: Its name and version.
-        folder: Where it is.
-        release: Its `release.json`.
-    """
-
-    tag: str
-    folder: Path
-    release: Mapping[str, Any]
-
-    @property
-    def version(self) -> str:
-        """The part of the tag that images are tagged with."""
-        return self.tag.partition(":")[2]
-
-    @property
-    def base_image(self) -> str:
-        """The base image, as the bento names it."""
-        content = yaml.safe_load((self.folder / "bento.yaml").read_text(encoding="utf-8"))
-        return str(content["image"]["base_image"])
-
-    @property
-    def golden(self) -> Path:
-        """Its golden predictions."""
-        return self.folder / "src" / "reports" / "golden.json"
-
-
-def find_bento(tag: str) -> Bento:
-    """A bento of the store; `latest` is the one built last.
-
-    Raises:
-        ImageError: If there is none.
-    """
-    try:
-        found = bentoml.bentos.get(f"{PACKAGE}:{tag.rpartition(':')[2]}")
-        folder = Path(found.path)
-        release = json.loads((folder / "src" / "release.json").read_text(encoding="utf-8"))
-    except BentoMLException as error:
-        raise ImageError(
-            f"{tag}: no such bento; run `make fetch-bento`, or `make package` to build one here"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{tag}: its release.json cannot be read: {error}") from error
-    return Bento(str(found.tag), folder, release)
-
-
-def fetched_tag(root: Path) -> str | None:
-    """The tag of the bento that `make fetch-bento` has put there; None if there is none.
-
-    Raises:
-        ImageError: If that is no bento.
-    """
-    path = root / FETCHED
-    if not path.exists():
-        return None
-    try:
-        with tarfile.open(path) as archive:
-            (member,) = (one for one in archive if Path(one.name) == Path("bento.yaml"))
-            content = yaml.safe_load(archive.extractfile(member) or "")
-        return f"{content['name']}:{content['version']}"
-    except (OSError, tarfile.TarError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ImageError(
-            f"{FETCHED}: is no bento: {error!r}; run `make fetch-bento`, or remove it"
-        ) from error
 
 
 class Container:
@@ -274,6 +192,12 @@ def write_record(root: Path, record: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def base_image_of(bento: Bento) -> str:
+    """The base image, as the bento names it."""
+    content = yaml.safe_load((bento.folder / "bento.yaml").read_text(encoding="utf-8"))
+    return str(content["image"]["base_image"])
+
+
 def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, Any]:
     """Build the image of a bento.
 
@@ -293,13 +217,14 @@ def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, A
         ImageError: If the base image cannot be pulled or the build fails.
     """
     (root / RECORD).unlink(missing_ok=True)
-    base = qualified(bento.base_image)
+    base_image = base_image_of(bento)
+    base = qualified(base_image)
     engine.transfer("pull", "--quiet", base, advice="is the base image's registry reachable?")
     pinned = f"{base.rpartition(':')[0]}@{engine.digest(base)}"
     image = f"{name}:{bento.version}"
     options = [
         # The build finds this one where the bento names its base image.
-        f"build-context={bento.base_image}=docker-image://{pinned}",
+        f"build-context={base_image}=docker-image://{pinned}",
         *(f"label={key}={value}" for key, value in _labels(root, bento, pinned).items()),
     ]
     command = [*PYTHON, "bentoml", "containerize", bento.tag, "--backend", engine.engine]

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..delivery.github import GitHub, GitHubError
 from ..delivery.report import escape, markdown_table
+from .artifact import KIND
 from .release import Release
 from .settings import EVIDENCE, Environment, run_url
 
@@ -123,7 +124,7 @@ def _write(
 
 def as_markdown(incident: Incident) -> str:
     """What failed, what was done, what was seen, and what to do."""
-    rows = [["", "release", "commit", "image"], _row("failed", incident.failed)]
+    rows = [["", "release", "commit", KIND], _row("failed", incident.failed)]
     if incident.back is not None:
         rows.append(_row("runs again", incident.back))
     run = run_url()
@@ -141,7 +142,7 @@ def as_markdown(incident: Incident) -> str:
 
 
 def _row(what: str, release: Release) -> list[str]:
-    return [what, release.tag, release.commit[:12], release.image]
+    return [what, release.tag, release.commit[:12], release.artifact]
 
 
 def _fenced(text: str) -> str:

@@ -1,11 +1,11 @@
-"""Lineage: what a running service is made of, with every claim held against git and the registry.
+"""Lineage: what a running service is made of, with every claim held against what it is about.
 
     python -m <package>.deployment.lineage --url https://late.example.com
 
 Asks the service which release it runs, finds that release on the environments' branches, and then
 looks at each thing that `release.json` names: is the commit on the main branch, are contract,
-schema, parameters, data, metrics and golden predictions those of that commit, and does the registry
-hold the image? What cannot be looked at is unknown, and said to be; what differs is an error.
+schema, parameters, data, metrics and golden predictions those of that commit, and is what was
+pushed still there? What cannot be looked at is unknown, and said to be; what differs is an error.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import yaml
 
 from .. import paths
 from ..delivery.smoke import fetch
+from .artifact import KIND, details, look_up
 from .branches import EnvironmentBranch, Revision
-from .registry import Registry, RegistryError
 from .release import GOLDEN, Release, parse_release
 from .repository import Repository
-from .settings import ENVIRONMENTS, DeploymentError, SettingError, registry_login
+from .settings import ENVIRONMENTS, DeploymentError
 
 DVC_LOCK = Path("dvc.lock")
 SHORT = 12
@@ -131,7 +131,8 @@ def verify(root: Path, live: Mapping[str, Any], places: Sequence[Place]) -> list
     rows = [_place_row(one) for one in places]
     rows.append(_live_row(live, release))
     rows += _git_rows(root, release, place)
-    rows.append(_image_row(release))
+    verdict, note = look_up(release.artifact)
+    rows.append(Row(KIND, release.artifact, verdict, note))
     return rows + list(_told(release.content))
 
 
@@ -269,23 +270,12 @@ def _compared(what: str, claim: Any, found: Any, where: str) -> Row:
     return Row(what, shown, "ok", f"is the {where}")
 
 
-def _image_row(release: Release) -> Row:
-    """Whether the registry holds the image."""
-    name, _, digest = release.image.partition("@")
-    try:
-        held = Registry(name, registry_login(name)).manifest(digest)
-    except (RegistryError, SettingError) as error:
-        return Row("image", release.image, "unknown", str(error).splitlines()[0])
-    if held is None:
-        return Row("image", release.image, "differs", "the registry holds no such image")
-    return Row("image", release.image, "ok", "is in the registry")
-
-
 def _told(content: Mapping[str, Any]) -> Iterator[Row]:
     """What is recorded, and nowhere else to be looked up."""
-    image, gate = content["image"], content.get("gate") or {}
+    gate = content.get("gate") or {}
     pull, run = content.get("pull_request"), content.get("run")
-    yield Row("base image", str(image.get("base")), "", "")
+    for what, claim in details(content):
+        yield Row(what, claim, "", "")
     yield Row("gate", str(gate.get("verdict")), "", f"against {gate.get('base') or 'nothing'}")
     if pull:
         approved = ", ".join(pull["approved_by"]) or "nobody"

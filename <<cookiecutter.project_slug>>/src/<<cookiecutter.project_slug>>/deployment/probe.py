@@ -20,6 +20,7 @@ from typing import Any
 
 from ..delivery import smoke
 from ..delivery.smoke import SmokeError
+from .artifact import KIND
 from .branches import EnvironmentBranch
 from .release import GOLDEN, Release, ReleaseError
 from .settings import (
@@ -128,7 +129,7 @@ def write_evidence(root: Path, target: Target, problem: str | None) -> None:
         "url": target.url,
         "release": target.release.tag,
         "model": target.release.model,
-        "image": target.release.image,
+        KIND: target.release.artifact,
         "revision": target.revision,
         "run": run_url(),
         "proved": problem is None,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .artifact import KIND
 from .branches import EnvironmentBranch, commit_message
 from .release import Release, read_next
 from .render import RenderError, render
@@ -94,12 +95,12 @@ def promote(root: Path, environment: Environment, render: Render = render) -> Pr
     except NewerError as newer:
         return Promotion(False, str(branch.head()), str(newer))
     return Promotion(
-        True, revision, f"{branch.name} at {revision} runs {release.tag} ({release.image})"
+        True, revision, f"{branch.name} at {revision} runs {release.tag} ({release.artifact})"
     )
 
 
 def check_proved(staging: EnvironmentBranch, release: Release) -> None:
-    """Make sure that staging runs the very image and model.
+    """Make sure that staging runs the very model, deployed as the very artifact.
 
     Raises:
         NotProvedError: If it does not.
@@ -116,7 +117,7 @@ def check_proved(staging: EnvironmentBranch, release: Release) -> None:
     if (proved.digest, proved.model) != (release.digest, release.model):
         raise NotProvedError(
             f"production only receives what staging proved: {staging.name} runs {proved.tag} "
-            f"(image {proved.digest}, model {proved.model}), not {release.tag} (image "
+            f"({KIND} {proved.digest}, model {proved.model}), not {release.tag} ({KIND} "
             f"{release.digest}, model {release.model}); release that to staging first"
         )
 

@@ -23,6 +23,7 @@ import yaml
 from .. import paths
 from ..delivery.github import GitHub, GitHubError, connect
 from ..delivery.report import folded, markdown_table
+from .artifact import KIND, details, how_to_verify
 from .release import Release, read_next
 from .repository import Repository
 from .settings import DeploymentError
@@ -68,8 +69,7 @@ def model_card(root: Path, release: Release) -> str:
         *data,
         "## What it is made of",
         markdown_table(list(_made_of(release)), text_columns=(0, 1)),
-        f"`gh attestation verify oci://{release.image} --repo OWNER/NAME` verifies how the image "
-        "was built; `make lineage URL=...` verifies a running service.",
+        how_to_verify(release.artifact),
     ]
     return "\n\n".join(parts)[:BODY_LENGTH] + "\n"
 
@@ -177,8 +177,8 @@ def _made_of(release: Release) -> Iterator[Sequence[str]]:
     yield ["model", f"sha256 {release.model}"]
     for what in ("contract", "schema", "params"):
         yield [what, f"sha256 {(content.get(what) or {}).get('sha256')}"]
-    yield ["image", release.image]
-    yield ["base image", str(content["image"].get("base"))]
+    yield [KIND, release.artifact]
+    yield from details(content)
     yield ["gate", f"{gate.get('verdict')}, against {gate.get('base') or 'nothing'}"]
     if pull:
         approved = ", ".join(pull["approved_by"]) or "nobody"

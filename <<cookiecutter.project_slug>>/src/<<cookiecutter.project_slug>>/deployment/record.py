@@ -2,10 +2,10 @@
 
     python -m <package>.deployment.record
 
-Writes `build/release/release.json`, which is the bento's own with the image that was pushed, the
-gate's verdict, the parameters, who approved the change, and the pipeline's run; and beside it the
-bento's golden predictions. It holds no time: the same release gives the same bytes. Outside GitHub
-there is no pull request and no run; both are null then.
+Writes `build/release/release.json`, which is the bento's own with what was pushed, the gate's
+verdict, the parameters, who approved the change, and the pipeline's run; and beside it the bento's
+golden predictions. It holds no time: the same release gives the same bytes. Outside GitHub there is
+no pull request and no run; both are null then.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from ..delivery.evidence import GATE
 from ..delivery.github import GitHub, GitHubError, NotSetUpError, connect
 from ..delivery.records import Report
 from ..delivery.smoke import SmokeError, read_golden
+from .artifact import KIND, recorded
+from .bento import Bento
 from .fetch import FOLDER as FETCHED
 from .fetch import RUN
-from .image import Bento, find_bento, read_record
 from .release import FOLDER, GOLDEN, RELEASE, parse_release
 from .repository import Repository
 from .settings import DeploymentError
@@ -128,14 +129,11 @@ def describe(root: Path, pull_request: Mapping[str, Any] | None) -> tuple[bytes,
         pull_request: As `find_pull_request` gives it.
 
     Raises:
-        ImageError: If there is no image or no bento.
-        RecordError: If the image is not pushed, or something else is missing or does not fit.
+        RecordError: If something is missing or does not fit.
+        DeploymentError: If what is to be deployed is not there.
         SmokeError: If the golden predictions cannot be read.
     """
-    image = read_record(root)
-    if not isinstance(image.get("digest"), str):
-        raise RecordError("build/image.json: the image is not pushed; run `make push-image`")
-    bento = find_bento(image["bento"])
+    bento, artifact = recorded(root)
     read_golden(bento.golden)
     commit = str(bento.release["source"]["commit"])
     if bento.release["source"]["dirty"]:
@@ -145,7 +143,7 @@ def describe(root: Path, pull_request: Mapping[str, Any] | None) -> tuple[bytes,
         )
     release = {
         **bento.release,
-        "image": {key: image[key] for key in ("name", "digest", "base")},
+        KIND: artifact,
         "gate": gate_of(root, bento),
         "params": {"sha256": hashlib.sha256(_committed(root, commit, paths.PARAMS)).hexdigest()},
         "pull_request": pull_request,
@@ -182,13 +180,13 @@ def write(root: Path, release: bytes, golden: bytes) -> None:
 
 
 def review_of(root: Path) -> dict[str, Any] | None:
-    """The pull request that the image's commit came from; None without one, or without GitHub.
+    """The pull request that the release's commit came from; None without one, or without GitHub.
 
     Raises:
-        ImageError: If there is no image or no bento.
+        DeploymentError: If what is to be deployed is not there.
         GitHubError: If GitHub cannot be asked.
     """
-    commit = str(find_bento(read_record(root)["bento"]).release["source"]["commit"])
+    commit = str(recorded(root)[0].release["source"]["commit"])
     try:
         api, repository = connect(root)
     except NotSetUpError as reason:
@@ -198,7 +196,7 @@ def review_of(root: Path) -> dict[str, Any] | None:
 
 
 def main() -> int:
-    """Record the release of the image that was pushed; 0 if it was written."""
+    """Record what was pushed as a release; 0 if it was written."""
     root = Path.cwd()
     try:
         release, golden = describe(root, review_of(root))

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from .settings import DeploymentError, Login
+from .image_settings import Login
+from .settings import DeploymentError
 
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 3

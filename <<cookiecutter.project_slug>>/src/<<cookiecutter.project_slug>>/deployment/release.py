@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .artifact import KIND, NAME
 from .settings import DeploymentError
 
 RELEASE = "release.json"
@@ -20,8 +21,8 @@ _FORMS: Mapping[str, re.Pattern[str]] = {
     "release": re.compile(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+"),
     "source.commit": re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}"),
     "model.sha256": re.compile(r"[0-9a-f]{64}"),
-    "image.name": re.compile(r"[A-Za-z0-9._:/-]+"),
-    "image.digest": re.compile(r"sha256:[0-9a-f]{64}"),
+    f"{KIND}.name": NAME,
+    f"{KIND}.digest": re.compile(r"sha256:[0-9a-f]{64}"),
 }
 
 
@@ -31,31 +32,31 @@ class ReleaseError(DeploymentError):
 
 @dataclass(frozen=True)
 class Release:
-    """What runs: code, model and image.
+    """What runs: code, model and what is deployed.
 
     Attributes:
         content: The whole of `release.json`.
         tag: The bento's, e.g. flight_delays:0a1b2c3d-4e5f6a7b.
         commit: Of the source.
         model: The sha256 of the model file.
-        image: The image by digest, e.g. ghcr.io/acme/flight-delays@sha256:...
+        artifact: What is deployed, by digest: name@sha256:...
     """
 
     content: Mapping[str, Any]
     tag: str
     commit: str
     model: str
-    image: str
+    artifact: str
 
     @property
     def digest(self) -> str:
-        """The image's digest, e.g. sha256:..."""
-        return self.image.rpartition("@")[2]
+        """The artifact's digest, e.g. sha256:..."""
+        return self.artifact.rpartition("@")[2]
 
     def same_as(self, other: Release) -> bool:
-        """Whether both are the same code, model and image."""
-        return (self.tag, self.commit, self.model, self.image) == (
-            (other.tag, other.commit, other.model, other.image)
+        """Whether both are the same code, model and artifact."""
+        return (self.tag, self.commit, self.model, self.artifact) == (
+            (other.tag, other.commit, other.model, other.artifact)
         )
 
 
@@ -88,7 +89,7 @@ def parse_release(text: bytes, where: str) -> Release:
         tag=found["release"],
         commit=found["source.commit"],
         model=found["model.sha256"],
-        image=f"{found['image.name']}@{found['image.digest']}",
+        artifact=f"{found[f'{KIND}.name']}@{found[f'{KIND}.digest']}",
     )
 
 

@@ -128,7 +128,7 @@ def kustomize(folder: Path, environment: str, components: list[str], wanted: Rel
     Raises:
         RenderError: If kustomize is missing or fails.
     """
-    image, _, digest = wanted.image.partition("@")
+    image, _, digest = wanted.artifact.partition("@")
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -205,9 +205,9 @@ def check_manifests(name: str, text: str, wanted: Release) -> None:
                 "which can change from one day to the next; name it by digest "
                 "(name@sha256:...) in deploy/"
             )
-    if wanted.image not in [container["image"] for container in containers]:
+    if wanted.artifact not in [container["image"] for container in containers]:
         raise RenderError(
-            f"{name}: no container runs the release's image {wanted.image}; a container "
+            f"{name}: no container runs the release's image {wanted.artifact}; a container "
             f"in {DEPLOY}/base must have `image: {IMAGE}`"
         )
     expected = {"EXPECTED_RELEASE": wanted.tag, "EXPECTED_MODEL_SHA256": wanted.model}

@@ -5,9 +5,9 @@
 
 By hand with `--to`: a release's tag, a commit of the branch (8 characters or more), or `previous`.
 With `--failed`, after a probe that failed: away from the release of `build/release`, if that still
-runs, to the one before; the evidence goes to a GitHub issue. Manifests, image, model and data
-version go back together, since one commit names them all. Tells later steps `revision`, the
-branch's commit.
+runs, to the one before; the evidence goes to a GitHub issue. Code, model, data version and
+what is deployed go back together, since one commit names them all. Tells later steps `revision`,
+the branch's commit.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeploymentError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{branch.name} at {back.revision} runs {back.release.tag} ({back.release.image})")
+    print(f"{branch.name} at {back.revision} runs {back.release.tag} ({back.release.artifact})")
     return 0
 
 

@@ -1,11 +1,7 @@
 """What a deployment is told by the environment: GitHub's variables in a workflow, else the shell's.
 
-    IMAGE               where the image is kept; default ghcr.io/<owner>/<repository>
-    REGISTRY_USER       } who pushes it; default for GitHub's own registry: the workflow's token
-    REGISTRY_TOKEN      }
-    CONTAINER_ENGINE    docker (default) or podman
-    STAGING_URL         } where the live service answers
-    PRODUCTION_URL      }
+    STAGING_URL     } where the live service answers
+    PRODUCTION_URL  }
 
 Results for later steps go to the file GITHUB_OUTPUT, what was skipped to GITHUB_STEP_SUMMARY:
 https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
@@ -15,27 +11,16 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from ..delivery.github import NotSetUpError, find_remote
-
 Environment = Literal["staging", "production"]
 ENVIRONMENTS: tuple[Environment, ...] = get_args(Environment)
-Engine = Literal["docker", "podman"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 EVIDENCE = Path("build/probe.json")  # what a probe saw
 
 GITHUB = "github.com"
-GITHUB_REGISTRY = "ghcr.io"
-# The registry's host, which must be told from a first part of the path, and lower-case parts:
-# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
-_HOST = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+(?=:))(?::[0-9]+)?"
-_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_IMAGE = re.compile(rf"{_HOST}(?:/{_PART})+")
 
 
 class DeploymentError(Exception):
@@ -46,22 +31,8 @@ class SettingError(DeploymentError):
     """A variable of the environment is missing or cannot be used."""
 
 
-@dataclass(frozen=True)
-class Login:
-    """Who pushes to a registry.
-
-    Attributes:
-        registry: Its host, with the port if there is one.
-        user: The account.
-        token: The password, never shown.
-    """
-
-    registry: str
-    user: str
-    token: str = field(repr=False)
-
-
-def _variable(name: str) -> str:
+def variable(name: str) -> str:
+    """A variable of the environment, without spaces around it; empty if it is not set."""
     return os.environ.get(name, "").strip()
 
 
@@ -76,72 +47,6 @@ def parse_environment(text: str) -> Environment:
     return text
 
 
-def image_name(root: Path = Path()) -> str:
-    """Where the image is kept, without tag and digest, e.g. ghcr.io/acme/flight-delays.
-
-    Raises:
-        SettingError: If IMAGE is none, or is not set and the repository is not on GitHub.
-    """
-    example = "registry/name in lower case without a tag, e.g. ghcr.io/acme/flight-delays"
-    image = _variable("IMAGE")
-    if image:
-        if not _IMAGE.fullmatch(image):
-            raise SettingError(f"IMAGE is {image!r}; it must be {example}")
-        return image
-    try:
-        remote = find_remote(root)
-    except NotSetUpError as error:
-        raise SettingError(f"IMAGE is not set, and {error}; set IMAGE to {example}") from error
-    image = f"{_registry_of(remote.host)}/{remote.repository.lower()}"
-    if not _IMAGE.fullmatch(image):
-        raise SettingError(
-            f"IMAGE is not set, and no image can be called {image!r} after the repository; "
-            f"set IMAGE to {example}"
-        )
-    return image
-
-
-def _registry_of(host: str) -> str:
-    """The registry of a GitHub server."""
-    return GITHUB_REGISTRY if host == GITHUB else f"containers.{host}"
-
-
-def registry_login(image: str) -> Login | None:
-    """Who pushes an image; None to push without logging in, as a registry on this machine allows.
-
-    The workflow's own token goes to GitHub's registry and to no other.
-
-    Args:
-        image: As `image_name` gives it.
-
-    Raises:
-        SettingError: If only one of REGISTRY_USER and REGISTRY_TOKEN is set.
-    """
-    registry = image.partition("/")[0]
-    user, token = _variable("REGISTRY_USER"), _variable("REGISTRY_TOKEN")
-    if bool(user) != bool(token):
-        there, missing = ("USER", "TOKEN") if user else ("TOKEN", "USER")
-        raise SettingError(
-            f"REGISTRY_{there} is set but REGISTRY_{missing} is not; set both to push to "
-            f"{registry}, on GitHub the user as a variable and the token as a secret"
-        )
-    if not user and registry == _registry_of(urlsplit(github_server()).hostname or GITHUB):
-        user, token = _variable("GITHUB_ACTOR"), _variable("GITHUB_TOKEN")
-    return Login(registry, user, token) if user and token else None
-
-
-def container_engine() -> Engine:
-    """The command that builds, runs and pushes images.
-
-    Raises:
-        SettingError: If CONTAINER_ENGINE names another one.
-    """
-    engine = _variable("CONTAINER_ENGINE") or ENGINES[0]
-    if engine not in ENGINES:
-        raise SettingError(f"CONTAINER_ENGINE is {engine!r}; choose {' or '.join(ENGINES)}")
-    return engine
-
-
 def url_variable(environment: Environment) -> str:
     """The variable that says where an environment's service answers."""
     return f"{environment.upper()}_URL"
@@ -154,7 +59,7 @@ def service_url(environment: Environment) -> str | None:
         SettingError: If the variable holds no address.
     """
     name = url_variable(environment)
-    url = _variable(name)
+    url = variable(name)
     if not url:
         return None
     try:
@@ -173,18 +78,18 @@ def service_url(environment: Environment) -> str | None:
 
 def github_server() -> str:
     """The address of the GitHub server."""
-    return (_variable("GITHUB_SERVER_URL") or f"https://{GITHUB}").rstrip("/")
+    return (variable("GITHUB_SERVER_URL") or f"https://{GITHUB}").rstrip("/")
 
 
 def run_url() -> str | None:
     """The page of this workflow run; None outside a workflow."""
-    repository, run = _variable("GITHUB_REPOSITORY"), _variable("GITHUB_RUN_ID")
+    repository, run = variable("GITHUB_REPOSITORY"), variable("GITHUB_RUN_ID")
     return f"{github_server()}/{repository}/actions/runs/{run}" if repository and run else None
 
 
 def chosen_by_hand() -> bool:
     """Whether a person started this workflow run and chose what it works on."""
-    return _variable("GITHUB_EVENT_NAME") == "workflow_dispatch"
+    return variable("GITHUB_EVENT_NAME") == "workflow_dispatch"
 
 
 def write_outputs(**values: str | bool) -> None:

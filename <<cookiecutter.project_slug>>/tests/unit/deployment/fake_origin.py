@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_artifact import NAME, SETTINGS
+
+from << cookiecutter.project_slug >>.deployment.artifact import KIND
 
 GOLDEN: dict[str, Any] = {
     "records": [{"x": 1}, {"x": 2}],
@@ -21,8 +24,8 @@ IDENTITY = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
 
 def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave no setting of the caller's environment, its workflow or its git."""
-    settings = ("IMAGE", "CONTAINER_ENGINE", "STAGING_URL", "PRODUCTION_URL", "GH_TOKEN", "GH_HOST")
-    prefixes = ("GIT_", "GITHUB_", "REGISTRY_")
+    settings = ("STAGING_URL", "PRODUCTION_URL", "GH_TOKEN", "GH_HOST")
+    prefixes = ("GIT_", "GITHUB_", *SETTINGS)
     for name in list(os.environ):
         if name in settings or name.startswith(prefixes):
             monkeypatch.delenv(name)
@@ -38,22 +41,22 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def make_release(commit: str, number: int = 1) -> dict[str, Any]:
-    """A `release.json` of a commit; each number has a model and an image of its own."""
+    """A `release.json` of a commit; each number has a model and an artifact of its own."""
     return {
         "release": f"shop:{commit[:8]}-{number:08x}",
         "source": {"commit": commit, "dirty": False},
         "model": {"file": "model.onnx", "sha256": f"{number:064x}"},
-        "image": {"name": "ghcr.io/acme/shop", "digest": f"sha256:{number:064x}"},
+        KIND: {"name": NAME, "digest": f"sha256:{number:064x}"},
     }
 
 
-def image_of(release: Mapping[str, Any]) -> str:
-    return f"{release['image']['name']}@{release['image']['digest']}"
+def artifact_of(release: Mapping[str, Any]) -> str:
+    return f"{release[KIND]['name']}@{release[KIND]['digest']}"
 
 
 def fake_render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str, bytes]:
-    """Manifests that name the environment and the image."""
-    return {"manifests.yaml": f"# {environment}: {image_of(release)}\n".encode()}
+    """Manifests that name the environment and what is deployed."""
+    return {"manifests.yaml": f"# {environment}: {artifact_of(release)}\n".encode()}
 
 
 def make_repositories(folder: Path) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_artifact import NAME
 from fake_origin import World, git, make_release
 
+from << cookiecutter.project_slug >>.deployment.artifact import KIND
 from << cookiecutter.project_slug >>.deployment.branches import (
     ATTEMPTS,
     EnvironmentBranch,
@@ -249,7 +251,7 @@ Broken = Callable[[World], dict[str, bytes]]
     [
         ({"release.json": b"{"}, "not JSON"),
         ({"release.json": b"[]"}, "must hold a JSON object"),
-        ({"release.json": b'{"release": "shop:1"}'}, "image.digest is missing"),
+        ({"release.json": b'{"release": "shop:1"}'}, f"{KIND}.digest is missing"),
         ({"release.json": b"\xff\xfe"}, "not JSON"),
         ({"manifests.yaml": b"x"}, "no such file"),
         ({}, "no such file"),
@@ -312,7 +314,7 @@ def test_the_message_tells_programs_what_is_deployed(
     trailers = git(world.origin, "log", "-1", "--format=%(trailers:only,unfold)", "env/staging")
     assert trailers.splitlines() == [
         f"Source: {world.first}",
-        f"Image: ghcr.io/acme/shop@sha256:{1:064x}",
+        f"{KIND.title()}: {NAME}@sha256:{1:064x}",
         "Run: https://github.com/acme/shop/actions/runs/7",
     ]
     assert world.log("staging") == ["Release it"]

@@ -18,11 +18,9 @@ from fake_bento import (
     COMMIT,
     GOLDEN,
     MODEL_HASH,
-    PACKAGE,
     TAG,
     VERSION,
     make_files,
-    pack,
     put_into_store,
     store_in,
 )
@@ -34,8 +32,6 @@ from << cookiecutter.project_slug >>.deployment.image import (
     ATTEMPTS,
     Container,
     ImageError,
-    fetched_tag,
-    find_bento,
     main,
     qualified,
 )
@@ -254,26 +250,6 @@ def test_without_the_base_image_there_is_no_build(
     assert main(["build"]) == 1
     assert "podman does not know its digest" in capsys.readouterr().err
     assert engine.asked("build") == []
-
-
-def test_the_fetched_bento_is_the_one_that_is_built(engine: Engine, tmp_path: Path) -> None:
-    assert fetched_tag(tmp_path) is None
-    path = tmp_path / image.FETCHED
-    path.parent.mkdir(parents=True)
-    path.write_bytes(pack(make_files(), tmp_path / "packed"))
-    assert fetched_tag(tmp_path) == TAG
-    path.write_bytes(b"no bento")
-    with pytest.raises(ImageError, match="is no bento"):
-        fetched_tag(tmp_path)
-
-
-def test_a_bento_that_is_not_there_is_named(engine: Engine, bento: Path) -> None:
-    with pytest.raises(ImageError, match=f"{PACKAGE}:9: no such bento; run `make fetch-bento`"):
-        find_bento(f"{PACKAGE}:9")
-    assert find_bento("latest").tag == TAG
-    (bento / "src" / "release.json").unlink()
-    with pytest.raises(ImageError, match=r"its release\.json cannot be read"):
-        find_bento("latest")
 
 
 def test_a_sound_image_is_run_as_it_is_deployed(

@@ -1,4 +1,4 @@
-"""The lineage of a live service: real repositories; service and registry are played."""
+"""The lineage of a live service: real repositories; the service is played, as is who holds it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fake_artifact import NAME
 from fake_origin import GOLDEN, World, git
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from << cookiecutter.project_slug >>.deployment import lineage
+from << cookiecutter.project_slug >>.deployment.artifact import KIND, details
 from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
 from << cookiecutter.project_slug >>.deployment.lineage import main
 
 MODEL = b"weights"
-MANIFEST = b'{"schemaVersion": 2}'
 METRICS = {"roc_auc": 0.8}
 
 
@@ -70,8 +72,6 @@ class Delivered:
         git(self.root, "add", *FILES)
         self.commit = world.commit("Train the model")
         self.url = server.url_for("").rstrip("/")
-        self.manifest: Response = Response(MANIFEST)
-        host = f"{server.host}:{server.port}"
         self.release: dict[str, Any] = {
             "release": f"shop:{self.commit[:8]}-1",
             "source": {"commit": self.commit, "dirty": False},
@@ -80,11 +80,7 @@ class Delivered:
             "schema": {"sha256": sha256(FILES["schema.yaml"])},
             "contract": {"sha256": sha256(FILES["contract.yaml"])},
             "metrics": METRICS,
-            "image": {
-                "name": f"{host}/acme/shop",
-                "digest": f"sha256:{sha256(MANIFEST)}",
-                "base": "docker.io/library/python@sha256:0",
-            },
+            KIND: {"name": NAME, "digest": f"sha256:{5:064x}"},
             "gate": {"verdict": "promote", "base": None, "consent": {}},
             "params": {"sha256": sha256(FILES["params.yaml"])},
             "pull_request": {"number": 7, "author": "grace", "approved_by": ["ada"]},
@@ -95,9 +91,6 @@ class Delivered:
         self.put()
         server.clear()
         server.expect_request("/release").respond_with_handler(self._answer)
-        server.expect_request(
-            f"/v2/acme/shop/manifests/{self.release['image']['digest']}"
-        ).respond_with_handler(lambda _: self.manifest)
 
     def _answer(self, request: Request) -> Response:
         return Response(json.dumps(self.live))
@@ -129,6 +122,7 @@ class Delivered:
 @pytest.fixture
 def delivered(world: World, server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Delivered:
     monkeypatch.chdir(world.root)
+    monkeypatch.setattr(lineage, "look_up", lambda _: ("ok", "is still there"))
     return Delivered(world, server)
 
 
@@ -143,7 +137,7 @@ def verdicts(text: str) -> dict[str, str]:
 
 CHECKED = (
     "service", "commit", "contract", "schema", "params", "data", "metrics", "model",
-    "golden predictions", "image",
+    "golden predictions", KIND,
 )  # fmt: skip
 
 
@@ -155,8 +149,9 @@ def test_a_sound_release_is_verified_from_end_to_end(
     said = capsys.readouterr().out
     found = verdicts(said)
     assert {what: found[what] for what in CHECKED} == dict.fromkeys(CHECKED, "ok")
-    assert found.keys() - set(CHECKED) == {
-        "environment", "base image", "gate", "pull request", "pipeline run"
+    told = {what for what, _ in details(delivered.release)}
+    assert found.keys() - set(CHECKED) == told | {
+        "environment", "gate", "pull request", "pipeline run"
     }  # fmt: skip
     assert "staging" in said
     assert "runs there now" in said
@@ -234,18 +229,19 @@ def test_the_default_branch_may_have_another_name(
     assert "on trunk" in capsys.readouterr().out
 
 
-def test_an_image_that_is_gone_is_found_and_a_registry_that_does_not_tell_is_no_proof(
-    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("verdict", "code"), [("differs", 1), ("unknown", 0)])
+def test_what_is_no_longer_held_is_found_and_what_cannot_be_asked_is_no_proof(
+    delivered: Delivered,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verdict: str,
+    code: int,
 ) -> None:
-    delivered.manifest = Response(status=404)
-    assert delivered.run() == 1
-    assert verdicts(capsys.readouterr().out)["image"] == "differs"
-    delivered.manifest = Response(b"another image")
-    assert delivered.run() == 0
-    assert verdicts(capsys.readouterr().out)["image"] == "unknown"
-    delivered.manifest = Response(status=403)
-    assert delivered.run() == 0
-    assert verdicts(capsys.readouterr().out)["image"] == "unknown"
+    monkeypatch.setattr(lineage, "look_up", lambda _: (verdict, "as it was found"))
+    assert delivered.run() == code
+    said = capsys.readouterr().out
+    assert verdicts(said)[KIND] == verdict
+    assert "as it was found" in said
 
 
 def test_a_model_that_is_not_in_the_cache_is_unknown(

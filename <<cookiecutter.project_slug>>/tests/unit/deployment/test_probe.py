@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fake_origin import GOLDEN, World, fake_render, make_release
+from fake_origin import GOLDEN, World, artifact_of, fake_render, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from << cookiecutter.project_slug >>.delivery import smoke
+from << cookiecutter.project_slug >>.deployment.artifact import KIND
 from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
 from << cookiecutter.project_slug >>.deployment.probe import STEADY, TRIES, main
 from << cookiecutter.project_slug >>.deployment.promote import promote
@@ -122,7 +123,7 @@ def test_a_service_that_runs_the_release_is_proved(
         "url": live.url,
         "release": release["release"],
         "model": release["model"]["sha256"],
-        "image": f"ghcr.io/acme/shop@{release['image']['digest']}",
+        KIND: artifact_of(release),
         "revision": world.head("staging"),
         "run": None,
         "proved": True,

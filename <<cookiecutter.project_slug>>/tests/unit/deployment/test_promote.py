@@ -1,28 +1,27 @@
-"""Promotion to the branches of a real origin; manifests are made up, or by a stand-in kustomize."""
+"""Promotion to the branches of a real origin; manifests are made up."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_origin import GOLDEN, World, fake_render, git, image_of, make_release
+from fake_artifact import NAME
+from fake_origin import GOLDEN, World, artifact_of, fake_render, git, make_release
 
 from << cookiecutter.project_slug >> import deployment
+from << cookiecutter.project_slug >>.deployment.artifact import KIND
 from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
 from << cookiecutter.project_slug >>.deployment.promote import (
     NotProvedError,
     Promotion,
-    main,
     promote,
 )
 from << cookiecutter.project_slug >>.deployment.release import ReleaseError
@@ -47,7 +46,7 @@ def test_the_branch_gets_the_release_and_its_manifests(world: World) -> None:
     assert release["release"] in done.said
     files = world.files("staging")
     assert files.keys() == {"manifests.yaml", "release.json", "golden.json"}
-    assert files["manifests.yaml"] == f"# staging: {image_of(release)}"
+    assert files["manifests.yaml"] == f"# staging: {artifact_of(release)}"
     assert json.loads(files["release.json"]) == release
     assert json.loads(files["golden.json"]) == GOLDEN
     assert world.log("staging") == [f"Release {release['release']} to staging"]
@@ -147,18 +146,18 @@ def test_production_gets_what_staging_runs(world: World) -> None:
     release = make_release(world.first)
     release_to(world, "staging", release)
     assert release_to(world, "production", release).released
-    assert world.files("production")["manifests.yaml"] == f"# production: {image_of(release)}"
+    assert world.files("production")["manifests.yaml"] == f"# production: {artifact_of(release)}"
 
 
-def _other_image(release: dict[str, Any]) -> None:
-    release["image"]["digest"] = f"sha256:{9:064x}"
+def _other_artifact(release: dict[str, Any]) -> None:
+    release[KIND]["digest"] = f"sha256:{9:064x}"
 
 
 def _other_model(release: dict[str, Any]) -> None:
     release["model"]["sha256"] = f"{9:064x}"
 
 
-@pytest.mark.parametrize("change", [_other_image, _other_model])
+@pytest.mark.parametrize("change", [_other_artifact, _other_model])
 def test_production_gets_nothing_that_staging_does_not_run(
     world: World, change: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -196,10 +195,10 @@ def test_production_gets_nothing_when_staging_cannot_be_read(world: World) -> No
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("image.digest", "latest"),
-        ("image.digest", f"sha256:{'A' * 64}"),
-        ("image.digest", None),
-        ("image.name", "ghcr.io/acme/shop --privileged"),
+        (f"{KIND}.digest", "latest"),
+        (f"{KIND}.digest", f"sha256:{'A' * 64}"),
+        (f"{KIND}.digest", None),
+        (f"{KIND}.name", f"{NAME} --privileged"),
         ("model.sha256", "abc"),
         ("source.commit", "main"),
         ("release", "shop:1\nRun: https://elsewhere.example.com"),
@@ -287,100 +286,3 @@ def test_the_next_run_repairs_one_that_was_killed(world: World, pushed: bool) ->
     assert len(world.log("staging")) == 2
     assert json.loads(world.files("staging")["release.json"]) == release
     assert git(world.root, "status", "--porcelain", "--untracked-files=no") == ""
-
-
-KUSTOMIZE = """
-import json, pathlib, sys
-wanted = json.loads((pathlib.Path(sys.argv[1]) / "kustomization.yaml").read_text())
-image = wanted["images"][0]
-data = dict(one.split("=", 1) for one in wanted["configMapGenerator"][0]["literals"])
-container = {"name": "shop", "image": f"{image['newName']}@{image['digest']}"}
-print(json.dumps({"kind": "ConfigMap", "data": data}))
-print("---")
-print(json.dumps({"kind": "Deployment", "spec": {"containers": [container]}}))
-"""
-
-
-@pytest.fixture
-def renderable(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A working tree with overlays, and a stand-in for kustomize."""
-    for environment in ("staging", "production"):
-        overlay = world.root / "deploy" / "overlays" / environment
-        overlay.mkdir(parents=True)
-        (overlay / "kustomization.yaml").write_text("{}", encoding="utf-8")
-    outputs = world.root / "deploy" / "outputs.yaml"
-    outputs.write_text("manifests.yaml: []\n", encoding="utf-8")
-    program = world.folder / "kustomize.py"
-    program.write_text(KUSTOMIZE, encoding="utf-8")
-    monkeypatch.setenv("KUSTOMIZE", f"{sys.executable} {program}")
-    monkeypatch.setenv("GITHUB_OUTPUT", str(world.folder / "outputs"))
-    monkeypatch.chdir(world.root)
-    return world
-
-
-def test_the_command_releases_and_tells_later_steps(
-    renderable: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    release = make_release(renderable.first)
-    renderable.prepare(release)
-    assert main(["--environment", "staging"]) == 0
-    head = renderable.head("staging")
-    assert head in capsys.readouterr().out
-    assert image_of(release) in renderable.files("staging")["manifests.yaml"]
-    outputs = (renderable.folder / "outputs").read_text(encoding="utf-8")
-    assert outputs == f"released=true\nrevision={head}\n"
-
-
-def test_the_command_tells_later_steps_that_it_released_nothing(renderable: World) -> None:
-    newer = make_release(renderable.commit("two"), 2)
-    head = release_to(renderable, "staging", newer).revision
-    renderable.prepare(make_release(renderable.first))
-    assert main(["--environment", "staging"]) == 0
-    outputs = (renderable.folder / "outputs").read_text(encoding="utf-8")
-    assert outputs == f"released=false\nrevision={head}\n"
-
-
-@pytest.mark.parametrize(
-    ("environment", "message"),
-    [("production", "what staging proved"), ("", "choose staging or production")],
-)
-def test_the_command_fails_with_the_reason(
-    renderable: World, capsys: pytest.CaptureFixture[str], environment: str, message: str
-) -> None:
-    renderable.prepare(make_release(renderable.first))
-    assert main(["--environment", environment]) == 1
-    assert message in capsys.readouterr().err
-    assert not (renderable.folder / "outputs").exists()
-
-
-def test_a_full_disk_is_named_and_the_next_run_repairs(
-    renderable: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Full before the push: nothing was released. After it: later steps were not told."""
-    renderable.prepare(make_release(renderable.first))
-    with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "TemporaryDirectory", _full)
-        assert main(["--environment", "staging"]) == 1
-    assert renderable.log("staging") == []
-    with monkeypatch.context() as patch:
-        patch.setenv("GITHUB_OUTPUT", "/dev/full")
-        assert main(["--environment", "staging"]) == 1
-    assert capsys.readouterr().err.count("No space left on device") == 2
-    assert main(["--environment", "staging"]) == 0
-    assert len(renderable.log("staging")) == 1
-    outputs = (renderable.folder / "outputs").read_text(encoding="utf-8")
-    assert outputs == f"released=true\nrevision={renderable.head('staging')}\n"
-
-
-def _full(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_the_command_says_what_is_wrong_with_the_manifests(
-    renderable: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    renderable.prepare(make_release(renderable.first))
-    monkeypatch.setenv("KUSTOMIZE", str(renderable.folder / "no-such-command"))
-    assert main(["--environment", "staging"]) == 1
-    assert "no-such-command" in capsys.readouterr().err
-    assert renderable.log("staging") == []

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_origin import World, git, make_release
+from fake_origin import World, artifact_of, git, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from << cookiecutter.project_slug >>.delivery.report import escape
 from << cookiecutter.project_slug >>.deployment import publication
+from << cookiecutter.project_slug >>.deployment.artifact import KIND, how_to_verify
 from << cookiecutter.project_slug >>.deployment.publication import main
 
 NAME = "acme/shop"
@@ -190,8 +192,8 @@ def test_the_card_tells_how_well_on_what_and_from_what(
         f"| contract | sha256 {'2' * 64} |",
         "| pull request | 7 by grace, approved by ada, bob |",
         f"| gate | promote, against {'b' * 40} |",
-        f"gh attestation verify oci://{release['image']['name']}@{release['image']['digest']} "
-        f"--repo {NAME}",
+        f"| {KIND} | {escape(artifact_of(release))} |",
+        how_to_verify(artifact_of(release)).replace("OWNER/NAME", NAME),
     ):
         assert line in card
 

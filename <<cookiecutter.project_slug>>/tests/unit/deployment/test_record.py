@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fake_actions import NAME, TOKEN, FakeActions
+from fake_artifact import put_artifact
 from fake_bento import (
     GOLDEN,
     MODEL_HASH,
@@ -26,12 +27,11 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from << cookiecutter.project_slug >>.delivery.github import connect
+from << cookiecutter.project_slug >>.deployment.artifact import KIND
 from << cookiecutter.project_slug >>.deployment.record import find_pull_request, main
 from << cookiecutter.project_slug >>.deployment.release import read_next
 
 PARAMS = b"seed: 1\n"
-IMAGE_DIGEST = f"sha256:{'d' * 64}"
-BASE = f"docker.io/library/python@sha256:{'b' * 64}"
 
 
 class Reviewed(FakeActions):
@@ -81,7 +81,7 @@ def github(server: HTTPServer, monkeypatch: pytest.MonkeyPatch, world: World) ->
 
 
 class Pushed:
-    """A project whose image was built from a fetched bento, tested and pushed."""
+    """A project with a fetched bento that was made ready to be deployed."""
 
     def __init__(self, world: World, store: Path) -> None:
         self.root = world.root
@@ -93,7 +93,6 @@ class Pushed:
         self.package()
         self.gate()
         self.write("build/bento/run.json", b'{"id": 100}')
-        self.image()
 
     def write(self, name: str, content: bytes) -> None:
         path = self.root / name
@@ -102,17 +101,11 @@ class Pushed:
 
     def package(self, **changes: Any) -> None:
         source = {"commit": self.commit, "dirty": False}
-        put_into_store(self.store, make_files(**{"source": source, **changes}))
+        bento = put_into_store(self.store, make_files(**{"source": source, **changes}))
+        self.artifact = put_artifact(self.root, bento)
 
     def gate(self, name: str = "build/bento/gate.json", **changes: Any) -> None:
         self.write(name, make_gate(**{"commit": self.commit, **changes}))
-
-    def image(self, **changes: Any) -> None:
-        known = {
-            "name": "ghcr.io/acme/shop", "tag": VERSION, "base": BASE, "bento": TAG,
-            "id": "sha256:5", "tested": "sha256:5", "digest": IMAGE_DIGEST, **changes,
-        }  # fmt: skip
-        self.write("build/image.json", json.dumps(known).encode())
 
     @property
     def release(self) -> dict[str, Any]:
@@ -137,7 +130,7 @@ def test_a_release_tells_all_that_it_is_made_of(github: Reviewed, pushed: Pushed
 
     assert pushed.release == {
         **make_release(source={"commit": pushed.commit, "dirty": False}),
-        "image": {"name": "ghcr.io/acme/shop", "digest": IMAGE_DIGEST, "base": BASE},
+        KIND: pushed.artifact,
         "gate": {
             "verdict": "promote",
             "base": "b" * 40,
@@ -213,15 +206,6 @@ def test_a_gate_that_was_never_asked_is_named(
 ) -> None:
     (pushed.root / "build" / "bento" / "gate.json").unlink()
     assert "reports/gate.json: cannot be read" in refused(capsys)
-
-
-def test_an_image_that_was_not_pushed_is_no_release(
-    github: Reviewed, pushed: Pushed, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pushed.image(digest=None)
-    assert "not pushed; run `make push-image`" in refused(capsys)
-    pushed.image(digest="latest")
-    assert "image.digest is 'latest'" in refused(capsys)
 
 
 def test_what_is_in_no_commit_is_no_release(

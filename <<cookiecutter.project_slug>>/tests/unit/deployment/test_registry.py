@@ -13,8 +13,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from << cookiecutter.project_slug >>.deployment import registry
+from << cookiecutter.project_slug >>.deployment.image_settings import Login
 from << cookiecutter.project_slug >>.deployment.registry import ATTEMPTS, Registry, RegistryError
-from << cookiecutter.project_slug >>.deployment.settings import Login
 
 MANIFEST = json.dumps({"schemaVersion": 2, "config": {"digest": f"sha256:{'5' * 64}"}}).encode()
 DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"

@@ -14,6 +14,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from << cookiecutter.project_slug >>.deployment import incident
+from << cookiecutter.project_slug >>.deployment.artifact import KIND
 from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch, Revision
 from << cookiecutter.project_slug >>.deployment.promote import promote
 from << cookiecutter.project_slug >>.deployment.release import parse_release
@@ -150,7 +151,7 @@ def test_the_release_before_a_release_after_a_rollback_is_what_ran(past: Past) -
 
 def test_another_build_of_the_same_commit_counts_as_another_release(past: Past) -> None:
     rebuilt = make_release(past.releases[2]["source"]["commit"], 3)
-    rebuilt["image"]["digest"] = f"sha256:{9:064x}"
+    rebuilt[KIND]["digest"] = f"sha256:{9:064x}"
     past.release(rebuilt)
     roll_back(past.branch, "previous")
     assert past.running == past.releases[2]
@@ -455,7 +456,7 @@ def test_what_does_not_run_any_more_needs_no_rollback(
 
 def test_another_build_of_what_failed_is_left_alone(past: Past, tracker: Tracker) -> None:
     failed = json.loads(json.dumps(past.releases[2]))
-    failed["image"]["digest"] = f"sha256:{9:064x}"
+    failed[KIND]["digest"] = f"sha256:{9:064x}"
     past.world.prepare(failed)
     assert go_back() == 0
     assert past.running == past.releases[2]

@@ -1,0 +1,62 @@
+"""What is deployed: the container image, which the registry holds under its digest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from .bento import Bento, find_bento
+from .image import RECORD, read_record
+from .image_settings import registry_login
+from .registry import Registry, RegistryError
+from .settings import DeploymentError, SettingError
+
+KIND = "image"  # its key in release.json
+NAME = re.compile(r"[A-Za-z0-9._:/-]+")
+
+Found = Literal["ok", "differs", "unknown"]
+
+
+class NotPushedError(DeploymentError):
+    """The image is in no registry yet."""
+
+
+def recorded(root: Path) -> tuple[Bento, dict[str, Any]]:
+    """The bento that is to be released, and the image that was made of it.
+
+    Raises:
+        ImageError: If there is no image.
+        BentoError: If its bento is gone.
+        NotPushedError: If the image is not pushed.
+    """
+    image = read_record(root)
+    if not isinstance(image.get("digest"), str):
+        raise NotPushedError(f"{RECORD}: the image is not pushed; run `make push-image`")
+    return find_bento(image["bento"]), {key: image[key] for key in ("name", "digest", "base")}
+
+
+def look_up(artifact: str) -> tuple[Found, str]:
+    """Whether the registry holds an image, and a note on that."""
+    name, _, digest = artifact.partition("@")
+    try:
+        held = Registry(name, registry_login(name)).manifest(digest)
+    except (RegistryError, SettingError) as error:
+        return "unknown", str(error).splitlines()[0]
+    if held is None:
+        return "differs", "the registry holds no such image"
+    return "ok", "is in the registry"
+
+
+def details(release: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What else `release.json` tells of the image: names and values."""
+    return [("base image", str(release[KIND].get("base")))]
+
+
+def how_to_verify(artifact: str) -> str:
+    """What people run to see that this is what runs, in Markdown."""
+    return (
+        f"`gh attestation verify oci://{artifact} --repo OWNER/NAME` verifies how the image "
+        "was built; `make lineage URL=...` verifies a running service."
+    )

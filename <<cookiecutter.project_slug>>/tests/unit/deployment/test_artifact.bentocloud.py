@@ -1,0 +1,86 @@
+"""What is known of the bento, and what BentoCloud holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_artifact import put_artifact
+from fake_bento import TAG, make_files, put_into_store, store_in
+from fake_cloud import TOKEN, FakeCloud, make_client_new
+from pytest_httpserver import HTTPServer
+
+from << cookiecutter.project_slug >>.deployment.artifact import (
+    details,
+    how_to_verify,
+    look_up,
+    recorded,
+)
+from << cookiecutter.project_slug >>.deployment.bento import BentoError
+from << cookiecutter.project_slug >>.deployment.bentocloud import digest_of, push
+
+pytestmark = pytest.mark.usefixtures("clean_settings")
+
+
+@pytest.fixture
+def bento(tmp_path: Path) -> Iterator[Path]:
+    with store_in(tmp_path / "store") as store:
+        yield put_into_store(store, make_files())
+
+
+@pytest.fixture
+def cloud(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCloud:
+    fake = FakeCloud(httpserver)
+    monkeypatch.setenv("BENTO_CLOUD_API_KEY", TOKEN)
+    monkeypatch.setenv("BENTO_CLOUD_API_ENDPOINT", fake.url)
+    make_client_new(monkeypatch, tmp_path)
+    return fake
+
+
+def test_a_bento_is_recorded_with_the_hash_of_what_it_holds(bento: Path, tmp_path: Path) -> None:
+    found, said = recorded(tmp_path)
+    assert found.tag == TAG
+    assert said == put_artifact(tmp_path, bento)
+    fetched = tmp_path / "build" / "bento" / f"{TAG.partition(':')[0]}.bento"
+    fetched.parent.mkdir(parents=True)
+    fetched.write_bytes(b"no bento")
+    with pytest.raises(BentoError, match="is no bento"):
+        recorded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("src/models/model.onnx", b"other"), ("bento.yaml", b"other"), ("src/new.py", b"")],
+)
+def test_the_hash_tells_every_file_apart(bento: Path, name: str, content: bytes) -> None:
+    before = digest_of(bento)
+    assert digest_of(bento) == before
+    (bento / name).write_bytes(content)
+    changed = digest_of(bento)
+    assert changed != before
+    # The order of the files stays: it is the name that counts.
+    (bento / name).rename(bento / f"{name}-")
+    assert digest_of(bento) not in (before, changed)
+
+
+def test_bentocloud_is_asked_for_what_it_holds(
+    bento: Path, cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = digest_of(bento)
+    verdict, note = look_up(f"{TAG}@{digest}")
+    assert (verdict, "does not hold this bento" in note) == ("differs", True)
+    push(TAG)
+    assert look_up(f"{TAG}@{digest}") == ("ok", "is on BentoCloud")
+    verdict, note = look_up(f"{TAG}@sha256:{'0' * 64}")
+    assert (verdict, digest in note) == ("differs", True)
+    cloud.refusals = {"GET /api/v1": [(503, "out of order")]}
+    verdict, note = look_up(f"{TAG}@{digest}")
+    assert (verdict, "out of order" in note) == ("unknown", True)
+    monkeypatch.delenv("BENTO_CLOUD_API_KEY")
+    assert look_up(f"{TAG}@{digest}") == ("unknown", "to look, set BENTO_CLOUD_API_KEY")
+
+
+def test_there_is_nothing_beside_the_bento_to_tell() -> None:
+    assert details({"bento": {"name": TAG, "digest": "sha256:1"}}) == []
+    assert f"that {TAG}@sha256:1 is on BentoCloud" in how_to_verify(f"{TAG}@sha256:1")
