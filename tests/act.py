@@ -87,6 +87,7 @@ def run_act(
     env: Mapping[str, str],
     variables: Mapping[str, str] | None = None,
     token: str | None = "token",
+    secrets: Mapping[str, str] | None = None,
     api: str = "http://127.0.0.1:9",
     timeout: float = 1800,
 ) -> ActRun:
@@ -122,6 +123,7 @@ def run_act(
         *(part for k, v in standin.items() for part in ("--env", f"{k}={v}")),
         *(part for k, v in (variables or {}).items() for part in ("--var", f"{k}={v}")),
         *(("--secret", f"GITHUB_TOKEN={token}") if token else ()),
+        *(part for k, v in (secrets or {}).items() for part in ("--secret", f"{k}={v}")),
     ]  # fmt: skip
     done = subprocess.run(
         command,

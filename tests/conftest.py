@@ -276,6 +276,32 @@ def pipelined(
 
 
 @pytest.fixture
+def trained(
+    _pipeline_runs: Callable[[str], Path],
+    template: Path,
+    env_without_uv: Mapping[str, str],
+    project_run: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bake:
+    """A project of other options with the results of the default one's pipeline, uncommitted.
+
+    The options must not be ones that the pipeline knows.
+    """
+
+    def bake_trained(**options: str) -> Path:
+        source = _pipeline_runs("classification")
+        project = generate(template, tmp_path_factory.mktemp("trained"), env_without_uv, **options)
+        for name in (".dvc/cache", "reports"):
+            shutil.copytree(source / name, project / name, dirs_exist_ok=True)
+        for name in ("uv.lock", "dvc.lock"):
+            shutil.copy(source / name, project)
+        project_run(project, "dvc", "checkout", check=True)
+        return project
+
+    return bake_trained
+
+
+@pytest.fixture
 def template_repository(template: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git repository that holds the template in one commit."""
     repository = tmp_path_factory.mktemp("upstream") / "template"

@@ -16,10 +16,44 @@ import fake_actions
 import yaml
 from act import REPOSITORY, ActRun, run_act
 from conftest import Run
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 NOTHING = "0" * 40  # what a branch that is new held before
 # With these the example's classifier is better than with those that the project starts with.
 BETTER = {"learning_rate": 0.05, "max_iter": 250, "max_leaf_nodes": 63}
+
+
+class GitHub(fake_actions.FakeActions):
+    """A repository with runs of its pipeline, issues and releases."""
+
+    def __init__(self, server: HTTPServer, storage: HTTPServer) -> None:
+        super().__init__(server, storage)
+        self.issues: list[dict[str, Any]] = []
+        self.releases: list[dict[str, Any]] = []
+
+    def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
+        return [
+            ("GET", "", lambda _: _json({"default_branch": "main"})),
+            (
+                "GET",
+                "/actions/workflows/pipeline.yml/runs",
+                lambda _: _json({"workflow_runs": self.runs}),
+            ),
+            ("GET", "/issues", lambda _: _json(self.issues)),
+            ("POST", "/issues", lambda request: self._add(self.issues, request)),
+            ("POST", "/releases", lambda request: self._add(self.releases, request)),
+            *super()._routes(),
+        ]
+
+    def _add(self, things: list[dict[str, Any]], request: Request) -> Response:
+        number = len(things) + 1
+        things.append({"id": number, "number": number, "html_url": "https://x", **request.json})
+        return _json(things[-1], 201)
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(json.dumps(document), status=status, content_type="application/json")
 
 
 @dataclass
@@ -31,7 +65,7 @@ class Hub:
     scratch: Path
     env: Mapping[str, str]
     project_run: Run
-    api: fake_actions.FakeActions
+    api: GitHub
     labels: tuple[str, ...] = ()
 
     def git(self, *arguments: str) -> str:
@@ -68,6 +102,25 @@ class Hub:
             "repository": {"full_name": REPOSITORY, "default_branch": "main"},
         }
         return self.run("push", payload, "refs/heads/main", **options)
+
+    def push_gated(self, before: str) -> str:
+        """Push to main, run the pipeline to its green end, keep its artifacts; gives the commit."""
+        run = self.push(before)
+        assert run.returncode == 0, run.explain()
+        self.upload()
+        commit = self.git("rev-parse", "HEAD")
+        self.api.runs = [
+            {
+                "id": 100,
+                "html_url": "https://github.example/run/100",
+                "event": "push",
+                "head_branch": "main",
+                "head_sha": commit,
+                "status": "completed",
+                "conclusion": "success",
+            }
+        ]
+        return commit
 
     def pull_request(self, head_repository: str = REPOSITORY, **options: Any) -> ActRun:
         """Open a pull request from HEAD to main and run the pipeline for its merge."""
@@ -137,12 +190,26 @@ class Hub:
         return verdict
 
 
+def pipeline_ended(commit: str) -> dict[str, Any]:
+    """The event that tells that the pipeline has passed for a commit that was pushed to main."""
+    return {
+        "repository": {"full_name": REPOSITORY, "default_branch": "main", "private": False},
+        "workflow_run": {
+            "conclusion": "success",
+            "event": "push",
+            "head_branch": "main",
+            "head_sha": commit,
+            "head_repository": {"full_name": REPOSITORY},
+        },
+    }
+
+
 def make_hub(
     project: Path,
     folder: Path,
     env: Mapping[str, str],
     project_run: Run,
-    api: fake_actions.FakeActions,
+    api: GitHub,
 ) -> Hub:
     """Give a trained project its origin, and the caches that a run on main would have left.
 

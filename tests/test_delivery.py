@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from typing import Any
 import fake_actions
 import pytest
 from act import REPOSITORY, ActRun
-from conftest import Run, generate
-from hub import BETTER, NOTHING, Hub, make_hub
+from conftest import Bake, Run
+from hub import BETTER, NOTHING, GitHub, Hub, make_hub, pipeline_ended
 from machine import SLOTS, Machine
 from podman import Podman, Registry, make_podman, remove_podman
 from pytest_httpserver import HTTPServer
-from werkzeug import Request, Response
 
 pytestmark = pytest.mark.slow
 
@@ -42,38 +40,6 @@ IMAGE_STEPS = [
     "Attest what is in the image",
     "Keep the release",
 ]
-
-
-class GitHub(fake_actions.FakeActions):
-    """A repository with runs of its pipeline, issues and releases."""
-
-    def __init__(self, server: HTTPServer, storage: HTTPServer) -> None:
-        super().__init__(server, storage)
-        self.issues: list[dict[str, Any]] = []
-        self.releases: list[dict[str, Any]] = []
-
-    def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
-        return [
-            ("GET", "", lambda _: _json({"default_branch": "main"})),
-            (
-                "GET",
-                "/actions/workflows/pipeline.yml/runs",
-                lambda _: _json({"workflow_runs": self.runs}),
-            ),
-            ("GET", "/issues", lambda _: _json(self.issues)),
-            ("POST", "/issues", lambda request: self._add(self.issues, request)),
-            ("POST", "/releases", lambda request: self._add(self.releases, request)),
-            *super()._routes(),
-        ]
-
-    def _add(self, things: list[dict[str, Any]], request: Request) -> Response:
-        number = len(things) + 1
-        things.append({"id": number, "number": number, "html_url": "https://x", **request.json})
-        return _json(things[-1], 201)
-
-
-def _json(document: Any, status: int = 200) -> Response:
-    return Response(json.dumps(document), status=status, content_type="application/json")
 
 
 @dataclass
@@ -145,36 +111,11 @@ class World:
 
     def push(self, before: str) -> str:
         """Push to main and run the pipeline for it; gives the commit."""
-        run = self.hub.push(before)
-        assert run.returncode == 0, run.explain()
-        self.hub.upload()
-        commit = self.hub.git("rev-parse", "HEAD")
-        self.api.runs = [
-            {
-                "id": 100,
-                "html_url": "https://x",
-                "event": "push",
-                "head_branch": "main",
-                "head_sha": commit,
-                "status": "completed",
-                "conclusion": "success",
-            }
-        ]
-        return commit
+        return self.hub.push_gated(before)
 
     def deliver(self, commit: str, probe_seconds: int = 240) -> ActRun:
         """Run what GitHub runs when the pipeline has ended."""
-        payload = {
-            "repository": {"full_name": REPOSITORY, "default_branch": "main", "private": False},
-            "workflow_run": {
-                "conclusion": "success",
-                "event": "push",
-                "head_branch": "main",
-                "head_sha": commit,
-                "head_repository": {"full_name": REPOSITORY},
-            },
-        }
-        return self.run("workflow_run", payload, "deliver.yml", probe_seconds)
+        return self.run("workflow_run", pipeline_ended(commit), "deliver.yml", probe_seconds)
 
     def roll_back(self, environment: str, to: str = "") -> ActRun:
         """Run the workflow that a person starts by hand."""
@@ -234,10 +175,8 @@ class World:
 
 @pytest.fixture
 def world(
-    template: Path,
-    env_without_uv: Mapping[str, str],
+    trained: Bake,
     clean_env: Mapping[str, str],
-    _pipeline_runs: Callable[[str], Path],
     run: Run,
     project_run: Run,
     podman: Podman,
@@ -250,13 +189,7 @@ def world(
 ) -> Iterator[World]:
     monkeypatch.setattr(fake_actions, "NAME", REPOSITORY)
     monkeypatch.setattr(fake_actions, "TOKEN", "token")
-    project = generate(template, tmp_path, env_without_uv, deploy_target="host")
-    trained = _pipeline_runs("classification")
-    for name in (".dvc/cache", "reports"):
-        shutil.copytree(trained / name, project / name, dirs_exist_ok=True)
-    for name in ("uv.lock", "dvc.lock"):
-        shutil.copy(trained / name, project)
-    project_run(project, "dvc", "checkout", check=True)
+    project = trained(deploy_target="host")
     origin = tmp_path / "origin.git"
     with HTTPServer(threaded=True) as server, HTTPServer() as storage:
         api = GitHub(server, storage)

@@ -17,7 +17,7 @@ import fake_actions
 import pytest
 from act import REPOSITORY, ActRun
 from conftest import Run
-from hub import BETTER, NOTHING, Hub, make_hub
+from hub import BETTER, NOTHING, GitHub, Hub, make_hub
 from pytest_httpserver import HTTPServer
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def hub(
     monkeypatch.setattr(fake_actions, "NAME", REPOSITORY)
     monkeypatch.setattr(fake_actions, "TOKEN", "token")
     with HTTPServer() as server, HTTPServer() as storage:
-        api = fake_actions.FakeActions(server, storage)
+        api = GitHub(server, storage)
         yield make_hub(pipelined("classification"), tmp_path, clean_env, project_run, api)
 
 

@@ -5,24 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
-from bentoml._internal.configuration.containers import BentoMLContainer
 from pytest_httpserver import HTTPServer
-from simple_di import sentinel
 from werkzeug import Request, Response
 
 TOKEN = "token-for-tests"
 NEVER = {"created_at": "2026-01-02 10:00:00", "updated_at": None, "deleted_at": None}
 ADA = {"name": "ada", "email": "ada@example.com", "first_name": "", "last_name": ""}
-
-
-def make_client_new(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let BentoML read the address and the token again, and no settings of this machine."""
-    monkeypatch.setattr(BentoMLContainer.bentocloud_client, "_cache", sentinel)
-    monkeypatch.setattr(BentoMLContainer.cloud_config, "_override", folder / "cloud.yaml")
 
 
 def resource(name: str, **more: Any) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_artifact import put_artifact
+from fake_artifact import make_client_new, put_artifact
 from fake_bento import TAG, make_files, put_into_store, store_in
-from fake_cloud import TOKEN, FakeCloud, make_client_new
+from fake_cloud import TOKEN, FakeCloud
 from pytest_httpserver import HTTPServer
 
 from << cookiecutter.project_slug >>.deployment.artifact import (

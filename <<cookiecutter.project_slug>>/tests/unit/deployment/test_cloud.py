@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
-from fake_artifact import put_artifact
+from fake_artifact import make_client_new, put_artifact
 from fake_bento import (
     MODEL_HASH,
     PACKAGE,
@@ -22,7 +22,7 @@ from fake_bento import (
     put_into_store,
     store_in,
 )
-from fake_cloud import TOKEN, FakeCloud, make_client_new
+from fake_cloud import TOKEN, FakeCloud
 from fake_origin import World
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
