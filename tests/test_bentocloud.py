@@ -61,7 +61,8 @@ class Cloud(fake_cloud.FakeCloud):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        variables = {one["name"]: one["value"] for one in config.get("envs") or ()}
+        places = [config, *config["services"].values()]
+        variables = {one["name"]: one["value"] for p in places for one in p.get("envs") or ()}
         self.services[name] = subprocess.Popen(
             [self.bentoml, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)],
             env={**self.env, **variables, "BENTOML_HOME": str(self.folder / name)},
