@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 UV := tools/uv
 RUN := $(UV) run --locked
+# What is set for one task here must not reach the tasks of generated projects.
+unexport ARGS OUT TASK
 
 .PHONY: help
 help:  ## Show this help

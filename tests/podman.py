@@ -13,6 +13,7 @@ import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -102,6 +103,7 @@ class Podman:
 
     env: Mapping[str, str]
     command: Run
+    runroot: Path
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of podman."""
@@ -156,6 +158,8 @@ def registry(needs_podman: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def make_podman(folder: Path, registry: Registry, clean_env: Mapping[str, str], run: Run) -> Podman:
     """Podman as on a machine of its own: nothing is shared with another folder's."""
+    # Podman takes 50 characters for it at most.
+    runroot = tempfile.mkdtemp(prefix="podman-")
     subnet = f"10.{random.randint(100, 250)}.{random.randint(0, 250)}.0/24"
     (folder / "containers.conf").write_text(
         f"""
@@ -175,7 +179,7 @@ default_subnet = "{subnet}"
     )
     (folder / "storage.conf").write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "images"}"\n'
-        f'runroot = "{folder / "run"}"\n',
+        f'runroot = "{runroot}"\n',
         encoding="utf-8",
     )
     (folder / "registries.conf").write_text(
@@ -192,7 +196,7 @@ default_subnet = "{subnet}"
         "REGISTRY_AUTH_FILE": str(folder / "auth.json"),
         "CONTAINER_ENGINE": "podman",
     }
-    return Podman(env, run)
+    return Podman(env, run, Path(runroot))
 
 
 def remove_podman(engine: Podman) -> None:
@@ -201,6 +205,7 @@ def remove_podman(engine: Podman) -> None:
     engine("rm", "--all", "--force", "--time", "0", check=False)
     # Takes seconds, where podman takes a minute to remove one image after the other.
     shutil.rmtree(Path(engine.env["CONTAINERS_STORAGE_CONF"]).parent / "images")
+    shutil.rmtree(engine.runroot)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from podman import BASE, Podman, Registry
+from podman import BASE, Podman, Registry, make_podman, remove_podman
 
 pytestmark = pytest.mark.slow
 
@@ -87,17 +87,13 @@ def kept(imaged: Imaged, podman: Podman) -> Iterator[Imaged]:
 
 
 @pytest.fixture
-def elsewhere(podman: Podman, tmp_path: Path) -> Iterator[Podman]:
+def elsewhere(
+    registry: Registry, clean_env: Mapping[str, str], run: Run, tmp_path: Path
+) -> Iterator[Podman]:
     """Another machine: it has none of the images that were built here."""
-    folders = [f"--root={tmp_path / 'images'}", f"--runroot={tmp_path / 'run'}"]
-
-    def command(words: list[str], *arguments: Any, **options: Any) -> CompletedProcess[str]:
-        return podman.command([words[0], *folders, *words[1:]], *arguments, **options)
-
-    engine = Podman(podman.env, command)
+    engine = make_podman(tmp_path, registry, clean_env, run)
     yield engine
-    engine("rm", "--all", "--force")
-    shutil.rmtree(tmp_path / "images")
+    remove_podman(engine)
 
 
 def manifest(registry: Registry, reference: str) -> bytes:

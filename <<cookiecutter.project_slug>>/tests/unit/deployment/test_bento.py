@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from fake_bento import PACKAGE, TAG, make_files, pack, put_into_store, store_in
 
-from << cookiecutter.project_slug >>.deployment.bento import FETCHED, BentoError, fetched_tag, find_bento
+from << cookiecutter.project_slug >>.deployment.bento import (
+    FETCHED,
+    BentoError,
+    fetched_tag,
+    find_bento,
+)
 
 
 @pytest.fixture
