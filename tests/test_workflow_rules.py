@@ -551,3 +551,55 @@ def test_a_linter_sees_what_is_planted(
 def test_scripts_in_workflows_are_checked_by_shellcheck_too() -> None:
     """actionlint leaves it out without a word where it is not installed."""
     assert shutil.which("shellcheck")
+
+
+# What act does not look at: GitHub's environments, where people can be asked to approve.
+
+
+DELIVERIES = sorted((PROJECT_TEMPLATE / ".github/workflows").glob("deliver*.yml"))
+
+
+def gates_of_production(workflow: dict[str, Any]) -> dict[str, Any]:
+    """What stands between a release and production."""
+    staging, production = (workflow["jobs"][name] for name in ("staging", "production"))
+    return {
+        "environments": [job["environment"]["name"] for job in (staging, production)],
+        "needs": production["needs"],
+        "if": production["if"],
+        "proof": staging["outputs"]["proved"],
+    }
+
+
+GATES = {
+    "environments": ["staging", "production"],
+    "needs": ["plan", "staging"],
+    "if": "needs.staging.outputs.proved == 'true'",
+    "proof": "${{ steps.probe.outputs.proved }}",
+}
+
+
+@pytest.mark.parametrize("path", DELIVERIES, ids=name_of)
+def test_production_waits_for_staging_s_proof_and_for_people(path: Path) -> None:
+    assert gates_of_production(read(path)) == GATES
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("jobs/production/if", "always()"),
+        ("jobs/production/needs", ["plan"]),
+        ("jobs/production/environment", {"name": "staging"}),
+        ("jobs/staging/outputs/proved", "true"),
+    ],
+)
+def test_a_way_around_staging_is_seen(place: str, value: Any) -> None:
+    for path in DELIVERIES:
+        assert gates_of_production(set_in(read(path), place, value)) != GATES
+
+
+@pytest.mark.parametrize("name", ["rollback.yml", "rollback.bentocloud.yml"])
+def test_a_rollback_asks_the_people_of_its_environment(name: str) -> None:
+    (job,) = read(PROJECT_TEMPLATE / ".github/workflows" / name)["jobs"].values()
+    environment = job["environment"]
+    named = environment["name"] if isinstance(environment, dict) else environment
+    assert named == "${{ inputs.environment }}"
