@@ -34,13 +34,13 @@ class GitHub(fake_actions.FakeActions):
 
     def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
         return [
-            ("GET", "", lambda _: _json({"default_branch": "main"})),
+            ("GET", "", lambda _: fake_actions.as_json({"default_branch": "main"})),
             (
                 "GET",
                 "/actions/workflows/pipeline.yml/runs",
-                lambda _: _json({"workflow_runs": self.runs}),
+                lambda _: fake_actions.as_json({"workflow_runs": self.runs}),
             ),
-            ("GET", "/issues", lambda _: _json(self.issues)),
+            ("GET", "/issues", lambda _: fake_actions.as_json(self.issues)),
             ("POST", "/issues", lambda request: self._add(self.issues, request)),
             ("POST", "/releases", lambda request: self._add(self.releases, request)),
             *super()._routes(),
@@ -49,11 +49,7 @@ class GitHub(fake_actions.FakeActions):
     def _add(self, things: list[dict[str, Any]], request: Request) -> Response:
         number = len(things) + 1
         things.append({"id": number, "number": number, "html_url": "https://x", **request.json})
-        return _json(things[-1], 201)
-
-
-def _json(document: Any, status: int = 200) -> Response:
-    return Response(json.dumps(document), status=status, content_type="application/json")
+        return fake_actions.as_json(things[-1], 201)
 
 
 @dataclass
@@ -181,6 +177,13 @@ class Hub:
         (comment,) = self.api.comments
         return str(comment["body"])
 
+    def released(self, environment: str) -> dict[str, Any]:
+        """The `release.json` on the branch of an environment."""
+        self.git("fetch", "-q", "origin")
+        text = self.git("show", f"origin/env/{environment}:release.json")
+        release: dict[str, Any] = json.loads(text)
+        return release
+
     def artifact(self, *parts: str) -> Path:
         return self.scratch.joinpath("artifacts", *parts)
 
@@ -217,6 +220,9 @@ def make_hub(
     """
     origin, scratch = folder / "origin.git", folder / "github"
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(origin)], check=True)
+    # A delivery checks out a commit, not a branch.
+    allow = ["git", "config", "uploadpack.allowReachableSHA1InWant", "true"]
+    subprocess.run(allow, cwd=origin, check=True)
     shutil.copytree(project / ".dvc" / "cache", scratch / "cache" / "dvc-from-main")
     it = Hub(origin, project, scratch, env, project_run, api)
     for path in (project / "tests" / "unit").rglob("test_*.py"):

@@ -95,11 +95,11 @@ class FakeActions:
         line = f"{request.method} {request.path}"
         self.requests.append(line)
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return _json({"message": "Bad credentials"}, 401)
+            return as_json({"message": "Bad credentials"}, 401)
         if self.refusals.get(line):
             if self.carry_out:
                 self._do(request)
-            return _json({"message": "refused for the test"}, self.refusals[line].pop(0))
+            return as_json({"message": "refused for the test"}, self.refusals[line].pop(0))
         return self._do(request)
 
     def _do(self, request: Request) -> Response:
@@ -108,23 +108,23 @@ class FakeActions:
             match = re.fullmatch(pattern, inside)
             if match and method == request.method:
                 return handler(request, *match.groups())
-        return _json({"message": "Not Found"}, 404)
+        return as_json({"message": "Not Found"}, 404)
 
     def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
         return [
             ("GET", "/pulls", self._find_pulls),
             ("GET", r"/pulls/(\d+)", self._pull),
-            ("GET", r"/commits/(\w+)/pulls", lambda _, sha: _json(self.pulls)),
+            ("GET", r"/commits/(\w+)/pulls", lambda _, sha: as_json(self.pulls)),
             ("GET", r"/actions/runs", self._find_runs),
             (
                 "GET",
                 r"/actions/runs/\d+/attempts/\d+/jobs",
-                lambda _: _json({"jobs": self.jobs}),
+                lambda _: as_json({"jobs": self.jobs}),
             ),
             ("GET", r"/actions/runs/\d+/artifacts", self._artifacts),
             ("GET", r"/actions/artifacts/(\d+)/zip", self._redirect),
-            ("GET", r"/issues/\d+/comments", lambda _: _json(self.comments)),
-            ("GET", r"/issues/\d+/timeline", lambda _: _json(self.timeline)),
+            ("GET", r"/issues/\d+/comments", lambda _: as_json(self.comments)),
+            ("GET", r"/issues/\d+/timeline", lambda _: as_json(self.timeline)),
             ("GET", r"/collaborators/([^/]+)/permission", self._permission),
             ("POST", r"/issues/\d+/comments", self._create),
             ("PATCH", r"/issues/comments/(\d+)", self._update),
@@ -140,11 +140,11 @@ class FakeActions:
             and pull["head"]["repo"]["full_name"].startswith(f"{owner}/")
             and (request.args["state"] == "all" or pull["state"] == request.args["state"])
         ]
-        return _json(found)
+        return as_json(found)
 
     def _pull(self, request: Request, number: str) -> Response:
         found = [pull for pull in self.pulls if pull["number"] == int(number)]
-        return _json(found[0]) if found else _json({"message": "Not Found"}, 404)
+        return as_json(found[0]) if found else as_json({"message": "Not Found"}, 404)
 
     def _find_runs(self, request: Request) -> Response:
         found = [
@@ -152,7 +152,7 @@ class FakeActions:
             for run in self.runs
             if run["head_sha"] == request.args["head_sha"] and run["event"] == request.args["event"]
         ]
-        return _json({"workflow_runs": found})
+        return as_json({"workflow_runs": found})
 
     def _artifacts(self, request: Request) -> Response:
         artifacts = [
@@ -166,7 +166,7 @@ class FakeActions:
             }
             for number, (name, content) in enumerate(self.archives.items(), start=1)
         ]
-        return _json({"artifacts": artifacts})
+        return as_json({"artifacts": artifacts})
 
     def _redirect(self, request: Request, number: str) -> Response:
         name = list(self.archives)[int(number) - 1]
@@ -174,19 +174,19 @@ class FakeActions:
 
     def _permission(self, request: Request, login: str) -> Response:
         if login not in self.permissions:
-            return _json({"message": "Not Found"}, 404)
-        return _json({"permission": self.permissions[login]})
+            return as_json({"message": "Not Found"}, 404)
+        return as_json({"permission": self.permissions[login]})
 
     def _create(self, request: Request) -> Response:
         self.on_post()
-        return _json(self.add_comment(request.json["body"]), 201)
+        return as_json(self.add_comment(request.json["body"]), 201)
 
     def _update(self, request: Request, number: str) -> Response:
         for comment in self.comments:
             if comment["id"] == int(number):
                 comment["body"] = request.json["body"]
-                return _json(comment)
-        return _json({"message": "Not Found"}, 404)
+                return as_json(comment)
+        return as_json({"message": "Not Found"}, 404)
 
     def _delete(self, request: Request, number: str) -> Response:
         before = len(self.comments)
@@ -209,5 +209,6 @@ def job(name: str, conclusion: str = "success", failed_step: str | None = None) 
     }
 
 
-def _json(document: Any, status: int = 200) -> Response:
+def as_json(document: Any, status: int = 200) -> Response:
+    """An answer from the API."""
     return Response(json.dumps(document), status=status, content_type="application/json")
