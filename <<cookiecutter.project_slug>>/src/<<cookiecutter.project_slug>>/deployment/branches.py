@@ -21,13 +21,17 @@ from typing import Any
 from .artifact import KIND
 from .release import RELEASE, Release, ReleaseError, parse_release
 from .repository import OvertakenError, Repository, UnreachableError
-from .settings import run_url
+from .settings import DeploymentError, run_url
 
 ATTEMPTS = 5
 SHORT = 12
 
 # Judges what the branch runs now (None if nothing that can be read), and raises to leave it so.
 Decide = Callable[[Release | None], None]
+
+
+class MovedError(DeploymentError):
+    """The environment runs something else in the meantime."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@
 
 `push` gives BentoCloud the bento that was fetched. `apply` reads the release of the branch, pulls
 its bento, which must be the recorded one, and creates or updates the environment's deployment with
-it. So what is pushed once is deployed to staging, to production, and again after a rollback. Tells
-later steps `applied` (true or false) and `url`, where the service answers. Without a token nothing
-is done, and that is said.
+it. So what is pushed once is deployed to staging, to production, and again after a rollback. If the
+branch goes on meanwhile, so does `apply`: BentoCloud ends at what the branch says. Tells later steps
+`applied` (true or false) and `url`, where the service answers. Without a token nothing is done, and
+that is said.
 """
 
 from __future__ import annotations
@@ -83,16 +84,22 @@ def apply_branch(root: Path, name: str, timeout: float) -> int:
     Raises:
         DeploymentError: If the branch cannot be read.
     """
-    target = find_target(root, parse_environment(name), "no address")
-    config = read_config(root, target)
-    try:
-        url = apply(target, config, timeout)
-    except CloudError as error:
-        write_evidence(root, target, str(error))
-        print(error, file=sys.stderr)
-        return 1
+    environment = parse_environment(name)
+    target = find_target(root, environment, "no address")
+    while True:
+        config = read_config(root, target)
+        try:
+            url = apply(target, config, timeout)
+        except CloudError as error:
+            write_evidence(root, target, str(error))
+            print(error, file=sys.stderr)
+            return 1
+        print(f"{url} runs {target.release.tag} ({target.release.artifact})")
+        newest = find_target(root, environment, "no address")
+        if newest.revision == target.revision:
+            break
+        target = newest
     write_outputs(applied=True, url=url)
-    print(f"{url} runs {target.release.tag} ({target.release.artifact})")
     return 0
 
 

@@ -3,8 +3,10 @@
     python -m <package>.deployment.probe --environment staging
 
 Waits until the address in STAGING_URL (PRODUCTION_URL) tells the release and the model of the
-branch, then asks for the golden predictions. Tells later steps `proved` (true or false) and writes
-what was seen to `build/probe.json`. Without an address nothing is proved, and that is said.
+branch, then asks for the golden predictions. `--revision` names the commit of the branch that is
+meant: what others released since is not what is to be proved. Tells later steps `proved` (true or
+false) and writes what was seen to `build/probe.json`. Without an address nothing is proved, and that
+is said.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 from ..delivery import smoke
 from ..delivery.smoke import SmokeError
 from .artifact import KIND
-from .branches import EnvironmentBranch
+from .branches import EnvironmentBranch, MovedError
 from .release import GOLDEN, Release, ReleaseError
 from .settings import (
     EVIDENCE,
@@ -61,10 +63,19 @@ class Target:
     golden: dict[str, Any]
 
 
-def find_target(root: Path, environment: Environment, url: str) -> Target:
+def find_target(
+    root: Path, environment: Environment, url: str, meant: str | None = None
+) -> Target:
     """Read what an environment's branch says.
 
+    Args:
+        root: The project's folder.
+        environment: Its name.
+        url: Where its service answers.
+        meant: The commit that must still be the branch's newest; None for whatever is.
+
     Raises:
+        MovedError: If the branch has gone on from the commit that is meant.
         ReleaseError: If nothing was released to it, or what was cannot be read.
         GitError: If the remote cannot be reached.
     """
@@ -73,6 +84,11 @@ def find_target(root: Path, environment: Environment, url: str) -> Target:
     revision, release = branch.head(), branch.release()
     if revision is None or release is None:
         raise ReleaseError(f"{branch.name} is empty: nothing was released to {environment} yet")
+    if meant and revision != meant:
+        raise MovedError(
+            f"{branch.name} has moved from {meant} to {revision}, which runs {release.tag}; what "
+            "it ran before can be proved no more"
+        )
     where = f"{branch.name} at {revision[:12]}: {GOLDEN}"
     try:
         golden = smoke.parse_golden(branch.read(GOLDEN) or b"", where)
@@ -147,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--timeout", type=float, default=TIMEOUT_SECONDS, help="seconds until it must"
     )
+    parser.add_argument("--revision", help="the commit that must be the branch's newest")
     options = parser.parse_args(arguments)
     root = Path.cwd()
     (root / EVIDENCE).unlink(missing_ok=True)
@@ -161,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             write_outputs(proved=False)
             return 0
-        target = find_target(root, environment, url)
+        target = find_target(root, environment, url, options.revision)
         said, problem = _look(target, options.timeout)
         write_evidence(root, target, problem)
         write_outputs(proved=problem is None)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..delivery.github import GitHubError, NotSetUpError, connect
-from .branches import Decide, EnvironmentBranch, Revision, commit_message
+from .branches import Decide, EnvironmentBranch, MovedError, Revision, commit_message
 from .incident import Incident, read_evidence, report
 from .release import Release, ReleaseError, read_next
 from .settings import (
@@ -38,10 +38,6 @@ SHOWN = 10
 
 class TargetError(DeploymentError):
     """There is no such earlier release to go back to."""
-
-
-class MovedError(DeploymentError):
-    """The environment runs something else in the meantime."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class FakeCloud:
         lagging: How many answers still tell of the bento before.
         refusals: Answers to requests that begin so, e.g. {"POST /api/v2": [(403, "quota")]}.
         requests: What was asked, in order.
+        meanwhile: Happens once, while a deployment is changed.
     """
 
     def __init__(self, server: HTTPServer) -> None:
@@ -43,6 +44,7 @@ class FakeCloud:
         self.lagging = 0
         self.refusals: dict[str, list[tuple[int, str]]] = {}
         self.requests: list[str] = []
+        self.meanwhile: Callable[[], None] | None = None
         server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
 
     @property
@@ -115,6 +117,9 @@ class FakeCloud:
     def _deploy(self, request: Request, name: str | None = None) -> Response:
         config = request.json
         name = name or config["name"]
+        if self.meanwhile is not None:
+            self.meanwhile()
+            self.meanwhile = None
         before = self.deployments.get(name, {}).get("bento")
         self.deployments[name] = {
             "config": config, "bento": config["bento"], "before": before,

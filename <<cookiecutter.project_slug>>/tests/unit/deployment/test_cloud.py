@@ -177,19 +177,37 @@ def test_a_deployment_that_is_there_becomes_what_the_branch_says(
     assert pushed.lagging == 0
 
 
-def test_it_is_the_newest_commit_of_the_branch_that_counts(
-    world: World, pushed: FakeCloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clone = world.clone("another")
+def enlarge(world: World) -> None:
+    """Let the branch ask for a larger machine."""
     branch = EnvironmentBranch(world.root, "staging")
     branch.fetch()
     files = {name: branch.read(name) or b"" for name in ("release.json", "golden.json")}
     described = (branch.read("deployment.yaml") or b"").replace(b"cpu.1", b"cpu.4")
     branch.publish({**files, "deployment.yaml": described}, "Larger", lambda _: None)
+
+
+def machine(cloud: FakeCloud) -> str:
+    return str(cloud.deployments[NAME]["config"]["services"][PACKAGE]["instance_type"])
+
+
+def test_it_is_the_newest_commit_of_the_branch_that_counts(
+    world: World, pushed: FakeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = world.clone("another")
+    enlarge(world)
     monkeypatch.chdir(clone)
     assert apply() == 0
-    service = pushed.deployments[NAME]["config"]["services"][PACKAGE]
-    assert service["instance_type"] == "cpu.4"
+    assert machine(pushed) == "cpu.4"
+
+
+def test_a_branch_that_goes_on_meanwhile_is_followed_to_its_end(
+    world: World, pushed: FakeCloud
+) -> None:
+    pushed.meanwhile = lambda: enlarge(world)
+    assert apply() == 0
+    assert machine(pushed) == "cpu.4"
+    assert pushed.changes == ["POST /api/v2/deployments", f"PUT /api/v2/deployments/{NAME}"]
+    assert outputs(world) == f"applied=true\nurl={URL}\n"
 
 
 def test_scaled_to_zero_is_as_good_as_running(world: World, pushed: FakeCloud) -> None:

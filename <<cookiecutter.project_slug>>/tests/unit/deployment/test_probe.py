@@ -99,8 +99,8 @@ def live(
     httpserver.check_handler_errors()
 
 
-def look(timeout: float = 20) -> int:
-    return main(["--environment", "staging", "--timeout", str(timeout)])
+def look(timeout: float = 20, *more: str) -> int:
+    return main(["--environment", "staging", "--timeout", str(timeout), *more])
 
 
 def outputs(world: World) -> str:
@@ -141,6 +141,25 @@ def test_what_others_released_since_is_what_must_answer(
     monkeypatch.chdir(clone)
     live.releases = [newer]
     assert look() == 0
+
+
+def test_what_was_released_is_not_proved_by_what_others_released_since(
+    world: World, live: Live, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meant = world.head("staging")
+    assert look(20, "--revision", meant) == 0
+    newer = make_release(world.first, 2)
+    world.prepare(newer)
+    promote(world.root, "staging", fake_render)
+    live.releases = [newer]
+    live.asked["/release"] = 0
+    assert look(20, "--revision", meant) == 1
+    assert f"env/staging has moved from {meant} to {world.head('staging')}" in (
+        capsys.readouterr().err
+    )
+    assert outputs(world) == "proved=true\n"
+    assert live.asked["/release"] == 0
+    assert not (world.root / "build" / "probe.json").exists()
 
 
 def test_waits_until_the_release_has_arrived(

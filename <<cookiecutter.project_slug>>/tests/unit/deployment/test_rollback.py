@@ -15,11 +15,14 @@ from werkzeug import Request, Response
 
 from << cookiecutter.project_slug >>.deployment import incident
 from << cookiecutter.project_slug >>.deployment.artifact import KIND
-from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch, Revision
+from << cookiecutter.project_slug >>.deployment.branches import (
+    EnvironmentBranch,
+    MovedError,
+    Revision,
+)
 from << cookiecutter.project_slug >>.deployment.promote import promote
 from << cookiecutter.project_slug >>.deployment.release import parse_release
 from << cookiecutter.project_slug >>.deployment.rollback import (
-    MovedError,
     TargetError,
     main,
     previous,
