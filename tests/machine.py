@@ -76,6 +76,7 @@ class Machine:
         site = self.site.read_text()
         replaced = {
             "listen 80 default_server": f"listen 127.0.0.1:{self.port}",
+            "listen [::]:80 default_server": f"listen [::1]:{self.port}",
             f"/var/lib/{SLUG}/": f"{self.state}/",
             **{f":{port};": f":{self.ports[slot]};" for slot, port in SLOTS.items()},
         }

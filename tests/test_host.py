@@ -453,6 +453,11 @@ def test_a_registry_that_is_down_is_waited_for(
 def test_a_rollback_needs_no_registry(live: Host, releases: Factory, registry: Registry) -> None:
     live.publish(releases(2))
     live.tick()
+    # What is refused in between takes nobody's image away.
+    live.publish(releases(7, "crash"))
+    live.tick(status=1)
+    live.publish(releases(2))
+    live.tick()
     live.publish(releases(1))
     registry.stop()
     try:

@@ -673,14 +673,14 @@ def check_front_door(settings: Settings, deployment: Deployment) -> None:
     while True:
         try:
             state = difference(settings.front_door, deployment)
+            advice = f"can nginx look into {settings.state}, and does its configuration name it?"
         except OSError as error:
-            state = f"no answer: {error}"
+            state, advice = f"no answer: {error}", "see `systemctl status nginx`, FRONT_DOOR"
         if not state:
             return
         if time.monotonic() >= deadline:
             raise PullError(
-                f"{settings.front_door} should be {deployment.name} by now: {state}; "
-                f"can nginx look into {settings.state}, and does its configuration name it?"
+                f"{settings.front_door} should be {deployment.name} by now: {state}; {advice}"
             )
         time.sleep(POLL_SECONDS)
 
@@ -712,7 +712,6 @@ def roll_out(slot: str, deployment: Deployment, settings: Settings) -> None:
         OSError: If the disk is full. In each case the other slot gets the requests as before.
     """
     check_nginx(settings)
-    write_json(settings.state / f"{slot}.json", asdict(deployment))
     try:
         start(slot, deployment)
         try:
@@ -720,6 +719,8 @@ def roll_out(slot: str, deployment: Deployment, settings: Settings) -> None:
             check_golden(deployment)
         except RefusedError as error:
             raise RefusedError(f"{error}; {evidence(slot)}") from error
+        # Until now the slot's record names the release before, whose image stays for a rollback.
+        write_json(settings.state / f"{slot}.json", asdict(deployment))
         switch(settings.state, slot)
         try:
             check_front_door(settings, deployment)
