@@ -494,6 +494,7 @@ jobs:
     steps: [{uses: ./.github/actions/notify, env: {KEY: "${{ secrets.KEY }}"}}]
   rollback:
     environment: ${{ inputs.environment }}
+    steps: [{run: make rollback, env: {KEY: "${{ secrets.KEY }}"}}]
   other:
     environment: {name: "${{ inputs.environment }}-2"}
 """
@@ -509,7 +510,7 @@ ONLY_MAIN = [{"name": "main", "type": "branch"}]
 @pytest.fixture
 def delivering(github: FakeGitHub) -> FakeGitHub:
     """A repository that delivers, with every setting as wanted."""
-    (WORKFLOWS / "deliver.yml").write_text(DELIVER, encoding="utf-8")
+    (WORKFLOWS / "live.yml").write_text(DELIVER, encoding="utf-8")
     (ACTIONS / "notify").mkdir(parents=True)
     (ACTIONS / "notify" / "action.yml").write_text(NOTIFY, encoding="utf-8")
     github.variables.update(dict.fromkeys(("ADDRESS", "ATTEST", "IMAGE", "NOTIFY"), "a-value"))
@@ -545,7 +546,7 @@ def test_all_that_workflows_are_told_is_green(delivering: FakeGitHub, checks: Ch
 def test_only_environments_are_checked_where_nothing_is_told(
     delivering: FakeGitHub, checks: Checks
 ) -> None:
-    (WORKFLOWS / "deliver.yml").write_text(
+    (WORKFLOWS / "live.yml").write_text(
         "on: push\njobs: {deliver: {environment: staging, env: {A: '${{ vars.DVC_REMOTE_URL }}',"
         " B: '${{ secrets.GITHUB_TOKEN }}'}}}",
         encoding="utf-8",
@@ -649,7 +650,7 @@ def test_an_environment_that_is_not_there_sets_nothing(delivering: FakeGitHub) -
 
 def test_the_name_of_an_environment_may_have_a_slash(delivering: FakeGitHub) -> None:
     text = DELIVER.replace("environment: staging", "environment: eu/staging")
-    (WORKFLOWS / "deliver.yml").write_text(text, encoding="utf-8")
+    (WORKFLOWS / "live.yml").write_text(text, encoding="utf-8")
     delivering.environments["eu/staging"] = delivering.environments.pop("staging")
     found = named("environment eu/staging", check_github(Path()))
     assert (found.status, found.detail) == ("ok", "from main only")
@@ -682,11 +683,13 @@ def test_says_who_may_see_what_workflows_are_told(
     assert found[name].remedy == "let an administrator of the repository run `make doctor`"
 
 
-def policy(name: str, allowed: object, *patterns: str) -> Callable[[FakeGitHub], None]:
+def policy(
+    name: str, allowed: dict[str, bool] | None, *patterns: str
+) -> Callable[[FakeGitHub], None]:
     def change(fake: FakeGitHub) -> None:
         kinds = [pattern.split(" ") for pattern in patterns]
         fake.environments[name].policies = [{"type": kind, "name": n} for kind, n in kinds]
-        fake.environments[name].policy = allowed  # type: ignore[assignment]
+        fake.environments[name].policy = allowed
 
     return change
 
