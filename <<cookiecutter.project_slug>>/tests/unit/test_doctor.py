@@ -628,6 +628,22 @@ def test_an_environment_sets_what_its_own_jobs_use(delivering: FakeGitHub) -> No
     assert told() == ("skipped", "not set: ATTEST, IMAGE, secret REGISTRY_TOKEN")
 
 
+def test_asks_only_for_what_is_used_there(delivering: FakeGitHub) -> None:
+    shutil.rmtree(ACTIONS)
+    staging = "staging: {environment: staging, env: {A: '${{ vars.IMAGE }}'}}"
+    production = "production: {environment: production, env: {A: '${{ secrets.KEY }}'}}"
+    for jobs, unused in (
+        (staging, "actions/secrets"),
+        (production, "actions/variables"),
+        (f"{staging}, {production}", "environments/staging/secrets"),
+        (f"{staging}, {production}", "environments/production/variables"),
+    ):
+        (WORKFLOWS / "live.yml").write_text(f"jobs: {{{jobs}}}", encoding="utf-8")
+        delivering.requests.clear()
+        assert told()[0] == "ok"
+        assert f"GET {PATH}/{unused}" not in delivering.requests
+
+
 def test_a_variable_is_no_secret(delivering: FakeGitHub) -> None:
     delivering.secrets.remove("KEY")
     delivering.variables["KEY"] = "1"

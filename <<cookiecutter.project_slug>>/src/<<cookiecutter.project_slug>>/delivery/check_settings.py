@@ -102,7 +102,7 @@ def _of_environment(api: GitHub, repository: Repository, name: str, kind: str) -
 
 
 def _names(api: GitHub, path: str, kind: str) -> Iterator[str]:
-    return (str(item["name"]).upper() for item in api.items(path, key=kind))
+    return (str(item["name"]) for item in api.items(path, key=kind))
 
 
 def check_environment(api: GitHub, repository: Repository, name: str) -> Check:
