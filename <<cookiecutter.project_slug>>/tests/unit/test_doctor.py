@@ -831,6 +831,16 @@ def test_protected_branches_are_enough(
     assert (found.status, found.detail, found.remedy) == ("ok", detail, "")
 
 
+def test_the_default_branch_may_have_another_name(delivering: FakeGitHub) -> None:
+    delivering.facts["default_branch"] = "trunk"
+    # An older GitHub Enterprise Server knows branches only, and says no type.
+    delivering.environments["staging"].policies = [{"name": "trunk"}]
+    found = {check.name: check for check in check_github(Path())}
+    assert found["environment staging"].detail == "from trunk only"
+    assert found["environment production"].detail == "branch main may deploy to it"
+    assert found["environment production"].remedy.endswith("tags: trunk only")
+
+
 def test_says_whom_any_environment_asks(delivering: FakeGitHub) -> None:
     delivering.environments["staging"].reviewers = [PERSON]
     assert named("environment staging", check_github(Path())).detail == "asks @ada, from main only"
