@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -50,6 +52,17 @@ def write_rules(root: Path, owners: str) -> None:
     (root / WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {all-green: {}}")
 
 
+@dataclass
+class Environment:
+    """An environment as its settings leave it: at first it holds nothing back."""
+
+    reviewers: list[dict[str, Any]] = field(default_factory=list)
+    policy: dict[str, bool] | None = None
+    policies: list[dict[str, str]] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
+
+
 class FakeGitHub:
     """Answers like GitHub's REST API.
 
@@ -65,6 +78,8 @@ class FakeGitHub:
             "full_name": NAME,
             "default_branch": "main",
             "owner": {"login": "team", "type": "Organization"},
+            "private": False,
+            "visibility": "public",
             "permissions": {"admin": True, "push": True},
             "allow_squash_merge": True,
         }
@@ -81,6 +96,11 @@ class FakeGitHub:
         self.readers: list[str] = []
         self.codeowners_errors: list[dict[str, Any]] | None = []
         self.variables: dict[str, str] = {}
+        self.secrets: list[str] = []
+        self.organization_variables: dict[str, str] = {}
+        self.organization_secrets: list[str] = []
+        self.environments: dict[str, Environment] = {}
+        self.protected_branches = ["main"]
         server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
 
     @property
@@ -102,6 +122,11 @@ class FakeGitHub:
             return _json({"message": message}, status, headers)
         if not path.startswith(PATH):
             return _json({"message": "Not Found"}, 404)
+        lists = self._lists(path.removeprefix(PATH), request.args)
+        if request.method == "GET" and lists is not None:
+            return _page(request, *lists)
+        if match := re.fullmatch(f"{PATH}/environments/([^/]+)", path):
+            return self._environment(unquote(match[1]))
         body = json.loads(request.data) if request.data else None
         return self._repository(request.method, unquote(path.removeprefix(PATH)), body)
 
@@ -147,6 +172,41 @@ class FakeGitHub:
             return missing if value is None else _json({"name": name, "value": value})
         return missing
 
+    def _lists(self, path: str, query: Mapping[str, str]) -> tuple[str | None, list[Any]] | None:
+        """The list that an address leads to, and the key that the answer has it under."""
+        if path == "/branches" and query.get("protected") == "true":
+            return None, [{"name": name, "protected": True} for name in self.protected_branches]
+        if path.startswith("/actions/organization-"):
+            variables, secrets = self.organization_variables, self.organization_secrets
+        elif path.startswith("/actions/"):
+            variables, secrets = self.variables, self.secrets
+        elif match := re.match(r"/environments/([^/]+)/", path):
+            environment = self.environments.get(unquote(match[1]))
+            if environment is None:
+                return None
+            if path.endswith("/deployment-branch-policies"):
+                return "branch_policies", environment.policies
+            variables, secrets = environment.variables, environment.secrets
+        else:
+            return None
+        if re.search(r"[/-]variables$", path):
+            return "variables", [{"name": k, "value": v} for k, v in variables.items()]
+        if re.search(r"[/-]secrets$", path):
+            return "secrets", [{"name": name, "created_at": "2026-01-01"} for name in secrets]
+        return None
+
+    def _environment(self, name: str) -> Response:
+        environment = self.environments.get(name)
+        if environment is None:
+            return _json({"message": "Not Found"}, 404)
+        rules: list[dict[str, Any]] = []
+        if environment.reviewers:
+            rules.append({"type": "required_reviewers", "reviewers": environment.reviewers})
+        if environment.policy is not None:
+            rules.append({"type": "branch_policy"})
+        policy = environment.policy
+        return _json({"name": name, "protection_rules": rules, "deployment_branch_policy": policy})
+
     def _rulesets(self, method: str, path: str, body: Any) -> Response:
         if method == "POST":
             self.rulesets.append({**body, "id": len(self.rulesets) + 1})
@@ -161,6 +221,16 @@ class FakeGitHub:
         if not self.facts["permissions"]["admin"]:
             shown.pop("bypass_actors", None)
         return _json(shown)
+
+
+def _page(request: Request, key: str | None, items: list[Any]) -> Response:
+    """One page of a list; of variables GitHub shows thirty at most, whatever is asked for."""
+    size = min(int(request.args.get("per_page", 30)), 30 if key == "variables" else 100)
+    page = int(request.args.get("page", 1))
+    shown, rest = items[(page - 1) * size : page * size], items[page * size :]
+    link = f'<{request.base_url}?per_page={size}&page={page + 1}>; rel="next"'
+    answer = shown if key is None else {"total_count": len(items), key: shown}
+    return _json(answer, 200, {"Link": link} if rest else None)
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from fake_github import NAME, PATH, RULES, TOKEN, FakeGitHub, write_rules
+from fake_github import NAME, PATH, RULES, TOKEN, Environment, FakeGitHub, write_rules
 from pytest_httpserver import HTTPServer
 
 from << cookiecutter.project_slug >>.delivery import doctor
@@ -22,6 +22,7 @@ from << cookiecutter.project_slug >>.delivery.check_local import check_local
 from << cookiecutter.project_slug >>.delivery.codeowners import CODEOWNERS
 from << cookiecutter.project_slug >>.delivery.github_setup import main as github_setup
 from << cookiecutter.project_slug >>.delivery.ruleset import RULESET, WORKFLOWS
+from << cookiecutter.project_slug >>.delivery.workflows import ACTIONS
 
 STAGES = """\
 stages:
@@ -470,3 +471,422 @@ def test_works_offline(github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> N
     required, owners, last = check_github(Path())
     assert (required.status, owners.status, last.status) == ("ok", "ok", "skipped")
     assert "cannot be reached" in last.detail
+
+
+DELIVER = """\
+on: push
+env:
+  PRODUCTION_URL: ${{ vars.PRODUCTION_URL }}
+  DVC_REMOTE_URL: ${{ vars.DVC_REMOTE_URL }}
+jobs:
+  image:  # vars.IN_A_COMMENT
+    if: vars.ATTEST == 'true' && github.ref != 'vars.IN_A_TEXT'
+    steps:
+      - run: make image vars.IN_A_COMMAND
+        env:
+          BRACES: ${{ format('{{0}} }} {0}', vars.image) }}
+          OUTPUT: ${{ steps.vars.outputs.x }} ${{ steps.secrets.outputs.x }}
+          TOKEN: ${{ github.token || secrets.GITHUB_TOKEN }} ${{ secrets['REGISTRY_TOKEN'] }}
+  staging:
+    environment: staging
+  production:
+    environment: {name: production, url: "${{ vars.ADDRESS }}"}
+    steps: [{uses: ./.github/actions/notify, env: {KEY: "${{ secrets.KEY }}"}}]
+  rollback:
+    environment: ${{ inputs.environment }}
+    steps: [{run: make rollback, env: {KEY: "${{ secrets.KEY }}"}}]
+  other:
+    environment: {name: "${{ inputs.environment }}-2"}
+"""
+NOTIFY = "runs: {using: composite, steps: [{run: x, env: {TO: '${{ vars.NOTIFY }}'}}]}"
+SETTINGS = ("variables and secrets", "environment production", "environment staging")
+TEAM = {"type": "Team", "reviewer": {"slug": "owners", "name": "The Owners"}}
+PERSON = {"type": "User", "reviewer": {"login": "ada"}}
+PROTECTED = {"protected_branches": True, "custom_branch_policies": False}
+SELECTED = {"protected_branches": False, "custom_branch_policies": True}
+ONLY_MAIN = [{"name": "main", "type": "branch"}]
+
+
+@pytest.fixture
+def delivering(github: FakeGitHub) -> FakeGitHub:
+    """A repository that delivers, with every setting as wanted."""
+    (WORKFLOWS / "live.yml").write_text(DELIVER, encoding="utf-8")
+    (ACTIONS / "notify").mkdir(parents=True)
+    (ACTIONS / "notify" / "action.yml").write_text(NOTIFY, encoding="utf-8")
+    github.variables.update(dict.fromkeys(("ADDRESS", "ATTEST", "IMAGE", "NOTIFY"), "a-value"))
+    github.variables["PRODUCTION_URL"] = "a-value"
+    github.secrets += ["KEY", "REGISTRY_TOKEN"]
+    github.environments = {
+        "production": Environment([TEAM, PERSON], SELECTED, ONLY_MAIN),
+        "staging": Environment([], SELECTED, ONLY_MAIN),
+    }
+    return github
+
+
+def told() -> tuple[str, str]:
+    found = named("variables and secrets", check_github(Path()))
+    return found.status, found.detail
+
+
+def test_all_that_workflows_are_told_is_green(delivering: FakeGitHub, checks: Checks) -> None:
+    found = checks()
+    assert list(found) == [*LOCAL, *ON_GITHUB, *SETTINGS]
+    assert {name: found[name] for name in SETTINGS} == {
+        "variables and secrets": (
+            "ok",
+            "ADDRESS, ATTEST, IMAGE, NOTIFY, PRODUCTION_URL, secret KEY, secret REGISTRY_TOKEN",
+            "",
+        ),
+        "environment production": ("ok", "asks @team/owners, @ada, from main only", ""),
+        "environment staging": ("ok", "from main only", ""),
+    }
+    assert delivering.changes == []
+
+
+def test_only_environments_are_checked_where_nothing_is_told(
+    delivering: FakeGitHub, checks: Checks
+) -> None:
+    (WORKFLOWS / "live.yml").write_text(
+        "on: push\njobs: {deliver: {environment: staging, env: {A: '${{ vars.DVC_REMOTE_URL }}',"
+        " B: '${{ secrets.GITHUB_TOKEN }}'}}}",
+        encoding="utf-8",
+    )
+    shutil.rmtree(ACTIONS)
+    delivering.requests.clear()
+    assert list(checks()) == [*LOCAL, *ON_GITHUB, "environment staging"]
+    assert [r for r in delivering.requests if r.endswith(("/variables", "/secrets"))] == []
+
+
+def test_says_what_is_not_set_and_no_value(
+    delivering: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del delivering.variables["ATTEST"], delivering.variables["NOTIFY"]
+    delivering.secrets.remove("REGISTRY_TOKEN")
+    assert doctor.main([]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    row = lines.index(
+        "skipped  variables and secrets      not set: ATTEST, NOTIFY, secret REGISTRY_TOKEN"
+    )
+    assert lines[row + 1].strip() == (
+        "do: README.md says what each does; to set one: "
+        "`gh variable set NAME --body VALUE` or `gh secret set NAME`"
+    )
+    assert "a-value" not in out
+
+
+@pytest.mark.parametrize(
+    ("gone", "command", "other"),
+    [("IMAGE", "gh variable set", "gh secret set"), ("KEY", "gh secret set", "gh variable set")],
+)
+def test_says_how_to_set_what_is_not_set(
+    delivering: FakeGitHub, gone: str, command: str, other: str
+) -> None:
+    delivering.variables.pop(gone, None)
+    delivering.secrets = [name for name in delivering.secrets if name != gone]
+    found = named("variables and secrets", check_github(Path()))
+    assert found.status == "skipped"
+    assert command in found.remedy
+    assert other not in found.remedy
+
+
+def no_settings(fake: FakeGitHub) -> None:
+    fake.variables = {"DVC_REMOTE_URL": "s3://bucket"}
+    fake.secrets = []
+
+
+def test_an_organization_sets_variables_and_secrets(delivering: FakeGitHub) -> None:
+    variables, secrets = dict(delivering.variables), list(delivering.secrets)
+    no_settings(delivering)
+    assert told()[0] == "skipped"
+    delivering.organization_variables = variables
+    assert told() == ("skipped", "not set: secret KEY, secret REGISTRY_TOKEN")
+    delivering.organization_secrets = secrets
+    assert told()[0] == "ok"
+
+
+def test_a_person_has_no_organization_to_ask(delivering: FakeGitHub) -> None:
+    delivering.facts["owner"] = {"login": "ada", "type": "User"}
+    for kind in ("variables", "secrets"):
+        path = f"GET {PATH}/actions/organization-{kind}"
+        delivering.refusals[path] = (404, "Not Found", {})
+    assert told()[0] == "ok"
+
+
+def test_an_environment_sets_what_its_own_jobs_use(delivering: FakeGitHub) -> None:
+    variables, secrets = dict(delivering.variables), list(delivering.secrets)
+    no_settings(delivering)
+    delivering.environments["staging"].variables = variables
+    delivering.environments["staging"].secrets = secrets
+    # The workflow's `env` and the action are for every job, the rest for other jobs.
+    assert told() == (
+        "skipped",
+        "not set: ADDRESS, ATTEST, IMAGE, secret KEY, secret REGISTRY_TOKEN",
+    )
+    delivering.environments["production"].variables = variables
+    delivering.environments["production"].secrets = secrets
+    assert told() == ("skipped", "not set: ATTEST, IMAGE, secret REGISTRY_TOKEN")
+
+
+def test_asks_only_for_what_is_used_there(delivering: FakeGitHub) -> None:
+    shutil.rmtree(ACTIONS)
+    staging = "staging: {environment: staging, env: {A: '${{ vars.IMAGE }}'}}"
+    production = "production: {environment: production, env: {A: '${{ secrets.KEY }}'}}"
+    for jobs, unused in (
+        (staging, "actions/secrets"),
+        (production, "actions/variables"),
+        (f"{staging}, {production}", "environments/staging/secrets"),
+        (f"{staging}, {production}", "environments/production/variables"),
+    ):
+        (WORKFLOWS / "live.yml").write_text(f"jobs: {{{jobs}}}", encoding="utf-8")
+        delivering.requests.clear()
+        assert told()[0] == "ok"
+        assert f"GET {PATH}/{unused}" not in delivering.requests
+
+
+def test_a_variable_is_no_secret(delivering: FakeGitHub) -> None:
+    delivering.secrets.remove("KEY")
+    delivering.variables["KEY"] = "1"
+    delivering.variables.pop("IMAGE")
+    delivering.secrets.append("IMAGE")
+    assert told() == ("skipped", "not set: IMAGE, secret KEY")
+
+
+def test_reads_every_page_of_variables(delivering: FakeGitHub) -> None:
+    delivering.variables = {f"V{number}": "1" for number in range(70)} | delivering.variables
+    assert told()[0] == "ok"
+
+
+def test_an_environment_that_is_not_there_sets_nothing(delivering: FakeGitHub) -> None:
+    delivering.environments.clear()
+    assert told()[0] == "ok"
+    no_settings(delivering)
+    assert told()[0] == "skipped"
+
+
+def test_the_name_of_an_environment_may_have_a_slash(delivering: FakeGitHub) -> None:
+    text = DELIVER.replace("environment: staging", "environment: eu/staging")
+    (WORKFLOWS / "live.yml").write_text(text, encoding="utf-8")
+    delivering.environments["eu/staging"] = delivering.environments.pop("staging")
+    found = named("environment eu/staging", check_github(Path()))
+    assert (found.status, found.detail) == ("ok", "from main only")
+    delivering.environments["eu/staging"].variables["PRODUCTION_URL"] = "1"
+    del delivering.variables["PRODUCTION_URL"]
+    assert told()[0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("actions/variables", "variables and secrets"),
+        ("actions/secrets", "variables and secrets"),
+        ("actions/organization-variables", "variables and secrets"),
+        ("actions/organization-secrets", "variables and secrets"),
+        ("environments/staging/variables", "variables and secrets"),
+        ("environments/production/secrets", "variables and secrets"),
+        ("environments/production", "environment production"),
+        ("environments/staging/deployment-branch-policies", "environment staging"),
+    ],
+)
+def test_says_who_may_see_what_workflows_are_told(
+    delivering: FakeGitHub, path: str, name: str
+) -> None:
+    delivering.refusals[f"GET {PATH}/{path}"] = (403, "Resource not accessible", {})
+    found = {check.name: check for check in check_github(Path())}
+    assert {n for n, check in found.items() if check.status != "ok"} == {name}
+    assert found[name].status == "skipped"
+    assert "Resource not accessible" in found[name].detail
+    assert found[name].remedy == "let an administrator of the repository run `make doctor`"
+
+
+def policy(
+    name: str, allowed: dict[str, bool] | None, *patterns: str
+) -> Callable[[FakeGitHub], None]:
+    def change(fake: FakeGitHub) -> None:
+        kinds = [pattern.split(" ") for pattern in patterns]
+        fake.environments[name].policies = [{"type": kind, "name": n} for kind, n in kinds]
+        fake.environments[name].policy = allowed
+
+    return change
+
+
+def nobody_before_production(fake: FakeGitHub) -> None:
+    fake.environments["production"].reviewers = []
+
+
+def unprotected(fake: FakeGitHub) -> None:
+    fake.environments["production"].policy = PROTECTED
+    fake.protected_branches = []
+
+
+def all_open(fake: FakeGitHub) -> None:
+    fake.environments["production"] = Environment()
+
+
+def no_environment(fake: FakeGitHub) -> None:
+    fake.environments.clear()
+
+
+PEOPLE = "Settings, Environments, production, Required reviewers"
+MAIN = "Deployment branches and tags: main"
+
+
+@pytest.mark.parametrize(
+    ("defect", "name", "status", "detail", "remedy"),
+    [
+        (
+            nobody_before_production,
+            "environment production",
+            "skipped",
+            "nobody is asked before production",
+            PEOPLE,
+        ),
+        (
+            policy("production", None),
+            "environment production",
+            "warn",
+            "every branch may deploy to it",
+            f"Settings, Environments, production, {MAIN}",
+        ),
+        (
+            policy("staging", None),
+            "environment staging",
+            "warn",
+            "every branch may deploy to it",
+            f"Settings, Environments, staging, {MAIN}",
+        ),
+        (
+            all_open,
+            "environment production",
+            "warn",
+            "nobody is asked before production; every branch may deploy to it",
+            f"{PEOPLE} and {MAIN}",
+        ),
+        (
+            unprotected,
+            "environment production",
+            "warn",
+            "every branch may deploy to it: it is for protected ones, and there is none",
+            f"Settings, Environments, production, {MAIN}",
+        ),
+        (
+            policy("staging", SELECTED, "branch main", "branch release/*", "tag v*"),
+            "environment staging",
+            "warn",
+            "branch release/*, tag v* may deploy to it",
+            f"Settings, Environments, staging, {MAIN} only",
+        ),
+        (
+            policy("staging", SELECTED, "tag main"),
+            "environment staging",
+            "warn",
+            "tag main may deploy to it",
+            f"Settings, Environments, staging, {MAIN} only",
+        ),
+        (
+            policy("staging", SELECTED),
+            "environment staging",
+            "fail",
+            "no branch may deploy to it",
+            f"Settings, Environments, staging, {MAIN}",
+        ),
+        (
+            no_environment,
+            "environment production",
+            "skipped",
+            "not there yet: the first job that names it makes it, open to every branch",
+            "Settings, Environments, New environment: production",
+        ),
+    ],
+)
+def test_finds_each_defect_of_environments(
+    delivering: FakeGitHub,
+    defect: Callable[[FakeGitHub], None],
+    name: str,
+    status: str,
+    detail: str,
+    remedy: str,
+) -> None:
+    defect(delivering)
+    found = named(name, check_github(Path()))
+    assert (found.status, found.detail, found.remedy) == (status, detail, remedy)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "detail"),
+    [
+        (policy("staging", PROTECTED), "staging", "from protected branches only"),
+        (
+            policy("production", PROTECTED),
+            "production",
+            "asks @team/owners, @ada, from protected branches only",
+        ),
+    ],
+)
+def test_protected_branches_are_enough(
+    delivering: FakeGitHub, change: Callable[[FakeGitHub], None], name: str, detail: str
+) -> None:
+    change(delivering)
+    found = named(f"environment {name}", check_github(Path()))
+    assert (found.status, found.detail, found.remedy) == ("ok", detail, "")
+
+
+def test_the_default_branch_may_have_another_name(delivering: FakeGitHub) -> None:
+    delivering.facts["default_branch"] = "trunk"
+    # An older GitHub Enterprise Server knows branches only, and says no type.
+    delivering.environments["staging"].policies = [{"name": "trunk"}]
+    found = {check.name: check for check in check_github(Path())}
+    assert found["environment staging"].detail == "from trunk only"
+    assert found["environment production"].detail == "branch main may deploy to it"
+    assert found["environment production"].remedy.endswith("tags: trunk only")
+
+
+def test_says_whom_any_environment_asks(delivering: FakeGitHub) -> None:
+    delivering.environments["staging"].reviewers = [PERSON]
+    assert named("environment staging", check_github(Path())).detail == "asks @ada, from main only"
+
+
+@pytest.mark.parametrize(
+    ("visibility", "detail"),
+    [
+        (
+            "private",
+            "nobody is asked before production (required reviewers take a public repository or "
+            "GitHub Enterprise); every branch may deploy to it (to limit it takes a public "
+            "repository or a paid plan)",
+        ),
+        ("internal", "nobody is asked before production; every branch may deploy to it"),
+    ],
+)
+def test_says_which_plan_protection_takes(
+    delivering: FakeGitHub, visibility: str, detail: str
+) -> None:
+    delivering.facts.update(private=True, visibility=visibility)
+    all_open(delivering)
+    found = named("environment production", check_github(Path()))
+    assert (found.status, found.detail) == ("warn", detail)
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        (b"jobs: [", "cannot be read: while parsing"),
+        (b"\xff", "cannot be read: "),
+        (b"", "is empty, or is no mapping"),
+        (b"[]", "is empty, or is no mapping"),
+        (b"jobs: 1", "jobs: must map names to jobs"),
+        (b"jobs: {a: [[b, c]]}", "jobs: must map names to jobs"),
+    ],
+)
+@pytest.mark.parametrize("file", [WORKFLOWS / "broken.yaml", ACTIONS / "broken" / "action.yml"])
+def test_names_a_workflow_that_cannot_be_read(
+    delivering: FakeGitHub, file: Path, text: bytes, detail: str
+) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(text)
+    found = {check.name: check for check in check_github(Path())}
+    assert found["workflows"].status == "fail"
+    assert found["workflows"].detail.startswith(f"{file}: {detail}")
+    assert "\n" not in found["workflows"].detail
+    assert "correct the file" in found["workflows"].remedy
+    assert not set(SETTINGS) & found.keys()

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from .check import Check, Status
+from .check_settings import settings_looks
 from .codeowners import CODEOWNERS, CodeownersError, parse_codeowners, read_codeowners
 from .github import GitHub, GitHubError, NotSetUpError, connect, find_remote
 from .github_settings import (
@@ -101,6 +102,7 @@ def _looks(api: GitHub, repository: Repository, root: Path) -> Mapping[str, Call
         "approvals": lambda: check_approvals(api, repository, root),
         "dependency review": lambda: check_dependency_review(api, repository),
         "DVC remote of workflows": lambda: check_remote_variable(api, repository),
+        **settings_looks(api, repository, root),
     }
 
 
