@@ -6,9 +6,9 @@
 `push` gives BentoCloud the bento that was fetched. `apply` reads the release of the branch, pulls
 its bento, which must be the recorded one, and creates or updates the environment's deployment with
 it. So what is pushed once is deployed to staging, to production, and again after a rollback. If the
-branch goes on meanwhile, so does `apply`: BentoCloud ends at what the branch says. Tells later steps
-`applied` (true or false) and `url`, where the service answers. Without a token nothing is done, and
-that is said.
+branch goes on meanwhile, so does `apply`: BentoCloud ends at what the branch says. Tells later
+steps `applied` (true or false) and `url`, where the service answers. Without a token nothing is
+done, and that is said.
 """
 
 from __future__ import annotations

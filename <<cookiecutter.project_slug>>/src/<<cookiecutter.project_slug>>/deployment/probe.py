@@ -5,8 +5,8 @@
 Waits until the address in STAGING_URL (PRODUCTION_URL) tells the release and the model of the
 branch, then asks for the golden predictions. `--revision` names the commit of the branch that is
 meant: what others released since is not what is to be proved. Tells later steps `proved` (true or
-false) and writes what was seen to `build/probe.json`. Without an address nothing is proved, and that
-is said.
+false) and writes what was seen to `build/probe.json`. Without an address nothing is proved, and
+that is said.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ class Target:
     golden: dict[str, Any]
 
 
-def find_target(
-    root: Path, environment: Environment, url: str, meant: str | None = None
-) -> Target:
+def find_target(root: Path, environment: Environment, url: str, meant: str | None = None) -> Target:
     """Read what an environment's branch says.
 
     Args:
