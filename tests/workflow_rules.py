@@ -137,13 +137,16 @@ def top_faults(workflow: Document) -> list[str]:
         found.append("permissions for all")
     if "pull_request_target" in workflow["on"]:
         found.append("pull_request_target")
-    concurrency = workflow.get("concurrency")
-    if not isinstance(concurrency, dict) or not concurrency.keys() >= {
-        "group",
-        "cancel-in-progress",
-    }:
+    # What starts nothing by itself may run at once; who writes must take turns.
+    jobs = workflow["jobs"].values()
+    queued = [job for job in jobs if _is_queue(job.get("concurrency"))]
+    if not _is_queue(workflow.get("concurrency")) and not queued:
         found.append("no concurrency")
     return found
+
+
+def _is_queue(concurrency: Any) -> bool:
+    return isinstance(concurrency, dict) and concurrency.keys() >= {"group", "cancel-in-progress"}
 
 
 def job_faults(name: str, job: Mapping[str, Any], writes: Collection[str]) -> list[str]:

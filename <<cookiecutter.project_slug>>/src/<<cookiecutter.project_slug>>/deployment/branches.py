@@ -16,15 +16,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .artifact import KIND
 from .release import RELEASE, Release, ReleaseError, parse_release
-from .repository import OvertakenError, Repository, UnreachableError
+from .repository import GitError, OvertakenError, Repository, UnreachableError
 from .settings import DeploymentError, run_url
 
 ATTEMPTS = 5
 SHORT = 12
+# The trailer of a commit by which a person keeps deliveries from what is running.
+HELD = "Held"
+
+T = TypeVar("T")
 
 # Judges what the branch runs now (None if nothing that can be read), and raises to leave it so.
 Decide = Callable[[Release | None], None]
@@ -86,7 +90,7 @@ class EnvironmentBranch:
         Raises:
             GitError: If the remote cannot be reached, or does not let us read.
         """
-        self.repository.fetch_branch(self.name)
+        self._patiently(lambda: self.repository.fetch_branch(self.name), UnreachableError)
 
     def head(self) -> str | None:
         """The newest commit; None if there is none."""
@@ -120,6 +124,14 @@ class EnvironmentBranch:
         if text is None:
             raise ReleaseError(f"{where}: no such file")
         return parse_release(text, where)
+
+    def held(self) -> bool:
+        """Whether a person brought back what the environment runs, so that it is to stay."""
+        head = self.head()
+        if head is None:
+            return False
+        value = f"--format=%(trailers:key={HELD},valueonly)"
+        return bool(self.repository.run("log", "-1", "--no-show-signature", value, head).strip())
 
     def history(self) -> list[Revision]:
         """Every commit, newest first."""
@@ -162,11 +174,17 @@ class EnvironmentBranch:
         return self._advance(revision.tree, message, decide)
 
     def _advance(self, tree: str, message: str, decide: Decide) -> str:
+        return self._patiently(
+            lambda: self._try(tree, message, decide), OvertakenError, UnreachableError
+        )
+
+    def _patiently(self, task: Callable[[], T], *passing: type[GitError]) -> T:
+        """Do something that may fail for the moment, several times if need be."""
         attempt = 1
         while True:
             try:
-                return self._try(tree, message, decide)
-            except (OvertakenError, UnreachableError):
+                return task()
+            except passing:
                 if attempt == ATTEMPTS:
                     raise
             # With chance in it, so that two that collided do not collide again.
@@ -231,9 +249,17 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def commit_message(subject: str, release: Release) -> str:
-    """The message of a deployment, with what it deploys where programs find it."""
+def commit_message(subject: str, release: Release, held: bool = False) -> str:
+    """The message of a deployment, with what it deploys where programs find it.
+
+    Args:
+        subject: The first line.
+        release: What is deployed.
+        held: Whether it is to stay until a person delivers something else.
+    """
     trailers = [f"Source: {release.commit}", f"{KIND.title()}: {release.artifact}"]
+    if held:
+        trailers.append(f"{HELD}: yes")
     run = run_url()
     if run is not None:
         trailers.append(f"Run: {run}")

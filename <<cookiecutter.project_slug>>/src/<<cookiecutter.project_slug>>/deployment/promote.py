@@ -2,9 +2,10 @@
 
     python -m <package>.deployment.promote --environment staging
 
-Takes `build/release`. Nothing older replaces something newer, unless a person chose it; and
-production gets what runs on staging, or nothing. To run it twice is to run it once. Tells later
-steps `released` (true or false) and `revision` (the branch's commit).
+Takes `build/release`. Nothing older replaces something newer, and nothing replaces what a person
+rolled back to, unless a person chose it; and production gets what runs on staging, or nothing. To
+run it twice is to run it once. Tells later steps `released` (true or false) and `revision` (the
+branch's commit).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .artifact import KIND
-from .branches import EnvironmentBranch, commit_message
+from .branches import Decide, EnvironmentBranch, commit_message
 from .release import Release, read_next
 from .render import RenderError, render
 from .repository import Repository
@@ -26,6 +27,8 @@ from .settings import (
     Environment,
     chosen_by_hand,
     parse_environment,
+    service_url,
+    tell_skipped,
     write_outputs,
 )
 
@@ -36,8 +39,16 @@ class NotProvedError(DeploymentError):
     """Production would get what staging does not run."""
 
 
-class NewerError(DeploymentError):
-    """The environment runs something newer already."""
+class StaysError(DeploymentError):
+    """What runs is to stay: there is nothing to release."""
+
+
+class NewerError(StaysError):
+    """The environment, or the one before it, runs something newer already."""
+
+
+class HeldError(StaysError):
+    """A person rolled back to what runs."""
 
 
 @dataclass(frozen=True)
@@ -64,45 +75,63 @@ def promote(root: Path, environment: Environment, render: Render = render) -> Pr
         render: Makes the manifests of a release.
 
     Raises:
+        SettingError: If the address of the environment's service is none: it could not be probed.
         ReleaseError: If the release is missing or malformed.
         NotProvedError: If production would get what staging does not run.
         RenderError: If the manifests cannot be rendered.
         GitError: If git fails, or the remote does not take the push.
     """
+    service_url(environment)
     release, files = read_next(root)
-    if environment == "production":
-        check_proved(EnvironmentBranch(root, "staging"), release)
-    manifests = render(root, environment, release.content)
-    twice = sorted(manifests.keys() & files.keys())
-    if twice:
-        raise RenderError(f"deploy/outputs.yaml: {', '.join(twice)} is no name for manifests")
     branch = EnvironmentBranch(root, environment)
-    message = commit_message(f"Release {release.tag} to {environment}", release)
+    try:
+        if environment == "production":
+            check_proved(EnvironmentBranch(root, "staging"), release)
+        manifests = render(root, environment, release.content)
+        twice = sorted(manifests.keys() & files.keys())
+        if twice:
+            raise RenderError(f"{', '.join(twice)} is no name for what is rendered")
+        message = commit_message(f"Release {release.tag} to {environment}", release)
+        decide = _as_chosen if chosen_by_hand() else _stays(branch, release)
+        revision = branch.publish({**manifests, **files}, message, decide)
+    except StaysError as stays:
+        if isinstance(stays, HeldError):
+            tell_skipped(str(stays), "run the workflow Deliver by hand")
+        return Promotion(False, branch.head() or "", str(stays))
+    return Promotion(
+        True, revision, f"{branch.name} at {revision} runs {release.tag} ({release.artifact})"
+    )
 
-    def newest_wins(current: Release | None) -> None:
-        if current is not None and is_newer(branch.repository, current.commit, release.commit):
+
+def _as_chosen(current: Release | None) -> None:
+    """Take what a person chose, whatever runs."""
+
+
+def _stays(branch: EnvironmentBranch, release: Release) -> Decide:
+    """Raises StaysError if what runs is newer than a release, or was put there by a person."""
+
+    def decide(current: Release | None) -> None:
+        if current is None or current.same_as(release):
+            return
+        if is_newer(branch.repository, current.commit, release.commit):
             raise NewerError(
                 f"{branch.name} runs {current.tag}, which is newer than {release.tag}: "
                 "nothing to do"
             )
+        if branch.held():
+            raise HeldError(
+                f"the release of {release.tag} to {branch.environment}, which a person rolled back "
+                f"to {current.tag}"
+            )
 
-    def as_chosen(current: Release | None) -> None:
-        """Take what a person chose, whatever runs."""
-
-    try:
-        decide = as_chosen if chosen_by_hand() else newest_wins
-        revision = branch.publish({**manifests, **files}, message, decide)
-    except NewerError as newer:
-        return Promotion(False, str(branch.head()), str(newer))
-    return Promotion(
-        True, revision, f"{branch.name} at {revision} runs {release.tag} ({release.artifact})"
-    )
+    return decide
 
 
 def check_proved(staging: EnvironmentBranch, release: Release) -> None:
     """Make sure that staging runs the very model, deployed as the very artifact.
 
     Raises:
+        NewerError: If it runs something newer, which will be proved in its turn.
         NotProvedError: If it does not.
         ReleaseError: If what staging runs cannot be read.
         GitError: If the remote cannot be reached.
@@ -115,6 +144,11 @@ def check_proved(staging: EnvironmentBranch, release: Release) -> None:
             f"{release.tag} to staging first"
         )
     if (proved.digest, proved.model) != (release.digest, release.model):
+        if is_newer(staging.repository, proved.commit, release.commit):
+            raise NewerError(
+                f"{staging.name} runs {proved.tag}, which is newer than {release.tag} and goes to "
+                "production when it is proved: nothing to do"
+            )
         raise NotProvedError(
             f"production only receives what staging proved: {staging.name} runs {proved.tag} "
             f"({KIND} {proved.digest}, model {proved.model}), not {release.tag} ({KIND} "

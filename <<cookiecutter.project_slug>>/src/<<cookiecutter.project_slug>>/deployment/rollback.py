@@ -4,6 +4,8 @@
     python -m <package>.deployment.rollback --environment staging --failed
 
 By hand with `--to`: a release's tag, a commit of the branch (8 characters or more), or `previous`.
+What a person rolled back to stays: the deliveries after it pass the environment by, until a person
+starts one.
 With `--failed`, after a probe that failed: away from the release of `build/release`, if that still
 runs, to the one before; the evidence goes to a GitHub issue. Code, model, data version and
 what is deployed go back together, since one commit names them all. Tells later steps `revision`,
@@ -101,7 +103,7 @@ def find_target(history: Sequence[Revision], to: str) -> Revision:
 
 
 def roll_back(branch: EnvironmentBranch, to: str) -> Rollback:
-    """Bring back an earlier release, whatever runs.
+    """Bring back an earlier release, whatever runs; it stays until a person delivers another.
 
     Raises:
         TargetError: If there is no such release.
@@ -120,7 +122,7 @@ def roll_back(branch: EnvironmentBranch, to: str) -> Rollback:
                 "what runs there, then roll back again"
             )
 
-    return _restore(branch, target, unmoved)
+    return _restore(branch, target, unmoved, held=True)
 
 
 def revert(branch: EnvironmentBranch, failed: Release) -> Rollback | None:
@@ -163,12 +165,14 @@ def _history(branch: EnvironmentBranch) -> list[Revision]:
     return history
 
 
-def _restore(branch: EnvironmentBranch, target: Revision, decide: Decide) -> Rollback:
+def _restore(
+    branch: EnvironmentBranch, target: Revision, decide: Decide, held: bool = False
+) -> Rollback:
     release = branch.release(target.commit)
     if release is None:
         raise TargetError(f"{branch.name} is empty: nothing was released yet")
     subject = f"Roll {branch.environment} back to {release.tag}"
-    revision = branch.restore(target, commit_message(subject, release), decide)
+    revision = branch.restore(target, commit_message(subject, release, held), decide)
     return Rollback(revision, release)
 
 

@@ -88,8 +88,9 @@ def run_url() -> str | None:
 
 
 def chosen_by_hand() -> bool:
-    """Whether a person started this workflow run and chose what it works on."""
-    return variable("GITHUB_EVENT_NAME") == "workflow_dispatch"
+    """Whether a person just started this workflow run; one that is run again was meant earlier."""
+    again = variable("GITHUB_RUN_ATTEMPT") not in ("", "1")
+    return variable("GITHUB_EVENT_NAME") == "workflow_dispatch" and not again
 
 
 def write_outputs(**values: str | bool) -> None:

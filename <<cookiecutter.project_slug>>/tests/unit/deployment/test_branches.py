@@ -192,6 +192,15 @@ def test_an_unreachable_remote_is_tried_again_and_named(
     assert len(waits) == ATTEMPTS - 1
 
 
+def test_a_remote_that_comes_back_is_read(world: World, branch: EnvironmentBranch) -> None:
+    branch.publish(FILES, "one", anything)
+    moved = world.folder / "moved.git"
+    world.origin.rename(moved)
+    reader = EnvironmentBranch(world.root, "staging", sleep=lambda _: _back(moved, world.origin))
+    reader.fetch()
+    assert reader.head() == world.head("staging")
+
+
 def test_a_remote_that_comes_back_gets_the_release(world: World) -> None:
     moved = world.folder / "moved.git"
     world.origin.rename(moved)
@@ -318,3 +327,8 @@ def test_the_message_tells_programs_what_is_deployed(
         "Run: https://github.com/acme/shop/actions/runs/7",
     ]
     assert world.log("staging") == ["Release it"]
+    assert not branch.held()
+    branch.publish({}, commit_message("Roll back", release, held=True), anything)
+    assert branch.held()
+    trailers = git(world.origin, "log", "-1", "--format=%(trailers:key=Held)", "env/staging")
+    assert trailers == "Held: yes"

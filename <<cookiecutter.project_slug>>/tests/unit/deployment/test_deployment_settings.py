@@ -64,13 +64,21 @@ def test_knows_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "by_hand"), [("workflow_dispatch", True), ("workflow_run", False), (None, False)]
+    ("event", "attempt", "by_hand"),
+    [
+        ("workflow_dispatch", "1", True),
+        ("workflow_dispatch", None, True),
+        ("workflow_dispatch", "2", False),
+        ("workflow_run", "1", False),
+        (None, None, False),
+    ],
 )
-def test_knows_whether_a_person_chose(
-    monkeypatch: pytest.MonkeyPatch, event: str | None, by_hand: bool
+def test_knows_whether_a_person_chose_just_now(
+    monkeypatch: pytest.MonkeyPatch, event: str | None, attempt: str | None, by_hand: bool
 ) -> None:
-    if event:
-        monkeypatch.setenv("GITHUB_EVENT_NAME", event)
+    for name, value in (("GITHUB_EVENT_NAME", event), ("GITHUB_RUN_ATTEMPT", attempt)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
     assert chosen_by_hand() is by_hand
 
 

@@ -24,10 +24,15 @@ from << cookiecutter.project_slug >>.deployment.promote import (
     Promotion,
     promote,
 )
-from << cookiecutter.project_slug >>.deployment.release import ReleaseError
+from << cookiecutter.project_slug >>.deployment.release import ReleaseError, read_next
 from << cookiecutter.project_slug >>.deployment.render import RenderError
 from << cookiecutter.project_slug >>.deployment.repository import Repository
-from << cookiecutter.project_slug >>.deployment.settings import DeploymentError, Environment
+from << cookiecutter.project_slug >>.deployment.rollback import revert, roll_back
+from << cookiecutter.project_slug >>.deployment.settings import (
+    DeploymentError,
+    Environment,
+    SettingError,
+)
 
 
 def release_to(
@@ -122,6 +127,50 @@ def test_a_person_can_choose_an_older_release(
     assert json.loads(world.files("staging")["release.json"]) == older
 
 
+def test_what_a_person_rolled_back_to_stays_until_a_person_delivers(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page"))
+    good, bad = make_release(world.first, 1), make_release(world.commit("two"), 2)
+    for release in (good, bad):
+        release_to(world, "staging", release)
+    branch = EnvironmentBranch(world.root, "staging")
+    roll_back(branch, "previous")
+    later = world.clone("later")
+    mended = make_release(world.commit("three"), 3)
+
+    passed_by = release_to(world, "staging", mended, later)
+    assert not passed_by.released
+    assert passed_by.revision == world.head("staging")
+    assert f"which a person rolled back to {good['release']}" in passed_by.said
+    assert "run the workflow Deliver by hand" in (tmp_path / "page").read_text(encoding="utf-8")
+    assert release_to(world, "staging", good, later).released
+    assert json.loads(world.files("staging")["release.json"]) == good
+
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "workflow_dispatch")
+    assert release_to(world, "staging", mended, later).released
+    monkeypatch.delenv("GITHUB_EVENT_NAME")
+    assert release_to(world, "staging", make_release(world.commit("four"), 4)).released
+
+
+def test_what_a_failed_probe_rolled_back_to_makes_way_for_the_next(world: World) -> None:
+    good, bad = make_release(world.first, 1), make_release(world.commit("two"), 2)
+    for release in (good, bad):
+        release_to(world, "staging", release)
+    failed, _ = read_next(world.root)
+    assert revert(EnvironmentBranch(world.root, "staging"), failed) is not None
+    assert release_to(world, "staging", make_release(world.commit("three"), 3)).released
+
+
+def test_what_could_not_be_probed_is_not_released(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGING_URL", "staging.example.com")
+    with pytest.raises(SettingError, match="STAGING_URL: must be the address"):
+        release_to(world, "staging", make_release(world.first))
+    assert world.log("staging") == []
+
+
 def test_a_commit_that_main_has_no_more_counts_as_older(world: World) -> None:
     release_to(world, "staging", make_release("e" * 40, 1))
     assert release_to(world, "staging", make_release(world.first, 2)).released
@@ -178,6 +227,17 @@ def test_what_staging_runs_now_counts_not_what_it_ran(world: World) -> None:
     with pytest.raises(NotProvedError):
         release_to(world, "production", first, earlier)
     assert release_to(world, "production", second, earlier).released
+
+
+def test_who_was_approved_too_late_makes_way_for_what_staging_runs_now(world: World) -> None:
+    late = make_release(world.first, 1)
+    release_to(world, "staging", late)
+    newer = make_release(world.commit("two"), 2)
+    release_to(world, "staging", newer)
+    passed_by = release_to(world, "production", late, world.clone("late"))
+    assert not passed_by.released
+    assert f"env/staging runs {newer['release']}, which is newer" in passed_by.said
+    assert world.log("production") == []
 
 
 def test_production_gets_nothing_before_staging(world: World) -> None:
@@ -240,7 +300,7 @@ def test_half_a_release_is_refused(world: World, name: str, text: str | None, pr
 
 def test_manifests_cannot_take_the_place_of_the_release(world: World) -> None:
     world.prepare(make_release(world.first))
-    with pytest.raises(RenderError, match=r"release\.json is no name for manifests"):
+    with pytest.raises(RenderError, match=r"release\.json is no name for what is rendered"):
         promote(world.root, "staging", lambda *_: {"release.json": b"{}"})
 
 
