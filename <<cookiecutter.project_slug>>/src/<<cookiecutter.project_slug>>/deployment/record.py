@@ -33,8 +33,7 @@ from .release import FOLDER, GOLDEN, RELEASE, parse_release
 from .repository import Repository
 from .settings import DeploymentError
 
-
-# Strangers, too, can approve a pull request of a public repository; only those whom it trusts count.
+# Strangers, too, can approve a pull request of a public repository. Only these count:
 # https://docs.github.com/en/rest/pulls/reviews#list-reviews-for-a-pull-request
 TRUSTED = frozenset({"OWNER", "MEMBER", "COLLABORATOR"})
 
