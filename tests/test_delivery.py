@@ -223,9 +223,16 @@ def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: Wor
     assert same(ask(world.url, first_body), second_answer)
     assert len(world.api.releases) == 2
     lineage = ["make", "lineage", f"URL={world.url}", "RUN="]
-    traced = hub.project_run(hub.clone, *lineage, env={"GITHUB_REPOSITORY": REPOSITORY})
+    github = {
+        "GITHUB_API_URL": world.api.url,
+        "GITHUB_REPOSITORY": REPOSITORY,
+        "GITHUB_TOKEN": fake_actions.TOKEN,
+    }
+    traced = hub.project_run(hub.clone, *lineage, env=github)
     assert traced.returncode == 0, traced.stdout + traced.stderr
     assert second[:8] in traced.stdout
+    for what in ("image", "gate", "pull request", "pipeline run"):
+        assert f"\nok      {what} " in traced.stdout, traced.stdout
 
     # The image is good, but not as it is deployed.
     deployment = hub.clone / "deploy" / "base" / "deployment.yaml"

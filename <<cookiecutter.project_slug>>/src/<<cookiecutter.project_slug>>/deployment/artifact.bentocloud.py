@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,21 +27,37 @@ def recorded(root: Path) -> tuple[Bento, dict[str, Any]]:
     return bento, {"name": bento.tag, "digest": digest_of(bento.folder)}
 
 
-def look_up(artifact: str) -> tuple[Found, str]:
-    """Whether BentoCloud holds a bento, and a note on that."""
-    tag, _, digest = artifact.partition("@")
+def look_up(release: Mapping[str, Any]) -> tuple[Found, str]:
+    """Whether BentoCloud holds a release's bento, made of that release, and a note on that."""
+    tag, digest = release[KIND]["name"], release[KIND]["digest"]
     try:
         if not log_in():
             return "unknown", "to look, set BENTO_CLOUD_API_KEY"
         with pulled(tag) as folder:
             held = digest_of(folder)
+            own = _own_release(folder)
     except MissingError as error:
         return "differs", str(error)
     except CloudError as error:
         return "unknown", str(error).splitlines()[0]
     if held != digest:
         return "differs", f"BentoCloud holds {held} under this tag"
-    return "ok", "is on BentoCloud"
+    if own is None:
+        return "differs", "the bento on BentoCloud holds no release.json that can be read"
+    differing = [key for key, value in own.items() if release.get(key) != value]
+    if tag != release["release"] or differing:
+        what = ", ".join(differing) or "its tag"
+        return "differs", f"the bento on BentoCloud says otherwise about {what}"
+    return "ok", "is on BentoCloud, and says the same of itself"
+
+
+def _own_release(folder: Path) -> dict[str, Any] | None:
+    """What a bento says of itself; None if that cannot be read."""
+    try:
+        own = json.loads((folder / "src" / "release.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return own if isinstance(own, dict) and "release" in own else None
 
 
 def details(release: Mapping[str, Any]) -> list[tuple[str, str]]:

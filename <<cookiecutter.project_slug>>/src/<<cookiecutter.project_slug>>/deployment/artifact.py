@@ -13,6 +13,7 @@ from .image_settings import registry_login
 from .registry import Registry, RegistryError
 from .settings import DeploymentError, SettingError
 
+LABEL = "org.opencontainers.image"  # how the names of the labels begin that the build has set
 KIND = "image"  # its key in release.json
 NAME = re.compile(r"[A-Za-z0-9._:/-]+")
 
@@ -37,16 +38,31 @@ def recorded(root: Path) -> tuple[Bento, dict[str, Any]]:
     return find_bento(image["bento"]), {key: image[key] for key in ("name", "digest", "base")}
 
 
-def look_up(artifact: str) -> tuple[Found, str]:
-    """Whether the registry holds an image, and a note on that."""
-    name, _, digest = artifact.partition("@")
+def look_up(release: Mapping[str, Any]) -> tuple[Found, str]:
+    """Whether the registry holds a release's image, made of that release, and a note on that."""
+    name, digest = release[KIND]["name"], release[KIND]["digest"]
     try:
-        held = Registry(name, registry_login(name)).manifest(digest)
+        images = Registry(name, registry_login(name)).labels(digest)
     except (RegistryError, SettingError) as error:
         return "unknown", str(error).splitlines()[0]
-    if held is None:
+    if images is None:
         return "differs", "the registry holds no such image"
-    return "ok", "is in the registry"
+    base, _, base_digest = str(release[KIND].get("base")).partition("@")
+    expected = {
+        "version": release["release"].partition(":")[2],
+        "revision": release["source"]["commit"],
+        "base.name": base,
+        "base.digest": base_digest,
+    }
+    problems = [
+        f"{key} is {found}, not {value}"
+        for labels in images
+        for key, value in expected.items()
+        if (found := labels.get(f"{LABEL}.{key}")) != value
+    ]
+    if problems:
+        return "differs", f"the registry holds another image: its {'; its '.join(problems)}"
+    return "ok", "is in the registry, and its labels name this version, commit and base image"
 
 
 def details(release: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -126,18 +126,7 @@ def find_run(api: GitHub, repository: str, commit: str) -> Run:
         GitHubError: If GitHub cannot be asked.
         NoRunError: If there is none; says what there is instead.
     """
-    branch = str(api.get(f"/repos/{repository}")["default_branch"])
-    runs = [
-        run
-        for run in api.items(
-            f"/repos/{repository}/actions/workflows/{WORKFLOW}/runs",
-            "workflow_runs",
-            event="push",
-            branch=branch,
-            head_sha=commit,
-        )
-        if (run["event"], run["head_branch"], run["head_sha"]) == ("push", branch, commit)
-    ]
+    branch, runs = find_runs(api, repository, commit)
     what = f"the pipeline for the commit {commit} on {branch}"
     if not runs:
         raise NoRunError(f"{what} has not run: push the commit to {branch}, and wait for it")
@@ -152,6 +141,27 @@ def find_run(api: GitHub, repository: str, commit: str) -> Run:
         )
     run = max(passed, key=lambda run: int(run["id"]))
     return Run(int(run["id"]), str(run["html_url"]))
+
+
+def find_runs(api: GitHub, repository: str, commit: str) -> tuple[str, list[dict[str, Any]]]:
+    """The default branch, and all runs of the pipeline for a commit that was pushed to it.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+    """
+    branch = str(api.get(f"/repos/{repository}")["default_branch"])
+    runs = [
+        run
+        for run in api.items(
+            f"/repos/{repository}/actions/workflows/{WORKFLOW}/runs",
+            "workflow_runs",
+            event="push",
+            branch=branch,
+            head_sha=commit,
+        )
+        if (run["event"], run["head_branch"], run["head_sha"]) == ("push", branch, commit)
+    ]
+    return branch, runs
 
 
 def download(api: GitHub, repository: str, run: Run, name: str, most: int) -> bytes:

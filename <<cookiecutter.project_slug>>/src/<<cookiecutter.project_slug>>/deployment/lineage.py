@@ -4,8 +4,10 @@
 
 Asks the service which release it runs, finds that release on the environments' branches, and then
 looks at each thing that `release.json` names: is the commit on the main branch, are contract,
-schema, parameters, data, metrics and golden predictions those of that commit, and is what was
-pushed still there? What cannot be looked at is unknown, and said to be; what differs is an error.
+schema, parameters, data, model, metrics and golden predictions those of that commit, is what was
+pushed still there and made of that commit, and does GitHub say the same of the gate's verdict, the
+pipeline's run, the pull request and who approved it? What cannot be looked at is unknown, and said
+to be; what differs is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +27,9 @@ from .. import paths
 from ..delivery.smoke import fetch
 from .artifact import KIND, details, look_up
 from .branches import EnvironmentBranch, Revision
-from .release import GOLDEN, Release, parse_release
+from .provenance import describe
+from .provenance import look_up as ask_github
+from .release import GOLDEN, RELEASE, Release, parse_release
 from .repository import Repository
 from .settings import ENVIRONMENTS, DeploymentError
 
@@ -69,6 +73,10 @@ class Place:
     branch: EnvironmentBranch
     revision: Revision
     current: bool
+
+    def read(self, name: str) -> bytes | None:
+        """A file that is released there; None if there is none of that name."""
+        return self.branch.read(name, self.revision.commit)
 
 
 def ask(url: str) -> dict[str, Any]:
@@ -116,24 +124,37 @@ def _identity(release: Mapping[str, Any]) -> tuple[Any, Any]:
 def verify(root: Path, live: Mapping[str, Any], places: Sequence[Place]) -> list[Row]:
     """Hold every claim of a release against what it is about.
 
+    Environments that run it now may say different things of it, and then each is judged.
+
     Args:
         root: The project's folder.
         live: What the service says.
         places: Where its release is; at least one.
 
     Raises:
-        ReleaseError: If the recorded release is malformed.
+        ReleaseError: If a recorded release is malformed.
         GitError: If git fails.
     """
-    place = next((one for one in places if one.current), places[0])
-    recorded = place.branch.read("release.json", place.revision.commit) or b""
-    release = parse_release(recorded, f"{place.branch.name}: release.json")
     rows = [_place_row(one) for one in places]
-    rows.append(_live_row(live, release))
-    rows += _git_rows(root, release, place)
-    verdict, note = look_up(release.artifact)
-    rows.append(Row(KIND, release.artifact, verdict, note))
-    return rows + list(_told(release.content))
+    recorded: dict[tuple[bytes | None, bytes | None], list[Place]] = {}
+    for place in [one for one in places if one.current] or places[:1]:
+        recorded.setdefault((place.read(RELEASE), place.read(GOLDEN)), []).append(place)
+    for same in recorded.values():
+        where = ""
+        if len(recorded) > 1:
+            where = f" in {', '.join(place.branch.environment for place in same)}"
+        rows += [replace(row, what=f"{row.what}{where}") for row in _verified(root, live, same[0])]
+    return rows
+
+
+def _verified(root: Path, live: Mapping[str, Any], place: Place) -> Iterator[Row]:
+    """Every claim of the release at one place."""
+    release = parse_release(place.read(RELEASE) or b"", f"{place.branch.name}: {RELEASE}")
+    yield _live_row(live, release)
+    yield from _git_rows(root, release, place)
+    yield Row(KIND, release.artifact, *look_up(release.content))
+    yield from _told(release.content)
+    yield from _github_rows(root, release)
 
 
 def _place_row(place: Place) -> Row:
@@ -183,9 +204,8 @@ def _git_rows(root: Path, release: Release, place: Place) -> Iterator[Row]:
         f"{paths.METRICS} of the commit",
     )  # fmt: skip
     yield _model_row(root, release, files[DVC_LOCK])
-    golden = place.branch.read(GOLDEN, place.revision.commit)
     yield _compared(
-        "golden predictions", _hash(golden), _hash(files[paths.GOLDEN]),
+        "golden predictions", _hash(place.read(GOLDEN)), _hash(files[paths.GOLDEN]),
         f"{paths.GOLDEN} of the commit",
     )  # fmt: skip
 
@@ -271,19 +291,27 @@ def _compared(what: str, claim: Any, found: Any, where: str) -> Row:
 
 
 def _told(content: Mapping[str, Any]) -> Iterator[Row]:
-    """What is recorded, and nowhere else to be looked up."""
-    gate = content.get("gate") or {}
-    pull, run = content.get("pull_request"), content.get("run")
+    """What else is recorded of what is deployed."""
     for what, claim in details(content):
         yield Row(what, claim, "", "")
-    yield Row("gate", str(gate.get("verdict")), "", f"against {gate.get('base') or 'nothing'}")
-    if pull:
-        approved = ", ".join(pull["approved_by"]) or "nobody"
-        note = f"by {pull['author']}, approved by {approved}"
-        yield Row("pull request", f"#{pull['number']}", "", note)
-    else:
-        yield Row("pull request", "none", "", "")
-    yield Row("pipeline run", str(run["id"]) if run else "none", "", "")
+
+
+def _github_rows(root: Path, release: Release) -> Iterator[Row]:
+    """Everything that GitHub knows."""
+    gate, pull, run = (release.content.get(key) for key in ("gate", "pull_request", "run"))
+    claims = {
+        "gate": str(gate),
+        "pull request": str(pull or "none"),
+        "pipeline run": str(run or "none"),
+    }
+    if isinstance(gate, dict):
+        claims["gate"] = f"{gate.get('verdict')}, against {gate.get('base') or 'nothing'}"
+    if isinstance(pull, dict):
+        claims["pull request"] = describe(pull)
+    if isinstance(run, dict):
+        claims["pipeline run"] = str(run.get("id"))
+    for what, (verdict, note) in ask_github(root, release).items():
+        yield Row(what, claims[what], verdict, note)
 
 
 def as_text(rows: Sequence[Row]) -> str:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,26 @@ from .release import FOLDER, GOLDEN, RELEASE, parse_release
 from .repository import Repository
 from .settings import DeploymentError
 
+# Strangers, too, can approve a pull request of a public repository. Only these count:
+# https://docs.github.com/en/rest/pulls/reviews#list-reviews-for-a-pull-request
+TRUSTED = frozenset({"OWNER", "MEMBER", "COLLABORATOR"})
+
 
 class RecordError(DeploymentError):
     """The release cannot be recorded; the message says what is missing or does not fit."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """The last verdict of a reviewer.
+
+    Attributes:
+        approves: Whether it is an approval that nothing has taken back.
+        counts: Whether the repository trusts the reviewer.
+    """
+
+    approves: bool
+    counts: bool
 
 
 def gate_of(root: Path, bento: Bento) -> dict[str, Any]:
@@ -61,6 +79,11 @@ def gate_of(root: Path, bento: Bento) -> dict[str, Any]:
         )
     if report.verdict == "block":
         raise RecordError(f"{name}: the gate's verdict is block; this must not be released")
+    return verdict_of(report)
+
+
+def verdict_of(report: Report) -> dict[str, Any]:
+    """What a release says of the gate's report."""
     return {
         "verdict": report.verdict,
         "base": report.base.commit if report.base else None,
@@ -86,9 +109,7 @@ def run_of(root: Path) -> dict[str, Any] | None:
 
 
 def find_pull_request(api: GitHub, repository: str, commit: str) -> dict[str, Any] | None:
-    """The merged pull request that a commit came from, and who approved it.
-
-    Of each reviewer the last verdict counts, as on the pull request's own page.
+    """The merged pull request that a commit came from, and who of the project approved it.
 
     Returns:
         None if the commit was pushed without one.
@@ -105,15 +126,29 @@ def find_pull_request(api: GitHub, repository: str, commit: str) -> dict[str, An
         return None
     # One commit can have gone through several; the one that put it there counts.
     pull = min(pulls, key=lambda one: (one["merge_commit_sha"] != commit, int(one["number"])))
-    verdicts: dict[str, str] = {}
-    for review in api.items(f"/repos/{repository}/pulls/{int(pull['number'])}/reviews"):
-        if review["state"] in {"APPROVED", "CHANGES_REQUESTED", "DISMISSED"}:
-            verdicts[_login(review)] = review["state"]
+    number = int(pull["number"])
+    reviews = find_reviews(api, repository, number)
     return {
-        "number": int(pull["number"]),
+        "number": number,
         "author": _login(pull),
-        "approved_by": sorted(who for who, state in verdicts.items() if state == "APPROVED"),
+        "approved_by": sorted(who for who, one in reviews.items() if one.approves and one.counts),
     }
+
+
+def find_reviews(api: GitHub, repository: str, number: int) -> dict[str, Review]:
+    """The last verdict of each reviewer, as on the pull request's own page; a comment is none.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+    """
+    found = {}
+    for review in api.items(f"/repos/{repository}/pulls/{number}/reviews"):
+        if review["state"] in {"APPROVED", "CHANGES_REQUESTED", "DISMISSED"}:
+            found[_login(review)] = Review(
+                approves=review["state"] == "APPROVED",
+                counts=review.get("author_association") in TRUSTED,
+            )
+    return found
 
 
 def _login(item: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
 """A container registry, asked over HTTP which manifest it holds.
 
 The engines push and pull; what a registry really holds it says itself: a manifest is named by the
-hash of its bytes, which is computed here and not taken on trust.
+hash of its bytes, which is computed here and not taken on trust. So is an image's configuration.
 
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
+https://github.com/opencontainers/image-spec/blob/main/config.md
 https://distribution.github.io/distribution/spec/auth/token/
 """
 
@@ -34,6 +35,7 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+ANYTHING = "*/*"
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # Docker Hub's images carry another name than its registry.
@@ -115,13 +117,74 @@ class Registry:
             raise RegistryError(f"{what}: the manifest is no JSON object")
         return Manifest(digest, content)
 
-    def _get(self, path: str) -> httpx.Response:
+    def labels(self, reference: str) -> list[dict[str, Any]] | None:
+        """The labels of the image that a tag or a digest names; of each image in a list of images.
+
+        Returns:
+            None if the registry holds no image under it.
+
+        Raises:
+            RegistryError: If the registry cannot be reached or refuses, lacks a part, or gives
+                other bytes than a digest stands for.
+        """
+        held = self.manifest(reference)
+        if held is None:
+            return None
+        what = f"{self.host}/{self.name}:{reference}"
+        found = []
+        for one in self._images(held, what):
+            config = self._config(str(one.config), what)
+            # https://github.com/opencontainers/image-spec/blob/main/config.md#properties
+            settings = config.get("config")
+            labels = settings.get("Labels") if isinstance(settings, dict) else None
+            found.append(labels if isinstance(labels, dict) else {})
+        return found or None
+
+    def _images(self, held: Manifest, what: str) -> list[Manifest]:
+        """The images of a manifest: itself, or those that it lists."""
+        if held.config is not None:
+            return [held]
+        listed = held.content.get("manifests")
+        images = []
+        for entry in listed if isinstance(listed, list) else ():
+            # An attestation stands in the list of images, too, for a platform that nobody has.
+            # https://docs.docker.com/build/metadata/attestations/attestation-storage/
+            platform = entry.get("platform") or {}
+            if platform.get("os") == platform.get("architecture") == "unknown":
+                continue
+            image = self.manifest(str(entry.get("digest")))
+            if image is None or image.config is None:
+                raise RegistryError(f"{what}: the registry lacks an image of the list")
+            images.append(image)
+        return images
+
+    def _config(self, digest: str, what: str) -> dict[str, Any]:
+        """The configuration of an image."""
+        if not DIGEST.fullmatch(digest):
+            raise RegistryError(f"{what}: the configuration has no digest, but {digest!r}")
+        response = self._get(f"/v2/{self.name}/blobs/{digest}", accept=ANYTHING)
+        if not response.is_success:
+            raise RegistryError(f"{what}: the configuration: {self._explain(response)}")
+        found = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
+        if found != digest:
+            raise RegistryError(
+                f"{what}: the registry gives a configuration with the digest {found}, not {digest}"
+            )
+        try:
+            content = json.loads(response.content)
+        except ValueError as error:
+            raise RegistryError(f"{what}: the configuration is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise RegistryError(f"{what}: the configuration is no JSON object")
+        return content
+
+    def _get(self, path: str, accept: str = ", ".join(MANIFEST_TYPES)) -> httpx.Response:
         """Ask, again where that may help, and with a token where the registry wants one."""
         host = _HOSTS.get(self.host, self.host)
         attempt = 1
         while True:
             try:
-                response = self._send(f"{_scheme(host)}://{host}{path}")
+                response = self._send(f"{_scheme(host)}://{host}{path}", accept)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 failure = RegistryError(
                     f"the registry {self.host} cannot be reached: {error}; is it up, and is IMAGE "
@@ -137,18 +200,19 @@ class Registry:
             self._sleep(float(2 ** (attempt - 1)))
             attempt += 1
 
-    def _send(self, url: str) -> httpx.Response:
-        response = self._request(url)
+    def _send(self, url: str, accept: str) -> httpx.Response:
+        response = self._request(url, accept)
         if response.status_code != httpx.codes.UNAUTHORIZED or self._authorization:
             return response
         self._authorization = self._authorize(response.headers.get("www-authenticate", ""))
-        return response if self._authorization is None else self._request(url)
+        return response if self._authorization is None else self._request(url, accept)
 
-    def _request(self, url: str) -> httpx.Response:
-        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
+    def _request(self, url: str, accept: str) -> httpx.Response:
+        headers = {"Accept": accept}
         if self._authorization:
             headers["Authorization"] = self._authorization
-        return self._client.get(url, headers=headers)
+        # Many registries keep what they hold on another server; the client sends no login there.
+        return self._client.get(url, headers=headers, follow_redirects=True)
 
     def _authorize(self, challenge: str) -> str | None:
         """The header that answers a challenge; None if there is no answer to it."""

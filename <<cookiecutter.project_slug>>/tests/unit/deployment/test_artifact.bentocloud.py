@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_artifact import make_client_new, put_artifact
-from fake_bento import TAG, make_files, put_into_store, store_in
+from fake_bento import TAG, make_files, make_release, put_into_store, store_in
 from fake_cloud import TOKEN, FakeCloud
 from pytest_httpserver import HTTPServer
 
@@ -49,6 +51,11 @@ def test_a_bento_is_recorded_with_the_hash_of_what_it_holds(bento: Path, tmp_pat
         recorded(tmp_path)
 
 
+def released(bento: Path) -> dict[str, Any]:
+    """What a release of the bento in a folder says."""
+    return make_release(bento={"name": TAG, "digest": digest_of(bento)})
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("src/models/model.onnx", b"other"), ("bento.yaml", b"other"), ("src/new.py", b"")],
@@ -67,18 +74,55 @@ def test_the_hash_tells_every_file_apart(bento: Path, name: str, content: bytes)
 def test_bentocloud_is_asked_for_what_it_holds(
     bento: Path, cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = digest_of(bento)
-    verdict, note = look_up(f"{TAG}@{digest}")
+    release = released(bento)
+    verdict, note = look_up(release)
     assert (verdict, "does not hold this bento" in note) == ("differs", True)
     push(TAG)
-    assert look_up(f"{TAG}@{digest}") == ("ok", "is on BentoCloud")
-    verdict, note = look_up(f"{TAG}@sha256:{'0' * 64}")
-    assert (verdict, digest in note) == ("differs", True)
+    assert look_up(release) == ("ok", "is on BentoCloud, and says the same of itself")
+    other = {"name": TAG, "digest": f"sha256:{'0' * 64}"}
+    verdict, note = look_up({**release, "bento": other})
+    assert (verdict, digest_of(bento) in note) == ("differs", True)
     cloud.refusals = {"GET /api/v1": [(503, "out of order")]}
-    verdict, note = look_up(f"{TAG}@{digest}")
+    verdict, note = look_up(release)
     assert (verdict, "out of order" in note) == ("unknown", True)
     monkeypatch.delenv("BENTO_CLOUD_API_KEY")
-    assert look_up(f"{TAG}@{digest}") == ("unknown", "to look, set BENTO_CLOUD_API_KEY")
+    assert look_up(release) == ("unknown", "to look, set BENTO_CLOUD_API_KEY")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"source": {"commit": "d" * 40, "dirty": False}}, "otherwise about source"),
+        ({"model": {"sha256": "e" * 64}, "metrics": {}}, "otherwise about model, metrics"),
+        ({"release": "shop:1"}, "otherwise about release"),
+    ],
+)
+def test_another_bento_is_told_by_what_it_says_of_itself(
+    bento: Path, cloud: FakeCloud, changes: dict[str, Any], words: str
+) -> None:
+    push(TAG)
+    verdict, note = look_up({**released(bento), **changes})
+    assert (verdict, words in note) == ("differs", True)
+
+
+def test_a_bento_under_another_tag_than_it_says_is_told(bento: Path, cloud: FakeCloud) -> None:
+    (bento / "src" / "release.json").write_text(json.dumps(make_release(release="shop:1")))
+    push(TAG)
+    verdict, note = look_up({**released(bento), "release": "shop:1"})
+    assert (verdict, "otherwise about its tag" in note) == ("differs", True)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", None])
+def test_a_bento_that_says_nothing_of_itself_is_told(
+    bento: Path, cloud: FakeCloud, content: str | None
+) -> None:
+    path = bento / "src" / "release.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    push(TAG)
+    verdict, note = look_up(released(bento))
+    assert (verdict, "holds no release.json" in note) == ("differs", True)
 
 
 def test_there_is_nothing_beside_the_bento_to_tell() -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_artifact import RECORD, put_artifact
-from fake_bento import TAG, make_files, put_into_store, store_in
+from fake_bento import (
+    COMMIT,
+    PACKAGE,
+    TAG,
+    VERSION,
+    make_files,
+    make_release,
+    put_into_store,
+    store_in,
+)
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
@@ -23,8 +34,47 @@ from << cookiecutter.project_slug >>.deployment.bento import BentoError
 
 pytestmark = pytest.mark.usefixtures("clean_settings")
 
-MANIFEST = b'{"schemaVersion": 2}'
-DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
+LABELS = {
+    f"org.opencontainers.image.{key}": value
+    for key, value in {
+        "title": PACKAGE,
+        "version": VERSION,
+        "revision": COMMIT,
+        "base.name": "docker.io/library/python",
+        "base.digest": f"sha256:{'b' * 64}",
+    }.items()
+}
+
+
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+class Shop:
+    """A registry that holds one image.
+
+    Attributes:
+        server: Answers as the registry.
+        release: The release whose image it is.
+    """
+
+    def __init__(self, server: HTTPServer, labels: Any = LABELS) -> None:
+        self.server = server
+        config = json.dumps({"config": {"Labels": labels}}).encode()
+        self.put("blobs", config)
+        manifest = json.dumps({"config": {"digest": digest(config)}}).encode()
+        reference = self.put("manifests", manifest)
+        image = {
+            "name": f"{server.host}:{server.port}/acme/shop",
+            "digest": reference,
+            "base": RECORD["base"],
+        }
+        self.release = make_release(image=image)
+
+    def put(self, kind: str, content: bytes) -> str:
+        path = f"/v2/acme/shop/{kind}/{digest(content)}"
+        self.server.expect_request(path).respond_with_response(Response(content))
+        return digest(content)
 
 
 @pytest.fixture
@@ -48,22 +98,45 @@ def test_an_image_that_was_not_pushed_is_no_artifact(bento: Path, tmp_path: Path
         recorded(tmp_path)
 
 
+def test_the_registry_is_asked_for_the_image_and_its_labels(httpserver: HTTPServer) -> None:
+    verdict, note = look_up(Shop(httpserver).release)
+    assert verdict == "ok"
+    assert "is in the registry, and its labels name this version, commit" in note
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict", "note"),
     [
-        (Response(MANIFEST), "ok", "is in the registry"),
         (Response(status=404), "differs", "holds no such image"),
-        (Response(b"another image"), "unknown", ""),
-        (Response(status=403), "unknown", ""),
+        (Response(b"another image"), "unknown", "gives a manifest with the digest"),
+        (Response(status=403), "unknown", "access is denied"),
     ],
 )
-def test_the_registry_is_asked(
+def test_an_image_that_is_gone_or_cannot_be_seen_is_told(
     httpserver: HTTPServer, answer: Response, verdict: str, note: str
 ) -> None:
-    httpserver.expect_request(f"/v2/acme/shop/manifests/{DIGEST}").respond_with_response(answer)
-    found = look_up(f"{httpserver.host}:{httpserver.port}/acme/shop@{DIGEST}")
+    release = Shop(httpserver).release
+    release["image"]["digest"] = wanted = f"sha256:{'0' * 64}"
+    httpserver.expect_request(f"/v2/acme/shop/manifests/{wanted}").respond_with_response(answer)
+    found = look_up(release)
     assert found[0] == verdict
     assert note in found[1]
+
+
+@pytest.mark.parametrize("key", ["version", "revision", "base.name", "base.digest"])
+def test_another_image_is_told_by_its_labels(httpserver: HTTPServer, key: str) -> None:
+    labels = {**LABELS, f"org.opencontainers.image.{key}": "other"}
+    verdict, note = look_up(Shop(httpserver, labels).release)
+    assert verdict == "differs"
+    assert f"another image: its {key} is other, not " in note
+    assert "; " not in note
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"org.opencontainers.image.title": "shop"}])
+def test_an_image_of_somebody_else_has_no_such_labels(httpserver: HTTPServer, labels: Any) -> None:
+    verdict, note = look_up(Shop(httpserver, labels).release)
+    assert verdict == "differs"
+    assert f"its version is None, not {VERSION}; its revision is None, not {COMMIT}" in note
 
 
 def test_the_base_image_is_told_and_how_to_verify_the_build() -> None:

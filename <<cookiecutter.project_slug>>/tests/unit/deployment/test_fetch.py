@@ -25,6 +25,7 @@ from fake_bento import (
     pack,
     store_in,
 )
+from fake_origin import World, git
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -331,6 +332,78 @@ def test_a_bento_that_would_reach_out_of_its_folder_is_refused(
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="must not hold"):
         fetch.look_into(path)
+
+
+def test_a_bento_may_be_as_large_as_the_limit_and_no_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.bento"
+    monkeypatch.setattr(fetch, "BENTO_BYTES", 10)
+    fetch.unpack_bento(archive(b"x" * 10), target)
+    assert target.read_bytes() == b"x" * 10
+    target.unlink()
+    with pytest.raises(ArtifactError, match="has more than 10 bytes"):
+        fetch.unpack_bento(archive(b"x" * 11), target)
+    assert not target.exists()
+
+
+def test_a_bento_is_not_downloaded_past_the_limit(
+    github: Pipeline, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever GitHub says of its size."""
+    size = len(github.archives["bento"])
+    github.artifact_facts = {"bento": {"size_in_bytes": 1}}
+    monkeypatch.setattr(fetch, "BENTO_BYTES", size - 1)
+    assert f"is larger than {size - 1:,} bytes" in refused(capsys)
+
+
+def test_a_bento_may_hold_as_many_entries_as_the_limit_and_no_more(
+    tmp_path: Path, bento: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "some.bento"
+    path.write_bytes(bento)
+    with tarfile.open(path) as held:
+        entries = held.getnames()
+    monkeypatch.setattr(fetch, "ENTRIES", len(entries))
+    assert fetch.look_into(path).tag == TAG
+    monkeypatch.setattr(fetch, "ENTRIES", len(entries) - 1)
+    with pytest.raises(ArtifactError, match=f"must not hold '{re.escape(entries[-1])}'"):
+        fetch.look_into(path)
+
+
+def test_a_text_may_be_as_large_as_the_limit_and_no_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is larger is not read into memory, and so is not there."""
+    path = tmp_path / "some.bento"
+    files = make_files()
+    files["bento.yaml"] += b" " * 10_000
+    path.write_bytes(pack(files, tmp_path))
+    size = len(files["bento.yaml"])
+    monkeypatch.setattr(fetch, "TEXT_BYTES", size)
+    assert fetch.look_into(path).tag == TAG
+    monkeypatch.setattr(fetch, "TEXT_BYTES", size - 1)
+    with pytest.raises(ArtifactError, match=r"lacks 'bento\.yaml'"):
+        fetch.look_into(path)
+
+
+def test_the_limits_are_those_of_a_machine_that_delivers() -> None:
+    assert (fetch.BENTO_BYTES, fetch.ENTRIES, fetch.TEXT_BYTES) == (2 * 10**9, 20_000, 2 * 10**7)
+
+
+def test_a_revision_is_the_commit_that_it_names(world: World) -> None:
+    second = world.commit("two")
+    git(world.root, "tag", "-a", "v1", "-m", "one", world.first)
+    for revision in ("HEAD", "main", second, second[:8]):
+        assert fetch.commit_of(world.root, revision) == second
+    for revision in ("HEAD~1", "v1", world.first):
+        assert fetch.commit_of(world.root, revision) == world.first
+    # The pipeline may have run for a commit that is not here.
+    for unknown in ("d" * 40, "d" * 64):
+        assert fetch.commit_of(world.root, unknown) == unknown
+    for none in ("d" * 39, "D" * 40, f"{second}^{{tree}}", "--all"):
+        with pytest.raises(fetch.FetchError, match="git knows no such commit"):
+            fetch.commit_of(world.root, none)
 
 
 def test_a_failure_leaves_no_older_bento_behind(

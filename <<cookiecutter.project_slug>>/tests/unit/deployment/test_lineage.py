@@ -1,15 +1,21 @@
-"""The lineage of a live service: real repositories; the service is played, as is who holds it."""
+"""The lineage of a live service: real repositories; the service is played, as are
+GitHub and who holds what is deployed."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from fake_actions import NAME as REPOSITORY
+from fake_actions import TOKEN, FakeActions, as_json
 from fake_artifact import NAME
+from fake_bento import make_gate
 from fake_origin import GOLDEN, World, git
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -19,6 +25,7 @@ from << cookiecutter.project_slug >>.deployment.artifact import KIND, details
 from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
 from << cookiecutter.project_slug >>.deployment.lineage import main
 
+CONSENT = {"allow_loosening": True, "accept_new_baseline": None}
 MODEL = b"weights"
 METRICS = {"roc_auc": 0.8}
 
@@ -81,7 +88,7 @@ class Delivered:
             "contract": {"sha256": sha256(FILES["contract.yaml"])},
             "metrics": METRICS,
             KIND: {"name": NAME, "digest": f"sha256:{5:064x}"},
-            "gate": {"verdict": "promote", "base": None, "consent": {}},
+            "gate": {"verdict": "promote", "base": "b" * 40, "consent": CONSENT},
             "params": {"sha256": sha256(FILES["params.yaml"])},
             "pull_request": {"number": 7, "author": "grace", "approved_by": ["ada"]},
             "run": {"id": 100},
@@ -126,6 +133,61 @@ def delivered(world: World, server: HTTPServer, monkeypatch: pytest.MonkeyPatch)
     return Delivered(world, server)
 
 
+class Knowing(FakeActions):
+    """A GitHub that knows where the release came from."""
+
+    def __init__(self, server: HTTPServer, storage: HTTPServer, delivered: Delivered) -> None:
+        super().__init__(server, storage)
+        self.commit = delivered.commit
+        self.reviews = [review("ada")]
+        self.pulls = [
+            {
+                "number": 7,
+                "user": {"login": "grace"},
+                "merged_at": "2026-01-02T10:00:00Z",
+                "merge_commit_sha": self.commit,
+            }
+        ]
+        self.runs = [self.run(100)]
+        self.judge()
+
+    def run(self, number: int, **changes: Any) -> dict[str, Any]:
+        return {
+            "id": number, "event": "push", "head_branch": "main", "head_sha": self.commit,
+            "status": "completed", "conclusion": "success", **changes,
+        }  # fmt: skip
+
+    def judge(self, **changes: Any) -> None:
+        """Let the run leave the gate's report."""
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as target:
+            target.writestr("reports/gate.json", make_gate(**{"commit": self.commit, **changes}))
+        self.archives = {"report": content.getvalue()}
+
+    def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
+        runs = "/actions/workflows/pipeline.yml/runs"
+        return [
+            ("GET", "", lambda _: as_json({"default_branch": "main"})),
+            ("GET", runs, lambda _: as_json({"workflow_runs": self.runs})),
+            ("GET", r"/pulls/(\d+)/reviews", lambda _, number: as_json(self.reviews)),
+            *super()._routes(),
+        ]
+
+
+def review(login: str, state: str = "APPROVED", association: str = "MEMBER") -> dict[str, Any]:
+    return {"user": {"login": login}, "state": state, "author_association": association}
+
+
+@pytest.fixture
+def github(delivered: Delivered, monkeypatch: pytest.MonkeyPatch) -> Iterator[Knowing]:
+    with HTTPServer() as server, HTTPServer() as storage:
+        fake = Knowing(server, storage, delivered)
+        monkeypatch.setenv("GITHUB_API_URL", fake.url)
+        monkeypatch.setenv("GITHUB_REPOSITORY", REPOSITORY)
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        yield fake
+
+
 def verdicts(text: str) -> dict[str, str]:
     """The verdict on each thing that is named."""
     found = {}
@@ -137,12 +199,12 @@ def verdicts(text: str) -> dict[str, str]:
 
 CHECKED = (
     "service", "commit", "contract", "schema", "params", "data", "metrics", "model",
-    "golden predictions", KIND,
+    "golden predictions", KIND, "gate", "pull request", "pipeline run",
 )  # fmt: skip
 
 
 def test_a_sound_release_is_verified_from_end_to_end(
-    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+    delivered: Delivered, github: Knowing, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert delivered.run() == 0
 
@@ -150,15 +212,171 @@ def test_a_sound_release_is_verified_from_end_to_end(
     found = verdicts(said)
     assert {what: found[what] for what in CHECKED} == dict.fromkeys(CHECKED, "ok")
     told = {what for what, _ in details(delivered.release)}
-    assert found.keys() - set(CHECKED) == told | {
-        "environment", "gate", "pull request", "pipeline run"
-    }  # fmt: skip
+    assert found.keys() - set(CHECKED) == told | {"environment"}
     assert "staging" in said
     assert "runs there now" in said
     assert "#7" in said
     assert "by grace, approved by ada" in said
     assert delivered.commit in said
     assert sha256(MODEL) in said
+
+
+ASKED = ("gate", "pull request", "pipeline run")
+
+
+def found_by(delivered: Delivered, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """The verdicts, where the exit code is as they say; the rest is sound."""
+    code = delivered.run()
+    found = verdicts(capsys.readouterr().out)
+    assert code == int("differs" in found.values())
+    assert all(found[what] == "ok" for what in CHECKED if what not in ASKED)
+    return {what: found[what] for what in ASKED if found[what] != "ok"}
+
+
+def test_without_a_token_what_github_knows_is_unknown(
+    delivered: Delivered, github: Knowing, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.delenv("GITHUB_REPOSITORY")
+    assert found_by(delivered, capsys) == dict.fromkeys(ASKED, "unknown")
+    assert delivered.run() == 0
+    assert "GitHub cannot be asked: the git remote `origin`" in capsys.readouterr().out
+    assert github.requests == []
+
+
+GATE = {"verdict": "promote", "base": "b" * 40, "consent": CONSENT}
+PULL = {"number": 7, "author": "grace", "approved_by": ["ada"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"gate": {**GATE, "verdict": "keep"}}, {"gate": "differs"}),
+        ({"gate": {**GATE, "base": None}}, {"gate": "differs"}),
+        ({"gate": {**GATE, "consent": {}}}, {"gate": "differs"}),
+        ({"gate": None}, {"gate": "differs"}),
+        ({"pull_request": {**PULL, "approved_by": ["the-boss"]}}, {"pull request": "differs"}),
+        ({"pull_request": {**PULL, "approved_by": ["ada", "bob"]}}, {"pull request": "differs"}),
+        ({"pull_request": {**PULL, "approved_by": None}}, {"pull request": "differs"}),
+        ({"pull_request": {**PULL, "approved_by": []}}, {}),
+        ({"pull_request": {**PULL, "number": 8}}, {"pull request": "differs"}),
+        ({"pull_request": {**PULL, "author": "ada"}}, {"pull request": "differs"}),
+        ({"pull_request": "7"}, {"pull request": "differs"}),
+        ({"pull_request": None}, {"pull request": "unknown"}),
+        ({"run": {"id": 101}}, {"pipeline run": "differs", "gate": "unknown"}),
+        ({"run": 100}, {"pipeline run": "differs", "gate": "unknown"}),
+        ({"run": None}, {"pipeline run": "unknown", "gate": "unknown"}),
+    ],
+)
+def test_what_github_says_otherwise_is_found(
+    delivered: Delivered,
+    github: Knowing,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    verdict: dict[str, str],
+) -> None:
+    delivered.put(**changes)
+    assert found_by(delivered, capsys) == verdict
+
+
+@pytest.mark.parametrize(
+    ("reviews", "verdict"),
+    [
+        ([review("ada"), review("bob")], {}),
+        ([review("ada"), review("ada", "COMMENTED")], {}),
+        ([review("ada"), review("ada", "CHANGES_REQUESTED")], {"pull request": "differs"}),
+        ([review("ada", "DISMISSED")], {"pull request": "differs"}),
+        ([review("ada", association="NONE")], {"pull request": "unknown"}),
+        ([], {"pull request": "differs"}),
+    ],
+)
+def test_who_approved_is_asked_again(
+    delivered: Delivered,
+    github: Knowing,
+    capsys: pytest.CaptureFixture[str],
+    reviews: list[dict[str, Any]],
+    verdict: dict[str, str],
+) -> None:
+    github.reviews = reviews
+    assert found_by(delivered, capsys) == verdict
+
+
+def test_a_commit_that_came_without_a_pull_request_is_told(
+    delivered: Delivered, github: Knowing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    github.pulls = []
+    assert found_by(delivered, capsys) == {"pull request": "differs"}
+    delivered.put(pull_request=None)
+    assert found_by(delivered, capsys) == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verdict": "keep"},
+        {"commit": "d" * 40},
+        {"challenger": {"hash": "1.dir", "sha256": "e" * 64, "source": "cache"}},
+    ],
+)
+def test_a_report_that_says_otherwise_is_found(
+    delivered: Delivered,
+    github: Knowing,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+) -> None:
+    github.judge(**changes)
+    assert found_by(delivered, capsys) == {"gate": "differs"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda github: setattr(github, "artifact_facts", {"report": {"expired": True}}),
+        lambda github: setattr(github, "archives", {}),
+        lambda github: setattr(github, "archives", {"report": b"no archive"}),
+    ],
+)
+def test_a_report_that_is_gone_is_unknown(
+    delivered: Delivered,
+    github: Knowing,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Knowing], None],
+) -> None:
+    change(github)
+    assert found_by(delivered, capsys) == {"gate": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"event": "pull_request"}, "unknown"),
+        ({"head_branch": "aside"}, "unknown"),
+        ({"head_sha": "d" * 40}, "unknown"),
+        ({"conclusion": "failure"}, "unknown"),
+        ({"conclusion": None, "status": "queued"}, "unknown"),
+        ({"id": 101}, "differs"),
+    ],
+)
+def test_a_run_that_is_not_the_pipelines_gives_no_verdict(
+    delivered: Delivered,
+    github: Knowing,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    verdict: str,
+) -> None:
+    github.runs = [github.run(100, **changes)]
+    assert found_by(delivered, capsys) == {"pipeline run": verdict, "gate": "unknown"}
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_github_that_refuses_is_no_proof(
+    delivered: Delivered, github: Knowing, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    pulls = f"GET /repos/{REPOSITORY}/commits/{delivered.commit}/pulls"
+    github.refusals = {pulls: [status]}
+    assert found_by(delivered, capsys) == {"pull request": "unknown"}
+    github.pulls = [{"merged_at": "2026-01-02T10:00:00Z"}]
+    assert found_by(delivered, capsys) == {"pull request": "unknown"}
 
 
 OTHER = {"sha256": "0" * 64}
@@ -275,6 +493,43 @@ def test_what_an_environment_runs_now_is_what_is_verified(
     delivered.put(before, release="shop:newer-2")
     delivered.put(now)
     assert delivered.run() == 0
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_environments_that_say_different_things_are_both_judged(
+    delivered: Delivered,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environment: str,
+) -> None:
+    other = {"name": NAME, "digest": f"sha256:{6:064x}"}
+    delivered.put("production")
+    delivered.put(environment, **{KIND: other})
+
+    def held(release: Any) -> tuple[str, str]:
+        return ("differs" if release[KIND] == other else "ok", "as it was found")
+
+    monkeypatch.setattr(lineage, "look_up", held)
+    assert delivered.run() == 1
+    told = capsys.readouterr()
+    found = verdicts(told.out)
+    for each in ("staging", "production"):
+        assert found[f"{KIND} in {each}"] == ("differs" if each == environment else "ok")
+        assert found[f"commit in {each}"] == "ok"
+    assert told.err.strip().endswith(f"not what was released: {KIND} in {environment}")
+
+
+def test_environments_that_say_the_same_are_judged_once(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivered.put("production")
+    assert delivered.run() == 0
+    said = capsys.readouterr().out
+    assert said.count(" commit ") == 1
+    assert said.count("runs there now") == 2
+    delivered.put("production", golden={"records": [], "predictions": []})
+    assert delivered.run() == 1
+    assert verdicts(capsys.readouterr().out)["golden predictions in production"] == "differs"
 
 
 def test_what_was_never_released_is_named(

@@ -58,8 +58,8 @@ def pull(number: int = 7, **changes: Any) -> dict[str, Any]:
     }
 
 
-def review(login: str, state: str) -> dict[str, Any]:
-    return {"user": {"login": login}, "state": state}
+def review(login: str, state: str, association: str = "MEMBER") -> dict[str, Any]:
+    return {"user": {"login": login}, "state": state, "author_association": association}
 
 
 @pytest.fixture(scope="module")
@@ -254,9 +254,11 @@ def test_a_full_disk_is_named(
         ([review("bob", "APPROVED"), review("ada", "APPROVED")], ["ada", "bob"]),
         ([review("ada", "APPROVED"), review("ada", "COMMENTED")], ["ada"]),
         ([review("ada", "APPROVED"), review("ada", "CHANGES_REQUESTED")], []),
+        ([review("ada", "APPROVED"), review("ada", "DISMISSED")], []),
         ([review("ada", "CHANGES_REQUESTED"), review("ada", "APPROVED")], ["ada"]),
+        ([review("ada", "DISMISSED"), review("ada", "APPROVED")], ["ada"]),
         ([review("ada", "DISMISSED")], []),
-        ([{"user": None, "state": "APPROVED"}], ["ghost"]),
+        ([{**review("", "APPROVED"), "user": None}], ["ghost"]),
     ],
 )
 def test_of_each_reviewer_the_last_verdict_counts(
@@ -265,6 +267,29 @@ def test_of_each_reviewer_the_last_verdict_counts(
     github.reviews = reviews
     found = find_pull_request(*connect(), "e" * 40)
     assert found == {"number": 7, "author": "grace", "approved_by": approved}
+
+
+@pytest.mark.parametrize(
+    ("association", "counts"),
+    [
+        ("OWNER", True),
+        ("MEMBER", True),
+        ("COLLABORATOR", True),
+        ("CONTRIBUTOR", False),
+        ("FIRST_TIME_CONTRIBUTOR", False),
+        ("FIRST_TIMER", False),
+        ("MANNEQUIN", False),
+        ("NONE", False),
+        (None, False),
+    ],
+)
+def test_a_stranger_can_approve_but_that_is_no_approval(
+    github: Reviewed, association: Any, counts: bool
+) -> None:
+    github.reviews = [review("ada", "APPROVED"), review("guest", "APPROVED", association)]
+    found = find_pull_request(*connect(), "e" * 40)
+    assert found is not None
+    assert found["approved_by"] == (["ada", "guest"] if counts else ["ada"])
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,112 @@ def test_docker_hub_answers_under_another_name(
     held = Registry("docker.io/acme/shop").manifest("1.0")
     assert held is not None
     assert held.digest == DIGEST
+
+
+REDIRECT = 307
+CONFIG = b'{"config": {"Labels": {"version": "1"}}}'
+
+
+def put(server: HTTPServer, kind: str, content: Any) -> str:
+    """Let the registry hold something; gives its digest."""
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
+    server.expect_request(f"/v2/acme/shop/{kind}/{digest}").respond_with_data(text)
+    return digest
+
+
+def put_image(server: HTTPServer, config: bytes = CONFIG) -> str:
+    return put(server, "manifests", {"config": {"digest": put(server, "blobs", config)}})
+
+
+def labels(host: str, reference: str, login: Login | None = None) -> Any:
+    return Registry(f"{host}/acme/shop", login, sleep=lambda _: None).labels(reference)
+
+
+def test_an_image_has_the_labels_of_its_configuration(server: HTTPServer, host: str) -> None:
+    assert labels(host, put_image(server)) == [{"version": "1"}]
+    assert [request.headers["Accept"][:3] for request, _ in server.log] == ["app", "*/*"]
+
+
+@pytest.mark.parametrize("config", [b"{}", b'{"config": null}', b'{"config": {"Labels": null}}'])
+def test_an_image_need_not_have_labels(server: HTTPServer, host: str, config: bytes) -> None:
+    assert labels(host, put_image(server, config)) == [{}]
+
+
+def test_of_a_list_every_image_counts_and_no_attestation(server: HTTPServer, host: str) -> None:
+    other = put_image(server, b'{"config": {"Labels": {"version": "2"}}}')
+    nowhere = {"os": "unknown", "architecture": "unknown"}
+    listed = [
+        {"digest": put_image(server), "platform": {"os": "linux", "architecture": "amd64"}},
+        {"digest": other},
+        {"digest": f"sha256:{'0' * 64}", "platform": nowhere},
+    ]
+    reference = put(server, "manifests", {"manifests": listed})
+    assert labels(host, reference) == [{"version": "1"}, {"version": "2"}]
+    assert labels(host, put(server, "manifests", {"manifests": listed[2:]})) is None
+    assert labels(host, put(server, "manifests", {"layers": []})) is None
+
+
+def test_a_list_that_lacks_an_image_is_refused(server: HTTPServer, host: str) -> None:
+    gone = f"sha256:{'0' * 64}"
+    server.expect_request(f"/v2/acme/shop/manifests/{gone}").respond_with_data("", 404)
+    reference = put(server, "manifests", {"manifests": [{"digest": gone}]})
+    with pytest.raises(RegistryError, match="lacks an image of the list"):
+        labels(host, reference)
+
+
+def test_there_are_no_labels_of_what_is_not_there(server: HTTPServer, host: str) -> None:
+    server.expect_request(PATH).respond_with_data("", 404)
+    assert labels(host, "1.0") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Response(b"{}"), "gives a configuration with the digest"),
+        (Response(status=404), "the configuration: it fails"),
+        (Response(status=403), "the configuration: access is denied"),
+    ],
+)
+def test_a_configuration_that_is_another_or_missing_is_refused(
+    server: HTTPServer, host: str, answer: Response, words: str
+) -> None:
+    digest = f"sha256:{'5' * 64}"
+    server.expect_request(f"/v2/acme/shop/blobs/{digest}").respond_with_response(answer)
+    with pytest.raises(RegistryError, match=words):
+        labels(host, put(server, "manifests", {"config": {"digest": digest}}))
+
+
+@pytest.mark.parametrize("config", [b"<html>", b"[]"])
+def test_what_is_no_configuration_is_refused(server: HTTPServer, host: str, config: bytes) -> None:
+    with pytest.raises(RegistryError, match=r"not JSON|no JSON object"):
+        labels(host, put_image(server, config))
+
+
+def test_a_configuration_is_asked_for_by_its_digest_only(server: HTTPServer, host: str) -> None:
+    reference = put(server, "manifests", {"config": {"digest": "../manifests/1.0"}})
+    with pytest.raises(RegistryError, match="has no digest"):
+        labels(host, reference)
+
+
+def test_a_configuration_may_be_kept_elsewhere_where_no_password_is_sent(
+    server: HTTPServer, host: str
+) -> None:
+    digest = f"sha256:{hashlib.sha256(CONFIG).hexdigest()}"
+    seen: list[str | None] = []
+
+    def keep(request: Request) -> Response:
+        seen.append(request.headers.get("Authorization"))
+        return Response(CONFIG)
+
+    def redirect(request: Request) -> Response:
+        if request.headers.get("Authorization") != basic(TOKEN):
+            return Response(status=401, headers={"WWW-Authenticate": 'Basic realm="shop"'})
+        return Response(status=REDIRECT, headers={"Location": storage.url_for("/kept")})
+
+    with HTTPServer() as storage:
+        storage.expect_request("/kept").respond_with_handler(keep)
+        server.expect_request(f"/v2/acme/shop/blobs/{digest}").respond_with_handler(redirect)
+        reference = put(server, "manifests", {"config": {"digest": digest}})
+        assert labels(host, reference, Login(host, "ada", TOKEN)) == [{"version": "1"}]
+    assert seen == [None]

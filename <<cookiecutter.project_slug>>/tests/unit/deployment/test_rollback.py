@@ -363,6 +363,12 @@ def test_a_rollback_opens_an_issue_with_the_evidence(past: Past, tracker: Tracke
         "```text\nrow 1: expected 20, found 21\n```",
     ):
         assert part.replace("_", r"\_") in body or part in body
+    lines = [line.replace("\\", "") for line in body.splitlines() if line.startswith("| ")]
+    for what, number in (("failed", 3), ("runs again", 2)):
+        (line,) = [line for line in lines if line.startswith(f"| {what} ")]
+        release = past.releases[number - 1]
+        for part in (release["release"], release["source"]["commit"][:12], f"sha256:{number:064x}"):
+            assert part in line.replace("\N{ZERO WIDTH SPACE}", "")
     assert tracker.queries[0] == {"state": "open", "labels": "rollback", "per_page": "100"}
     outputs = (past.world.folder / "outputs").read_text(encoding="utf-8")
     assert outputs == f"revision={past.world.head('staging')}\n"
@@ -448,6 +454,7 @@ def test_the_first_release_ever_stays_and_is_reported(
     assert issue["title"] == "production: a release failed"
     assert "was left as it is" in issue["body"]
     assert "The probe left no evidence." in issue["body"]
+    assert "runs again" not in issue["body"]
 
 
 def test_what_does_not_run_any_more_needs_no_rollback(
