@@ -79,8 +79,8 @@ DEPENDENCIES = """
     scmrepo semver setuptools shellingham shortuuid shtab simple_di six skl2onnx sklearn smmap
     sqlalchemy sqltrie starlette sympy tabulate tests threadpoolctl tomli tomli_w tomlkit tornado
     tqdm typeguard typer types_pyyaml typing_extensions typing_inspect typing_inspection tzdata
-    tzlocal urllib3 uv uvicorn uvloop validate vine virtualenv voluptuous watchfiles wcwidth wheel
-    wrapt wsproto yaml yarl zc zc_lockfile zizmor zmq
+    tzlocal urllib3 uv uvicorn uvloop validate vine virtualenv voluptuous watchfiles wcwidth
+    werkzeug wheel wrapt wsproto yaml yarl zc zc_lockfile zizmor zmq
 """
 
 

@@ -228,6 +228,11 @@ def make_hub(
     for path in (project / "tests" / "unit").rglob("test_*.py"):
         if path.name not in ("test_settings.py", "test_split.py"):
             path.unlink()
+    # Few tests cannot hold the floor of all.
+    settings = project / "pyproject.toml"
+    text = settings.read_text(encoding="utf-8")
+    assert text.count("\nfail_under = 85\n") == 1
+    settings.write_text(text.replace("\nfail_under = 85\n", "\nfail_under = 0\n"), encoding="utf-8")
     it.commit("Keep few unit tests")
     it.git("remote", "add", "origin", f"file://{origin}")
     it.git("push", "-q", "origin", "main")

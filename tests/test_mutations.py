@@ -140,11 +140,11 @@ MUTATIONS = {
         PACKAGED, 'if report.verdict == "block":', "if not report:", "unit/test_packaged.py"
     ),
     "the smoke test always exits with 0": Mutation(
-        SMOKE, FAILED, PASSED, "delivery/test_smoke.py"
+        SMOKE, FAILED, PASSED, "unit/test_smoke.py"
     ),
     "golden predictions are not compared": Mutation(
         SMOKE, "    compared = check_golden(url, golden)\n", "    compared = 2\n",
-        "delivery/test_smoke.py",
+        "unit/test_smoke.py",
     ),
     "a model is loaded whatever its hash": Mutation(
         PREDICTOR, "    if found != expected:\n", "    if not found:\n", "unit/test_predictor.py"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from << cookiecutter.project_slug >>.delivery import contract as module
 from << cookiecutter.project_slug >>.delivery.contract import (
@@ -187,6 +189,20 @@ def test_the_schema_is_written_where_editors_look(
     monkeypatch.chdir(tmp_path)
     assert module.main(["--schema"]) == 0
     assert (tmp_path / "contract.schema.json").read_text(encoding="utf-8") == json_schema()
+
+
+def test_a_changed_number_of_any_kind_is_written_without_a_warning() -> None:
+    ints = {"model.latency_p99_ms": 30, "data.freshness_days": 40}
+    changes = [
+        *changes_between(Contract.model_validate(DOCUMENT), with_value("model.size_mb", 12.5)),
+        *(Change(term, 1, value, "loosened") for term, value in ints.items()),
+        Change("behaviour.invariant.origin", True, None, "loosened"),
+    ]
+    adapter = TypeAdapter(list[Change])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        written = adapter.dump_json(changes)
+    assert adapter.validate_json(written) == changes
 
 
 def test_a_contract_that_is_there_is_not_overwritten(

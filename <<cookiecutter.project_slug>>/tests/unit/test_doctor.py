@@ -156,6 +156,15 @@ def test_without_a_remote_only_what_needs_one_is_skipped(project: Path, checks: 
     assert "git remote add origin" in found["GitHub"][2]
 
 
+def test_the_remote_of_the_environment_counts(
+    project: Path, checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DVC_REMOTE_URL", raising=False)
+    assert "DVC_REMOTE_URL" in checks()["DVC remote"][2]
+    monkeypatch.setenv("DVC_REMOTE_URL", "s3://bucket/folder")
+    assert checks()["DVC remote"][:2] == ("ok", "the one at DVC_REMOTE_URL")
+
+
 def test_all_is_green_after_github_setup(github: FakeGitHub, project: Path, checks: Checks) -> None:
     subprocess.run(
         [sys.executable, "-m", "dvc", "remote", "add", "-q", "-d", "storage", "/srv/dvc"],

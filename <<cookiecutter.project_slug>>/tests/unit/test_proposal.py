@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import polars as pl
 import pytest
 import yaml
 
+from << cookiecutter.project_slug >> import paths
+from << cookiecutter.project_slug >>.delivery import proposal
 from << cookiecutter.project_slug >>.delivery.base import LockedModel
 from << cookiecutter.project_slug >>.delivery.challenger import Challenger
+from << cookiecutter.project_slug >>.delivery.contract import main
 from << cookiecutter.project_slug >>.delivery.judgement import Judge
 from << cookiecutter.project_slug >>.delivery.proposal import (
     bound_for,
@@ -94,6 +99,24 @@ def proposed(task: str, time: str | None = "when") -> tuple[Contract, str, Chall
     )
     text = contract_text(wanted, evaluation, challenger, pl.DataFrame({"when": start}))
     return parse_settings(text, Contract, "contract.yaml"), text, challenger
+
+
+def test_a_contract_that_is_replaced_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, text, _ = proposed("classification")
+    for name in ("load_params", "load_schema", "load_challenger", "check_up_to_date", "read_table"):
+        monkeypatch.setattr(proposal, name, MagicMock())
+    monkeypatch.setattr(proposal, "contract_text", lambda *_: text)
+    monkeypatch.chdir(tmp_path)
+    Path("reports").mkdir()
+    paths.EVALUATION.write_text("{}", encoding="utf-8")
+    paths.CONTRACT.write_text("ours", encoding="utf-8")
+
+    assert main(["--propose", "--force"]) == 0
+    assert "contract.yaml.bak" in capsys.readouterr().out
+    assert Path("contract.yaml.bak").read_text(encoding="utf-8") == "ours"
+    assert paths.CONTRACT.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])

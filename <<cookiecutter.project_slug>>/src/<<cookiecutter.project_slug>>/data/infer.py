@@ -393,8 +393,7 @@ def _check_names(params: Params, columns: list[str]) -> None:
 def unmet_terms(drafts: list[Draft], params: Params) -> list[str]:
     """What `contract.yaml` asks of the data that this data does not hold, for the owner to settle.
 
-    Raises:
-        SettingsError: If the contract is missing or broken.
+    A contract that is missing or broken is named in their place.
     """
     rows = pl.DataFrame({draft.name: draft.values for draft in drafts})
     try:

@@ -1,1 +1,4 @@
-"""The gate, packaging and smoke tests; no stage and no service imports this package."""
+"""What judges, reports, packages and checks a model and its repository.
+
+No stage and no service imports this package.
+"""

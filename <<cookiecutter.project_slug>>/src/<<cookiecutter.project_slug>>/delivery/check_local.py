@@ -11,6 +11,7 @@ from typing import Any
 
 from .check import Check, Status
 from .command import run
+from .remote import VARIABLE, from_environment
 
 # The oldest version of each tool that does what the tasks ask of it, and where to get it.
 _UV = ((0, 7), "https://docs.astral.sh/uv/getting-started/installation")
@@ -155,6 +156,8 @@ def _stale_paths(dependencies: dict[str, Any]) -> Iterator[str]:
 
 def check_dvc_remote(root: Path) -> Check:
     """Data and models are shared through a DVC remote, once there is one."""
+    if from_environment(root) is not None:
+        return Check("DVC remote", "ok", f"the one at {VARIABLE}")
     done = run(root, sys.executable, "-m", "dvc", "config", "core.remote")
     if done is not None and done.returncode == 0 and done.stdout.strip():
         return Check("DVC remote", "ok", done.stdout.strip())
@@ -162,7 +165,7 @@ def check_dvc_remote(root: Path) -> Check:
         "DVC remote",
         "skipped",
         "none: what DVC keeps stays on this machine",
-        "`uv run dvc remote add --default storage URL`, then commit .dvc/config",
+        f"set {VARIABLE}, or `uv run dvc remote add --default storage URL` and commit .dvc/config",
     )
 
 

@@ -20,8 +20,7 @@ from typing import Any, Literal
 from .. import paths
 from ..settings import Contract, SettingsError
 
-Bound = float | bool | str
-Terms = Mapping[str, Bound]
+Bound = int | float | bool | str
 
 # Which of two values of a term asks for more, by the last part of the term's name.
 _STRICTER: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -215,10 +214,12 @@ def main(arguments: list[str] | None = None) -> int:
     from .proposal import ProposalError, propose
 
     try:
-        propose(Path(), force=options.force)
+        kept = propose(Path(), force=options.force)
     except (ProposalError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 2
+    if kept is not None:
+        print(f"The old contract is now {kept}")
     print(f"Wrote {paths.CONTRACT}. Read it and correct it: it is your promise.")
     return 0
 

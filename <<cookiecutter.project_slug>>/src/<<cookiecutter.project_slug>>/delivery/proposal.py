@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from .. import paths
+from ..data.infer import keep_old
 from ..data.schema import load_schema
 from ..model.matrix import TableError, read_table
 from ..model.metrics import Scored, calibration_error
@@ -39,7 +40,9 @@ _FRESHNESS_FACTOR, _FRESHNESS_LEAST_DAYS = 2, 7
 _HEAD = """\
 # yaml-language-server: $schema=contract.schema.json
 # The quality contract: what a model and its data must hold before they are merged or shipped.
-# `make gate` enforces it. A pull request is judged by the stricter of this and the one on main.
+# `make gate` holds the model against `model`, `make validate` the data against `data`, and
+# `make test-model` what was learnt against `behaviour`; a pull request must pass all three. The
+# gate judges by the stricter of this file and the one on main.
 
 model:
   # floor/ceiling: the model's own number. margin: how much worse than the champion the challenger
@@ -52,12 +55,15 @@ class ProposalError(Exception):
     """No contract can be proposed; the message says why and what to do."""
 
 
-def propose(root: Path, force: bool) -> None:
+def propose(root: Path, force: bool) -> Path | None:
     """Write `contract.yaml` from the evaluated model.
 
     Args:
         root: The project's folder.
         force: Whether to replace a contract that is there.
+
+    Returns:
+        Where the contract that was there is kept; None if there was none.
 
     Raises:
         ProposalError: If there is a contract already, or no evaluated model to go by.
@@ -66,7 +72,8 @@ def propose(root: Path, force: bool) -> None:
     target = root / paths.CONTRACT
     if target.exists() and not force:
         raise ProposalError(
-            f"{target}: is there already and was not touched; `make contract FORCE=1` replaces it"
+            f"{target}: is there already and was not touched; `make contract FORCE=1` replaces it "
+            "and keeps the old one beside it"
         )
     params, schema = load_params(root), load_schema(root)
     try:
@@ -79,7 +86,9 @@ def propose(root: Path, force: bool) -> None:
         raise ProposalError(str(error)) from error
     text = contract_text(params, evaluation, challenger, rows)
     parse_settings(text, Contract, str(paths.CONTRACT))
+    kept = keep_old(target) if target.exists() else None
     target.write_text(text, encoding="utf-8")
+    return kept
 
 
 def contract_text(

@@ -269,10 +269,7 @@ def _draw_figure(figure: Figure) -> Canvas:
     axes.set_xlabel(figure.x, color=_MUTED)
     axes.set_ylabel(figure.y, color=_MUTED)
     if figure.cloud is not None:
-        kept = np.linspace(0, len(figure.cloud[0]) - 1, min(len(figure.cloud[0]), 3_000)).astype(
-            int
-        )
-        x, y = figure.cloud[0][kept], figure.cloud[1][kept]
+        x, y = (_evenly(values, CLOUD) for values in figure.cloud)
         axes.scatter(x, y, s=7, alpha=0.25, color=_COLOURS[0], linewidths=0, label="one row")
         axes.set_xlim(*_padded(np.quantile(x, [0.002, 0.998])))
         axes.set_ylim(*_padded(np.quantile(y, [0.005, 0.995])))

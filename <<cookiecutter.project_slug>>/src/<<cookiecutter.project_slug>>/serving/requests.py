@@ -75,7 +75,7 @@ class RequestReader:
         self._features = features
         record = _record(features)
         self._record: TypeAdapter[Record] = TypeAdapter(record)
-        array: Any = list  # likewise
+        array: Any = list  # a type checker wants to know what is in it
         self._records: TypeAdapter[list[Record]] = TypeAdapter(
             Annotated[array[record], Field(min_length=1, max_length=max_rows), FailFast()]
         )
