@@ -19,11 +19,11 @@ test: check test-fast test-slow  ## Run everything: checks, fast tests, then gen
 
 .PHONY: test-fast
 test-fast:  ## Run the tests that take seconds
-	$(RUN) pytest -m "not slow" --cov $(ARGS)
+	$(RUN) pytest -m "not slow" --numprocesses auto --cov $(ARGS)
 
 .PHONY: test-slow
 test-slow:  ## Run the tests that install and run generated projects
-	$(RUN) pytest -m slow $(ARGS)
+	$(RUN) pytest -m slow --numprocesses auto --dist loadfile $(ARGS)
 
 .PHONY: check
 check:  ## Lint, format and type-check the template's own code

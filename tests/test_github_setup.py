@@ -99,8 +99,17 @@ def code_owners(project: Path) -> dict[str, list[str]]:
 
 
 DECIDES = {
-    "/.github/", "/Makefile", "/contract.yaml", "/schema.yaml", "/src/flight_delays/delivery/",
-}  # fmt: skip
+    "/.github/",
+    "/Makefile",
+    "/contract.yaml",
+    "/dvc.yaml",
+    "/schema.yaml",
+    "/src/flight_delays/data/",
+    "/src/flight_delays/delivery/",
+    "/src/flight_delays/model/",
+    "/src/flight_delays/settings.py",
+    "/tests/",
+}
 DEPLOYS = {"/deploy/", "/src/flight_delays/deployment/"}
 
 
