@@ -1,8 +1,9 @@
 """A service of a few lines, for tests of what is around it: its answers are set by the image.
 
 OWN_RELEASE, OWN_MODEL  what it is; it refuses to start when EXPECTED_... says otherwise
+RELEASE_DIGEST          what it was deployed as; told to it by what deploys it
 OFFSET                  is added to every prediction
-FAULT                   crash, deaf (never ready), liar (tells another model)
+FAULT                   crash, deaf (never ready), liar (tells another model), mute (tells no digest)
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Service(BaseHTTPRequestHandler):
             self.answer(503 if FAULT == "deaf" else 200, None)
         elif self.path == "/release":
             told = "0" * 64 if FAULT == "liar" else MODEL
-            self.answer(200, {"release": RELEASE, "model": {"sha256": told}})
+            digest = None if FAULT == "mute" else os.environ.get("RELEASE_DIGEST")
+            self.answer(200, {"release": RELEASE, "model": {"sha256": told}, "digest": digest})
         elif self.path == "/writes":
             self.answer(200, {path: writable(path) for path in ("/tmp/probe", "/probe")})
         else:

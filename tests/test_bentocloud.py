@@ -30,6 +30,11 @@ from werkzeug import Request, Response
 pytestmark = pytest.mark.slow
 
 SERVICE = SLUG.replace("_", "-")
+DIGESTS = f"""
+import pathlib, sys
+from {SLUG}.deployment.bentocloud import digest_of
+print(*(digest_of(pathlib.Path(folder)) for folder in sys.argv[1:]))
+"""
 
 
 class Cloud(fake_cloud.FakeCloud):
@@ -135,6 +140,31 @@ def world(
             cloud.stop(name)
 
 
+def test_two_builds_of_one_commit_are_one_bento(
+    trained: Bake, project_run: Run, tmp_path: Path
+) -> None:
+    project = trained(deploy_target="bentocloud")
+    commit = project_run(project, "git", "rev-parse", "HEAD", check=True).stdout.strip()
+    folders = []
+    for home in (tmp_path / "one", tmp_path / "two"):
+        env = {"BENTOML_HOME": str(home)}
+        project_run(project, "make", "package", "RUN=", env=env, check=True)
+        (folder,) = home.glob(f"bentos/{SLUG}/{commit[:8]}-*/")
+        folders.append(folder)
+
+    def digests() -> list[str]:
+        asked = project_run(project, "python", "-c", DIGESTS, *map(str, folders), check=True)
+        return asked.stdout.split()
+
+    first, second = digests()
+    assert first == second
+    texts = [(folder / "bento.yaml").read_text() for folder in folders]
+    assert texts[0] != texts[1], "the time of the build is there"
+    changed = folders[1] / "src" / "models" / "model.onnx"
+    changed.write_bytes(changed.read_bytes() + b" ")
+    assert digests() == [first, digests()[1]] != [first, first]
+
+
 def test_a_push_goes_live_and_a_release_that_does_not_start_is_taken_back(world: World) -> None:
     hub = world.hub
     first = hub.push_gated(NOTHING)
@@ -152,7 +182,8 @@ def test_a_push_goes_live_and_a_release_that_does_not_start_is_taken_back(world:
     assert release == world.hub.released("staging")
     assert release["source"] == {"commit": first, "dirty": False}
     for environment in ("staging", "production"):
-        assert world.live(environment)["release"] == release["release"]
+        live = world.live(environment)
+        assert (live["release"], live["digest"]) == (release["release"], release["bento"]["digest"])
     (published,) = world.github.releases
     assert published["target_commitish"] == first
 

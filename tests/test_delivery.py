@@ -275,6 +275,7 @@ def expect_delivered(world: World, run: ActRun, commit: str) -> None:
     assert release["source"] == {"commit": commit, "dirty": False}
     assert world.machine.live() == release["release"]
     image = release["image"]
+    assert world.machine.status()[1]["digest"] == image["digest"]
     assert world.registry.get(f"/v2/acme/flight-delays/manifests/{image['digest']}") is not None
     for kind in ("attest", "attest-build-provenance"):
         attested = world.hub.artifact("attestations", kind).read_text(encoding="utf-8")

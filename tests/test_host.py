@@ -84,6 +84,11 @@ class Release:
         """As the service tells it."""
         return str(self.content["release"])
 
+    @property
+    def digest(self) -> str:
+        """Of its image."""
+        return str(self.content["image"]["digest"])
+
 
 class Factory:
     """Makes releases and pushes their images."""
@@ -92,20 +97,24 @@ class Factory:
         self.podman = podman
         self.registry = registry
         self.folder = folder
-        self.made: dict[tuple[int, str], Release] = {}
+        self.made: dict[tuple[int, str, int], Release] = {}
         rootfs = folder / "rootfs.tar"
         root_file_system(rootfs)
         home = f"--change=ENV PYTHONHOME={sys.base_prefix}"
         podman("import", "--quiet", home, str(rootfs), "localhost/standin:1")
         rootfs.unlink()
 
-    def __call__(self, number: int, fault: str = "") -> Release:
-        """A release that adds its number to what it is asked for; with a fault, if one is named."""
-        if (number, fault) not in self.made:
-            self.made[number, fault] = self.make(number, fault)
-        return self.made[number, fault]
+    def __call__(self, number: int, fault: str = "", build: int = 1) -> Release:
+        """A release that adds its number to what it is asked for; with a fault, if one is named.
 
-    def make(self, number: int, fault: str) -> Release:
+        Each build of it has an image of its own.
+        """
+        key = (number, fault, build)
+        if key not in self.made:
+            self.made[key] = self.make(number, fault, build)
+        return self.made[key]
+
+    def make(self, number: int, fault: str, build: int) -> Release:
         """Build and push; the image is then in the registry only."""
         release = f"{SLUG}:{number:08x}-{fault or 'good'}"
         model = hashlib.sha256(release.encode()).hexdigest()
@@ -115,13 +124,14 @@ class Factory:
             "OWN_MODEL": "f" * 64 if fault == "other" else model,
             "OFFSET": number,
             "FAULT": fault,
+            "BUILD": build,
             "PYTHONUNBUFFERED": 1,
         }
         lines = [f'ENV {name}="{value}"' for name, value in variables.items()]
         recipe = self.folder / "Containerfile"
         command = 'CMD ["/usr/local/bin/python3", "/service.py"]'
         recipe.write_text("\n".join(["FROM localhost/standin:1", *lines, "USER 1034", command]))
-        tag = f"{image}:{number}-{fault or 'good'}"
+        tag = f"{image}:{number}-{fault or 'good'}-{build}"
         self.podman("build", "--quiet", "--tag", tag, "--file", str(recipe), str(self.folder))
         digest = self.folder / "digest"
         self.podman("push", "--quiet", "--digestfile", str(digest), tag)
@@ -332,6 +342,21 @@ def test_a_second_release_rolls_out_without_a_failed_request(live: Host, release
     assert live.pods() == ["blue"]
 
 
+def test_another_build_of_the_same_release_rolls_out_too(live: Host, releases: Factory) -> None:
+    first, second = releases(1), releases(1, build=2)
+    assert (first.name, first.digest != second.digest) == (second.name, True)
+    assert live.status()[1]["digest"] == first.digest
+    with live.load() as load:
+        live.publish(second)
+        live.tick()
+
+    assert live.status()[1]["digest"] == second.digest
+    assert set(load.answered) == {first.name}
+    assert live.pods() == ["green"]
+    image = live.podman("inspect", "--format", "{{.ImageName}}", live.container("green")).stdout
+    assert image.strip().endswith(f"@{second.digest}")
+
+
 def test_the_container_can_do_no_more_than_it_must(live: Host, releases: Factory) -> None:
     inspected = live.podman("inspect", live.container("blue")).stdout
     (found,) = json.loads(inspected)
@@ -409,6 +434,7 @@ BROKEN = {
     "crash": "the model cannot be read",
     "deaf": "/readyz answers 503",
     "liar": f"with the model {'0' * 64}",
+    "mute": "deployed as no digest, not as sha256:",
     "other": f"but this is {'f' * 64}",
     "wrong": "wrong prediction for golden record 0",
 }
@@ -416,7 +442,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_release_gets_no_request(live: Host, releases: Factory, fault: str) -> None:
-    live.env["READY_SECONDS"] = "60" if fault in ("liar", "wrong") else "6"
+    live.env["READY_SECONDS"] = "60" if fault in ("liar", "mute", "wrong") else "6"
     broken = releases(7, fault)
 
     with live.load() as load:

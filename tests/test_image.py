@@ -119,11 +119,14 @@ def test_what_is_pushed_runs_by_its_digest_and_answers_as_the_model_did(
     assert elsewhere("images", "--quiet").stdout == ""
     elsewhere(
         "run", "--detach", "--name=live", "--read-only", "--tmpfs=/tmp",
-        "--env=BENTOML_HOME=/tmp/bentoml", "--publish=127.0.0.1::3000", f"{imaged.name}@{digest}",
+        "--env=BENTOML_HOME=/tmp/bentoml", f"--env=RELEASE_DIGEST={digest}",
+        "--publish=127.0.0.1::3000", f"{imaged.name}@{digest}",
     )  # fmt: skip
     url = f"http://{elsewhere('port', 'live', '3000').stdout.strip()}"
     asked = imaged.task("smoke", f"URL={url}")
     assert f"runs {record['bento']}, gives all 20 golden predictions" in asked.stdout
+    with urllib.request.urlopen(f"{url}/release", timeout=10) as response:
+        assert json.load(response)["digest"] == digest
 
 
 def test_the_image_says_what_it_is_made_of(imaged: Imaged, podman: Podman) -> None:
@@ -159,7 +162,7 @@ BROKEN: Mapping[str, tuple[str, Mapping[str, tuple[str, str]], tuple[str, ...]]]
     "it needs more memory than it may have": (
         f"RUN echo 'HOARD = bytes(range(256)) * 8_000_000' >> {SERVICE}",
         {},
-        ("exit code 137; does it need more memory than 1g?",),
+        ("exit code 137; does it need more memory than the 1Gi of production?",),
     ),
     "it writes into its own folder": (
         f'RUN echo \'open("{BENTO}/state", "w")\' >> {SERVICE}',
@@ -171,6 +174,11 @@ BROKEN: Mapping[str, tuple[str, Mapping[str, tuple[str, str]], tuple[str, ...]]]
         "",
         {"release.json": ('"sha256": "', '"sha256": "0000')},
         ("ended with exit code", "EXPECTED_MODEL_SHA256", "0000"),
+    ),
+    "it does not say what it was deployed as": (
+        f"RUN sed -i s/config.release_digest/None/ {BENTO}/flight_delays/serving/release.py",
+        {},
+        ("deployed as no digest, not as sha256:",),
     ),
     "it predicts something else": (
         "",

@@ -34,6 +34,7 @@ IMAGE = f"{RELEASE['image']['name']}@{RELEASE['image']['digest']}"
 EXPECTED = {
     "EXPECTED_RELEASE": RELEASE["release"],
     "EXPECTED_MODEL_SHA256": RELEASE["model"]["sha256"],
+    "RELEASE_DIGEST": RELEASE["image"]["digest"],
 }
 GOLDEN = {"records": [{}], "predictions": [{"prediction": 1}], "tolerance": 1e-5}
 
@@ -129,8 +130,11 @@ def image(objects: list[Object]) -> list[str]:
 def release(objects: list[Object]) -> list[str]:
     config_map = of_kind(objects, "ConfigMap")
     sources = [source["configMapRef"]["name"] for source in container_of(objects)["envFrom"]]
+    own = {entry["name"] for entry in container_of(objects)["env"]}
     return unequal(
         expected=(config_map["data"], EXPECTED),
+        # What the container is given by name would count instead.
+        overridden=(own & EXPECTED.keys(), set()),
         source=(sources, [config_map["metadata"]["name"]]),
         namespace=(
             config_map["metadata"]["namespace"],
@@ -307,6 +311,8 @@ FAULTS: list[tuple[Check, str, str, str]] = [
     (release, DEPLOYMENT, "envFrom:", "envFrom:\n            - configMapRef:\n"
      "                name: release-of-yesterday"),
     (release, DEPLOYMENT, "name: release", "name: settings"),
+    (release, DEPLOYMENT, "env:", "env:\n            - name: RELEASE_DIGEST\n"
+     f"              value: sha256:{'d' * 64}"),
     (confinement, DEPLOYMENT, "runAsNonRoot: true", "runAsNonRoot: false"),
     (confinement, DEPLOYMENT, "runAsUser: 1034", "runAsUser: 0"),
     (confinement, DEPLOYMENT, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),

@@ -4,11 +4,12 @@
 Run by a timer, as root. There are two slots, blue and green, each a pod with a port of its own on
 loopback. nginx sends requests to blue while the file `blue-is-live` is in the state folder, and to
 green while it is not: renaming that file is all that ever moves traffic. A new release starts in
-the idle slot, must say that it is the expected release with the expected model, and must give the
-golden predictions; only then is traffic moved, and the old slot drained and removed. Until then the
-live slot is not touched, whatever fails and wherever this program is stopped: the next run starts
-the idle slot anew. A release that starts but does not answer as it should is remembered in
-`refused.json` and not tried again while that is there.
+the idle slot, must say that it is the expected release with the expected model, deployed by the
+expected digest, and must give the golden predictions; only then is traffic moved, and the old slot
+drained and removed. Until then the live slot is not touched, whatever fails and wherever this
+program is stopped: the next run starts the idle slot anew. A release that starts but does not
+answer as it should is remembered in `refused.json` and not tried again while that is there. The
+same release with another image is another deployment, and rolled out as one.
 
 What runs in a slot is in `<slot>.json`, so that a service that died, or a machine that was
 restarted, is healed without git and without the registry.
@@ -50,6 +51,7 @@ NAME = "<< cookiecutter.project_slug >>"
 SLOTS = ("blue", "green")
 FILES = ("release.json", "golden.json", *(f"{slot}.yaml" for slot in SLOTS))
 REFUSED = "refused.json"
+DIGEST = "RELEASE_DIGEST"
 KINDS = {"ConfigMap", "Deployment", "PersistentVolumeClaim"}
 
 GIT_SECONDS = 120.0
@@ -114,6 +116,11 @@ class Deployment:
     def image(self) -> str:
         """The image by its digest."""
         return f"{self.repository}@{self.release['image']['digest']}"
+
+    @property
+    def digest(self) -> str | None:
+        """What the slot is told to answer as its digest; none in a record of an older version."""
+        return next(iter(_values(self.manifest, DIGEST)), None)
 
     @property
     def url(self) -> str:
@@ -217,7 +224,8 @@ def read_record(state: Path, slot: str) -> Deployment | None:
         record = Deployment(**json.loads(path.read_text(encoding="utf-8")))
         check_release(record.release)
         check_golden_file(record.golden)
-        check_manifest(slot, record.manifest, record.release)
+        # What an older version of this program started still runs, and is healed as it is.
+        check_manifest(slot, record.manifest, record.release, told=record.digest is not None)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, PullError) as error:
@@ -412,10 +420,16 @@ def check_golden_file(golden: Any) -> None:
         raise PullError(f"tolerance is {tolerance!r}, not a small number")
 
 
-def check_manifest(slot: str, manifest: str, release: Mapping[str, Any]) -> None:
+def check_manifest(slot: str, manifest: str, release: Mapping[str, Any], told: bool = True) -> None:
     """Make sure that a manifest runs this release, in this slot, and nothing else.
 
     It reads the lines as kustomize writes them: the standard library has no YAML.
+
+    Args:
+        slot: Its slot.
+        manifest: What podman is to play.
+        release: What `release.json` says.
+        told: Whether the container must be told its digest.
 
     Raises:
         PullError: If a line that is needed is missing, or says something else.
@@ -429,13 +443,15 @@ def check_manifest(slot: str, manifest: str, release: Mapping[str, Any]) -> None
     if not name.endswith(f"-{slot}"):
         raise PullError(f"the Deployment's name is {name}, not ...-{slot}")
     image = release["image"]
-    for key, expected in (
+    expectations = [
         ("image", f"{image['name']}@{image['digest']}"),
         ("slot", f"{NAME}-{slot}"),
         ("EXPECTED_RELEASE", release["release"]),
         ("EXPECTED_MODEL_SHA256", release["model"]["sha256"]),
         ("hostIP", "127.0.0.1"),
-    ):
+        *([(DIGEST, image["digest"])] if told else []),
+    ]
+    for key, expected in expectations:
         found = set(_values(manifest, key))
         if found != {expected}:
             said = ", ".join(sorted(found)) or "missing"
@@ -575,6 +591,9 @@ def difference(url: str, deployment: Deployment) -> str:
     found = (told.get("release"), model.get("sha256") if isinstance(model, dict) else None)
     if found != (deployment.name, deployment.model):
         return f"it is {found[0]} with the model {found[1]}"
+    if told.get("digest") != deployment.digest:
+        digests = [digest or "no digest" for digest in (told.get("digest"), deployment.digest)]
+        return f"it is deployed as {digests[0]}, not as {digests[1]}"
     return ""
 
 

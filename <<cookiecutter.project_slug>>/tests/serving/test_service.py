@@ -44,6 +44,7 @@ def test_it_says_which_model_runs(service: str) -> None:
     manifest = json.loads((ROOT / paths.MANIFEST).read_text(encoding="utf-8"))
     assert release["model"]["sha256"] == manifest["files"][manifest["served"]]
     assert release["release"] == "development"
+    assert release["digest"] is None
 
 
 def test_it_is_alive_and_ready(service: str) -> None:

@@ -234,6 +234,15 @@ def test_a_working_tree_is_a_development_release(
     assert release["release"] == "development"
     assert release["features"] == ["weight", "items", "member", "colour"]
     assert release["task"] == "classification"
+    assert release["digest"] is None
+
+
+def test_a_deployed_release_says_by_which_digest(
+    make_model: Callable[..., Model], ask: Ask
+) -> None:
+    digest = f"sha256:{'d' * 64}"
+
+    assert ask(make_model(RELEASE_DIGEST=digest), "GET", "/release").json()["digest"] == digest
 
 
 def test_a_release_of_another_model_is_refused(

@@ -6,7 +6,7 @@ import pytest
 
 from << cookiecutter.project_slug >>.model.predictor import ModelError
 from << cookiecutter.project_slug >>.serving.config import ConfigError, ServiceConfig
-from << cookiecutter.project_slug >>.serving.release import check_expected
+from << cookiecutter.project_slug >>.serving.release import as_deployed, check_expected
 
 MODEL = "0123456789abcdef" * 4
 OTHER = "f" * 64
@@ -48,6 +48,20 @@ def test_every_bad_variable_is_named() -> None:
 def test_a_hash_that_no_model_can_have_is_refused(value: str) -> None:
     with pytest.raises(ConfigError, match="EXPECTED_MODEL_SHA256"):
         ServiceConfig.from_environment({"EXPECTED_MODEL_SHA256": value})
+
+
+@pytest.mark.parametrize("value", [MODEL, f"sha256:{MODEL}0", f"sha256:{MODEL.upper()}", "latest"])
+def test_a_digest_that_no_artifact_can_have_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="RELEASE_DIGEST"):
+        ServiceConfig.from_environment({"RELEASE_DIGEST": value})
+
+
+def test_the_release_is_told_with_the_digest_that_it_was_deployed_by() -> None:
+    digest = f"sha256:{OTHER}"
+    config = ServiceConfig.from_environment({"RELEASE_DIGEST": digest})
+
+    assert as_deployed(RELEASE, config) == {**RELEASE, "digest": digest}
+    assert as_deployed(RELEASE, ServiceConfig()) == {**RELEASE, "digest": None}
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ class Stub:
     def __init__(self) -> None:
         self.ready_after = 0
         self.model = MODEL
+        self.more: dict[str, Any] = {}
         self.predictions: list[Any] = json.loads(json.dumps(GOLDEN["predictions"]))
         self.bad_status = 422
         self.polls = 0
@@ -45,7 +46,7 @@ class Stub:
         if path == "/readyz":
             self.polls += 1
             return (200 if self.polls > self.ready_after else 503), ""
-        return 200, {"release": "shop:1", "model": {"sha256": self.model}}
+        return 200, {"release": "shop:1", "model": {"sha256": self.model}, **self.more}
 
     def predict(self, body: Any) -> tuple[int, Any]:
         if body == {}:
@@ -123,6 +124,20 @@ def test_another_release_of_the_same_model_fails_with_both_tags(stub: Stub, url:
     assert "shop:1" in smoke(url, GOLDEN, MODEL, timeout=1, release="shop:1")
     with pytest.raises(SmokeError, match="runs the release shop:1, not shop:2"):
         smoke(url, GOLDEN, MODEL, timeout=0.1, release="shop:2")
+
+
+@pytest.mark.parametrize("more", [{"digest": "sha256:2"}, {"digest": None}, {}])
+def test_another_build_of_the_same_release_fails_with_both_digests(
+    stub: Stub, url: str, more: dict[str, Any]
+) -> None:
+    stub.more = {"digest": "sha256:1"}
+    assert "shop:1" in smoke(url, GOLDEN, MODEL, timeout=1, digest="sha256:1")
+    stub.more = more
+    found = more.get("digest") or "no digest"
+    with pytest.raises(SmokeError, match=f"runs shop:1 deployed as {found}, not as sha256:1"):
+        smoke(url, GOLDEN, MODEL, timeout=0.1, digest="sha256:1")
+    # By hand, on a laptop, nobody has a digest.
+    assert "shop:1" in smoke(url, GOLDEN, MODEL, timeout=1)
 
 
 @pytest.mark.parametrize("said", [b"SSH-2.0-server\r\n", b"", b"HTTP/1.1 200 OK\r\n"])

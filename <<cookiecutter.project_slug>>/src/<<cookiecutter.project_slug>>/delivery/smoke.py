@@ -67,15 +67,20 @@ def fetch(url: str, body: bytes | None = None) -> tuple[int, Any]:
 
 
 def wait_for(
-    url: str, expected: str | None, timeout: float, release: str | None = None
+    url: str,
+    expected: str | None,
+    timeout: float,
+    release: str | None = None,
+    digest: str | None = None,
 ) -> dict[str, Any]:
-    """Wait until the service is ready and, if they are expected, runs that model and release.
+    """Wait until the service is ready and is, as far as that is said, what it should be.
 
     Args:
         url: Where the service is.
         expected: The sha256 of the model file, or the first characters of it.
         timeout: How many seconds to wait.
         release: The tag of the release.
+        digest: Of the artifact that it was deployed as.
 
     Returns:
         What `/release` says.
@@ -94,10 +99,13 @@ def wait_for(
                 found, tag = answer["model"]["sha256"], answer["release"]
                 if release is not None and tag != release:
                     state = f"it runs the release {tag}, not {release}"
-                elif expected is None or found.startswith(expected):
-                    return dict(answer)
-                else:
+                elif expected is not None and not found.startswith(expected):
                     state = f"it runs the model {found}, not {expected} ({tag})"
+                elif digest is not None and answer.get("digest") != digest:
+                    deployed = answer.get("digest") or "no digest"
+                    state = f"it runs {tag} deployed as {deployed}, not as {digest}"
+                else:
+                    return dict(answer)
         except (OSError, AttributeError, KeyError, TypeError) as error:
             state = f"no answer: {error}"
         if time.monotonic() >= deadline:
@@ -184,6 +192,7 @@ def smoke(
     expected: str | None,
     timeout: float,
     release: str | None = None,
+    digest: str | None = None,
 ) -> str:
     """Run every check.
 
@@ -193,6 +202,7 @@ def smoke(
         expected: The sha256 of the model file, or the first characters of it.
         timeout: How many seconds to wait until the service is ready.
         release: The tag of the release.
+        digest: Of the artifact that it was deployed as.
 
     Returns:
         One line that says what was checked.
@@ -201,7 +211,7 @@ def smoke(
         SmokeError: At the first check that fails.
     """
     url = url.rstrip("/")
-    running = wait_for(url, expected, timeout, release)
+    running = wait_for(url, expected, timeout, release, digest)
     compared = check_golden(url, golden)
     check_refusal(url)
     return (

@@ -73,6 +73,8 @@ def details(release: Mapping[str, Any]) -> list[tuple[str, str]]:
 def how_to_verify(artifact: str) -> str:
     """What people run to see that this is what runs, in Markdown."""
     return (
-        f"`gh attestation verify oci://{artifact} --repo OWNER/NAME` verifies how the image "
-        "was built; `make lineage URL=...` verifies a running service."
+        "`make lineage URL=...` verifies a running service. Where the delivery signs attestations "
+        "(in a public repository, or with the variable `ATTEST`), "
+        f"`gh attestation verify oci://{artifact} --repo OWNER/NAME` verifies how the image was "
+        "built."
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
 import time
@@ -33,6 +34,9 @@ KEY = "BENTO_CLOUD_API_KEY"
 ENDPOINT = "BENTO_CLOUD_API_ENDPOINT"
 DEFAULT_ENDPOINT = "https://cloud.bentoml.com"
 HERE = {"localhost", "127.0.0.1"}
+
+# The line of bento.yaml that says when it was built.
+BUILT_AT = re.compile(rb"^creation_time: *['\"]?[0-9T:.+Z -]+['\"]?\r?\n", re.MULTILINE)
 
 RUNNING = {"running", "scaled-to-zero"}
 FAILED = {"failed", "image-build-failed", "terminated", "terminating", "unhealthy"}
@@ -103,11 +107,17 @@ def _advice(error: BentoMLException) -> str:
 
 
 def digest_of(folder: Path) -> str:
-    """A hash of all that a bento holds: of the names and the hashes of its files, in order."""
+    """A hash of all that a bento holds: of the names and the hashes of its files, in order.
+
+    Two builds of one commit differ in the time that BentoML writes down, and have one hash.
+    """
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            data = path.read_bytes()
+            if path == folder / "bento.yaml":
+                data = BUILT_AT.sub(b"", data, count=1)
+            content = hashlib.sha256(data).hexdigest()
             total.update(f"{content}  {path.relative_to(folder).as_posix()}\n".encode())
     return f"sha256:{total.hexdigest()}"
 

@@ -6,8 +6,9 @@ CONTAINER_ENGINE (docker or podman) builds and runs it, IMAGE says where it is k
 `image_settings.py`. What is known of the image goes into `build/image.json`, step by step:
 
 - build: `bentoml containerize` on a base image that is pinned by the digest that its tag has today.
-- smoke: runs it as the Deployment does: read-only, without privileges, with little memory. It must
-  not be root, answer as the model did, refuse bad requests and stop when it is asked to.
+- smoke: runs it as the Deployment does: read-only, without privileges, with production's memory. It
+  must not be root, answer as the model did and say what it was deployed as, refuse bad requests and
+  stop when it is asked to.
 - push: only what has passed the smoke test; then the registry is asked what it holds.
 """
 
@@ -22,8 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +44,20 @@ from .settings import DeploymentError, github_server, write_outputs
 RECORD = Path("build/image.json")
 
 PORT = 3000
-MEMORY = "1g"
 KILLED = 137  # not every engine tells whether it was for the memory
 # As in deploy/base/deployment.yaml, which also sets these variables.
 LIMITS = (
     "--read-only",
     "--tmpfs=/tmp:size=256m",
-    f"--memory={MEMORY}",
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
     "--env=BENTOML_HOME=/tmp/bentoml",
 )
+# Where the memory of production is limited, for which container, and how it may be written:
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+RESOURCES = Path("deploy/overlays/production/resources.yaml")
+CONTAINER = "service"
+QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]|[KMGT]i)?")
 READY_SECONDS = 120.0
 STOP_SECONDS = 30
 ATTEMPTS = 3
@@ -260,6 +266,43 @@ def _labels(root: Path, bento: Bento, base: str) -> dict[str, str]:
     return {f"org.opencontainers.image.{key}": value for key, value in labels.items()}
 
 
+@dataclass(frozen=True)
+class Memory:
+    """How much memory a container may use.
+
+    Attributes:
+        limit: As it is written, e.g. 1Gi.
+        size: In bytes.
+    """
+
+    limit: str
+    size: int
+
+
+def production_memory(root: Path) -> Memory:
+    """How much memory the service may use in production.
+
+    Raises:
+        ImageError: If the file that says it is missing, or says it otherwise.
+    """
+    try:
+        found = yaml.safe_load((root / RESOURCES).read_text(encoding="utf-8"))
+        containers = found["spec"]["template"]["spec"]["containers"]
+        (own,) = (one for one in containers if one["name"] == CONTAINER)
+        limit = str(own["resources"]["limits"]["memory"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ImageError(
+            f"{RESOURCES}: must limit the memory of the container {CONTAINER!r}, e.g. "
+            f"`limits: {{memory: 1Gi}}`: {error!r}"
+        ) from error
+    quantity = QUANTITY.fullmatch(limit)
+    if quantity is None:
+        raise ImageError(f"{RESOURCES}: the memory limit is {limit!r}, not like 1Gi or 1500M")
+    number, unit = quantity[1], quantity[2] or ""
+    power = " KMGT".index(unit[:1].upper() or " ")
+    return Memory(limit, int(float(number) * (1024 if unit.endswith("i") else 1000) ** power))
+
+
 def smoke(root: Path, engine: Container, timeout: float = READY_SECONDS) -> str:
     """Run the image as it will be deployed, and ask it.
 
@@ -268,16 +311,24 @@ def smoke(root: Path, engine: Container, timeout: float = READY_SECONDS) -> str:
 
     Raises:
         SmokeError: At the first check that fails, with the end of the container's log.
-        ImageError: If it cannot be run at all.
+        ImageError: If it cannot be run at all, or it is unknown with how much memory.
     """
     record = read_record(root)
     write_record(root, {key: value for key, value in record.items() if key != "tested"})
+    memory = production_memory(root)
     bento = find_bento(record["bento"])
     expected = str(bento.release["model"]["sha256"])
     golden = read_golden(bento.golden)
-    variables = {"EXPECTED_RELEASE": bento.tag, "EXPECTED_MODEL_SHA256": expected}
-    with running(engine, record["id"], variables) as (container, url):
-        _wait(engine, container, url, expected, timeout)
+    # No registry has given it a digest yet: the image's own identity stands for it.
+    digest = record["id"]
+    variables = {
+        "EXPECTED_RELEASE": bento.tag,
+        "EXPECTED_MODEL_SHA256": expected,
+        "RELEASE_DIGEST": digest,
+    }
+    with running(engine, record["id"], variables, memory) as (container, url):
+        ask = partial(wait_for, url, expected, timeout=1.0, digest=digest)
+        _wait(engine, container, ask, memory, timeout)
         user = engine.run("exec", container, "id", "-u")
         if user == "0":
             raise SmokeError(f"{record['name']}: runs as root; its user must be another")
@@ -293,7 +344,7 @@ def smoke(root: Path, engine: Container, timeout: float = READY_SECONDS) -> str:
 
 @contextmanager
 def running(
-    engine: Container, image: str, variables: Mapping[str, str]
+    engine: Container, image: str, variables: Mapping[str, str], memory: Memory
 ) -> Iterator[tuple[str, str]]:
     """Run an image while the block runs, on a free port of this machine.
 
@@ -305,6 +356,7 @@ def running(
         ImageError: If it cannot be started.
     """
     settings = [f"--env={name}={value}" for name, value in variables.items()]
+    settings.append(f"--memory={memory.size}")
     publish = f"--publish=127.0.0.1::{PORT}"
     container = engine.run("create", *LIMITS, *settings, publish, image)
     try:
@@ -319,18 +371,25 @@ def running(
         engine.try_to("rm", "--force", "--volumes", container)
 
 
-def _wait(engine: Container, container: str, url: str, expected: str, timeout: float) -> None:
-    """Wait until the service is ready with the expected model, or its container has ended."""
+def _wait(
+    engine: Container, container: str, ask: Callable[[], Any], memory: Memory, timeout: float
+) -> None:
+    """Wait until the service answers as it should, or its container has ended."""
     deadline = time.monotonic() + timeout
     while True:
         try:
-            wait_for(url, expected, timeout=1.0)
+            ask()
         except SmokeError as error:
             state = _state(engine, container)
             if not state["Running"]:
                 code = state["ExitCode"]
                 killed = state["OOMKilled"] or code == KILLED
-                why = f"; does it need more memory than {MEMORY}?" if killed else ""
+                why = (
+                    f"; does it need more memory than the {memory.limit} of production? "
+                    f"{RESOURCES} sets the limit"
+                    if killed
+                    else ""
+                )
                 raise SmokeError(f"the container ended with exit code {code}{why}") from error
             if time.monotonic() >= deadline:
                 raise SmokeError(f"not ready after {timeout:g} s: {error}") from error

@@ -2,11 +2,11 @@
 
     python -m <package>.deployment.probe --environment staging
 
-Waits until the address in STAGING_URL (PRODUCTION_URL) tells the release and the model of the
-branch, then asks for the golden predictions. `--revision` names the commit of the branch that is
-meant: what others released since is not what is to be proved. Tells later steps `proved` (true or
-false) and writes what was seen to `build/probe.json`. Without an address nothing is proved, and
-that is said.
+Waits until the address in STAGING_URL (PRODUCTION_URL) tells the release, the model and the digest
+of the branch, then asks for the golden predictions. `--revision` names the commit of the branch
+that is meant: what others released since is not what is to be proved. Tells later steps `proved`
+(true or false) and writes what was seen to `build/probe.json`. Without an address nothing is
+proved, and that is said.
 """
 
 from __future__ import annotations
@@ -106,23 +106,25 @@ def probe(target: Target, timeout: float) -> str:
         One line that says what was checked.
 
     Raises:
-        SmokeError: If another release answers, or none, or the answers are wrong.
+        SmokeError: If another release answers, or another build of it, or none, or the answers are
+            wrong.
     """
     url, release = target.url, target.release
+    what = {"release": release.tag, "digest": release.digest}
     deadline = time.monotonic() + timeout
     failures = 0
     while True:
         left = max(0.0, deadline - time.monotonic())
-        smoke.wait_for(url, release.model, left, release.tag)
+        smoke.wait_for(url, release.model, left, **what)
         try:
             for _ in range(STEADY):
-                smoke.wait_for(url, release.model, 0, release.tag)
+                smoke.wait_for(url, release.model, 0, **what)
         except SmokeError:
             if time.monotonic() >= deadline:
                 raise
         else:
             try:
-                return smoke.smoke(url, target.golden, release.model, 0, release.tag)
+                return smoke.smoke(url, target.golden, release.model, 0, **what)
             except SmokeError:
                 failures += 1
                 if failures == TRIES:

@@ -35,7 +35,7 @@ class Release:
     """What runs: code, model and what is deployed.
 
     Attributes:
-        content: The whole of `release.json`.
+        content: The whole of `release.json`, and the `digest`, as a service answers it.
         tag: The bento's, e.g. flight_delays:0a1b2c3d-4e5f6a7b.
         commit: Of the source.
         model: The sha256 of the model file.
@@ -52,6 +52,15 @@ class Release:
     def digest(self) -> str:
         """The artifact's digest, e.g. sha256:..."""
         return self.artifact.rpartition("@")[2]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the service is told: what it must find in itself, and what it was deployed as."""
+        return {
+            "EXPECTED_RELEASE": self.tag,
+            "EXPECTED_MODEL_SHA256": self.model,
+            "RELEASE_DIGEST": self.digest,
+        }
 
     def same_as(self, other: Release) -> bool:
         """Whether both are the same code, model and artifact."""
@@ -85,7 +94,7 @@ def parse_release(text: bytes, where: str) -> Release:
     if problems:
         raise ReleaseError(f"{where}: is malformed:\n" + "\n".join(problems))
     return Release(
-        content=content,
+        content={**content, "digest": found[f"{KIND}.digest"]},
         tag=found["release"],
         commit=found["source.commit"],
         model=found["model.sha256"],

@@ -3,7 +3,8 @@
     python -m <package>.deployment.render --environment staging
 
 `deploy/<environment>.yaml` says how BentoCloud runs the service, and the release says which bento.
-The service is told what it must find in itself (EXPECTED_RELEASE, EXPECTED_MODEL_SHA256).
+The service is told what it must find in itself (EXPECTED_RELEASE, EXPECTED_MODEL_SHA256), and the
+bento's digest (RELEASE_DIGEST), which it answers.
 """
 
 from __future__ import annotations
@@ -115,10 +116,9 @@ def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str
         raise RenderError(f"{path}: {_problems(error)}") from error
     if list(described.services) != [PACKAGE]:
         raise RenderError(f"{path}: services: must name {PACKAGE}, and nothing else")
-    expected = {"EXPECTED_RELEASE": wanted.tag, "EXPECTED_MODEL_SHA256": wanted.model}
     given = [*described.envs, *(env for one in described.services.values() for env in one.envs)]
     for variable in given:
-        if variable.name in expected:
+        if variable.name in wanted.variables:
             raise RenderError(f"{path}: must not set {variable.name}, which the release does")
     content = {
         "name": f"{PACKAGE.replace('_', '-')}-{environment}",
@@ -128,7 +128,7 @@ def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str
         **described.model_dump(exclude_none=True, exclude={"envs"}),
         "envs": [
             *(variable.model_dump() for variable in described.envs),
-            *({"name": name, "value": value} for name, value in expected.items()),
+            *({"name": name, "value": value} for name, value in wanted.variables.items()),
         ],
     }
     return {DEPLOYMENT: yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()}

@@ -4,8 +4,9 @@
 
 `deploy/overlays/<environment>` says what runs, the release says which image and which model, and
 `deploy/outputs.yaml` says which files come of it. The image is named by digest, and the container
-is told what it must find in itself (EXPECTED_RELEASE, EXPECTED_MODEL_SHA256). Needs kustomize 5:
-`kubectl` 1.27 or newer brings it; KUSTOMIZE names another command, e.g. `kustomize build`.
+is told what it must find in itself (EXPECTED_RELEASE, EXPECTED_MODEL_SHA256) and that digest
+(RELEASE_DIGEST), which its service answers. Needs kustomize 5: `kubectl` 1.27 or newer brings it;
+KUSTOMIZE names another command, e.g. `kustomize build`.
 """
 
 from __future__ import annotations
@@ -139,10 +140,7 @@ def kustomize(folder: Path, environment: str, components: list[str], wanted: Rel
             {
                 "name": CONFIG_MAP,
                 "behavior": "merge",
-                "literals": [
-                    f"EXPECTED_RELEASE={wanted.tag}",
-                    f"EXPECTED_MODEL_SHA256={wanted.model}",
-                ],
+                "literals": [f"{name}={value}" for name, value in wanted.variables.items()],
             }
         ],
         # Their order must not depend on the version of kustomize.
@@ -190,8 +188,8 @@ def check_manifests(name: str, text: str, wanted: Release) -> None:
     """Make sure that the manifests run the release: kustomize does not mind a name it cannot find.
 
     Raises:
-        RenderError: If a container's image has no digest, if none has the release's image, or if a
-            container would accept another model.
+        RenderError: If a container's image has no digest, if none has the release's image, or if
+            none is told which release, model and digest it must be.
     """
     try:
         objects = [item for item in yaml.safe_load_all(text) if item is not None]
@@ -210,9 +208,8 @@ def check_manifests(name: str, text: str, wanted: Release) -> None:
             f"{name}: no container runs the release's image {wanted.artifact}; a container "
             f"in {DEPLOY}/base must have `image: {IMAGE}`"
         )
-    expected = {"EXPECTED_RELEASE": wanted.tag, "EXPECTED_MODEL_SHA256": wanted.model}
     data = [item.get("data") or {} for item in objects if item.get("kind") == "ConfigMap"]
-    if not any(expected.items() <= found.items() for found in data):
+    if not any(wanted.variables.items() <= found.items() for found in data):
         raise RenderError(
             f"{name}: no ConfigMap tells the container which release it must be; "
             f"{DEPLOY}/base must generate the ConfigMap {CONFIG_MAP!r}"

@@ -26,7 +26,7 @@ from .batching import Batcher
 from .config import ServiceConfig
 from .openapi import describe_api
 from .prediction_log import PredictionLog
-from .release import check_expected, read_release
+from .release import as_deployed, check_expected, read_release
 from .requests import Record, RequestError, RequestReader
 
 logger = logging.getLogger("bentoml.service")
@@ -45,7 +45,7 @@ class Model:
 
     def __init__(self, name: str, root: Path, config: ServiceConfig) -> None:
         self.predictor = load_predictor(root / paths.MODELS)
-        self.release = read_release(root, self.predictor.manifest)
+        self.release = as_deployed(read_release(root, self.predictor.manifest), config)
         check_expected(self.release, config)
         schema = load_schema(root)
         if Features.from_schema(schema) != self.predictor.features:

@@ -26,6 +26,9 @@ class ServiceConfig(BaseModel):
     expected_model: Annotated[
         str | None, Field(pattern="^[0-9a-f]{64}$", alias="EXPECTED_MODEL_SHA256")
     ] = None
+    release_digest: Annotated[
+        str | None, Field(pattern="^sha256:[0-9a-f]{64}$", alias="RELEASE_DIGEST")
+    ] = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ServiceConfig:

@@ -32,7 +32,7 @@ def describe_api(
         "servers": [{"url": "."}],
         "paths": {
             "/predict": {"post": _predict()},
-            "/release": {"get": _get("What is running: model, data, source and metrics.")},
+            "/release": {"get": _get("What is running: model, data, source, metrics and digest.")},
             "/metrics": {"get": _get("Metrics for Prometheus.", "text/plain")},
             "/livez": {"get": _get("Answers while the process lives.", "text/plain")},
             "/readyz": {"get": _get("Answers once the model is loaded.", "text/plain")},

@@ -1,6 +1,7 @@
 """What is running: the release that was packaged, or a working tree.
 
-Packaging writes `release.json` beside the model; a working tree has none and says so.
+Packaging writes `release.json` beside the model; a working tree has none and says so. Neither knows
+the digest of what was made of it afterwards: what deploys it tells that by RELEASE_DIGEST.
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ def read_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             "is beside it; build the bento again"
         )
     return dict(release)
+
+
+def as_deployed(release: dict[str, Any], config: ServiceConfig) -> dict[str, Any]:
+    """What `/release` answers: the release, and the digest of the artifact that it runs as.
+
+    Two builds of one release differ in nothing else. The digest is null where none was deployed.
+    """
+    return {**release, "digest": config.release_digest}
 
 
 def check_expected(release: dict[str, Any], config: ServiceConfig) -> None:

@@ -1,7 +1,7 @@
 """The prediction service.
 
     POST /predict    a prediction for a record, or a list of them for an array of records
-    GET  /release    what is running: model, data, source, metrics
+    GET  /release    what is running: model, data, source, metrics, digest
     GET  /metrics    for Prometheus
     GET  /readyz     200 once the model is loaded and has answered; also /livez
     GET  /docs.json  OpenAPI, with the request model of `schema.yaml`; GET / shows it

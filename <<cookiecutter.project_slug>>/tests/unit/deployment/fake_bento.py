@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from bentoml._internal.bento import BentoStore
 from bentoml._internal.configuration.containers import BentoMLContainer
 
@@ -50,7 +51,7 @@ def make_files(**changes: Any) -> dict[str, bytes]:
         "image": {**image, "commands": [], "python_requirements": ""},
     }  # fmt: skip
     return {
-        "bento.yaml": _json(information),
+        "bento.yaml": yaml.safe_dump(information, sort_keys=False).encode(),
         "env/docker/Dockerfile": b"",
         "env/python/requirements.txt": b"",
         "src/release.json": _json(make_release(**changes)),

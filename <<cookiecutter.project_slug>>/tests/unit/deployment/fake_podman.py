@@ -62,7 +62,9 @@ def play(manifest: str) -> None:
     image = value("image")
     if image not in read("local.json"):
         die(f"{image}: image not known")
-    behaviour = read("registry.json")[image] | {"port": int(value("hostPort"))}
+    told = re.search(r"^ *RELEASE_DIGEST: (.*)$", manifest, re.MULTILINE)
+    behaviour = {"digest": told and told[1], **read("registry.json")[image]}
+    behaviour["port"] = int(value("hostPort"))
     log = (HOME / f"{value('slot')}.log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-S", "-E", str(SERVICE), json.dumps(behaviour)],

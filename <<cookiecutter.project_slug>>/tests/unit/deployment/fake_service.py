@@ -15,8 +15,7 @@ class Service(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/release" and "release" in self.behaviour:
-            told = {"release": self.behaviour["release"], "model": self.behaviour["model"]}
-            self.answer(200, told)
+            self.answer(200, {key: self.behaviour[key] for key in ("release", "model", "digest")})
         else:
             self.answer(200 if self.path == "/readyz" else 404, None)
 

@@ -71,6 +71,31 @@ def test_the_hash_tells_every_file_apart(bento: Path, name: str, content: bytes)
     assert digest_of(bento) not in (before, changed)
 
 
+def test_the_time_of_the_build_does_not_count_and_nothing_else_is_left_out(bento: Path) -> None:
+    path = bento / "bento.yaml"
+    before, text = digest_of(bento), path.read_text(encoding="utf-8")
+    built = "creation_time: '2026-01-02T00:00:00+00:00'\n"
+    assert text.count(built) == 1
+    later = built.replace("2026-01-02T00:00:00", "2027-03-04T05:06:07.123456")
+    path.write_text(text.replace(built, later), encoding="utf-8")
+    assert digest_of(bento) == before
+    for other in (
+        built + "entry: other\n",
+        later + later,
+        "creation_time: other\n",
+        "creation_time: {run: '2026-01-02'}\n",
+        f"more:\n  {built}",
+    ):
+        path.write_text(text.replace(built, other), encoding="utf-8")
+        assert digest_of(bento) != before
+    # Only BentoML's own file has such a line.
+    path.write_text(text, encoding="utf-8")
+    (bento / "src" / "bento.yaml").write_text(built, encoding="utf-8")
+    first = digest_of(bento)
+    (bento / "src" / "bento.yaml").write_text(later, encoding="utf-8")
+    assert len({before, first, digest_of(bento)}) == 3
+
+
 def test_bentocloud_is_asked_for_what_it_holds(
     bento: Path, cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,4 +141,6 @@ def test_an_image_of_somebody_else_has_no_such_labels(httpserver: HTTPServer, la
 
 def test_the_base_image_is_told_and_how_to_verify_the_build() -> None:
     assert details({"image": RECORD}) == [("base image", RECORD["base"])]
-    assert "oci://ghcr.io/acme/shop@sha256:1 --repo" in how_to_verify("ghcr.io/acme/shop@sha256:1")
+    told = how_to_verify("ghcr.io/acme/shop@sha256:1")
+    assert "oci://ghcr.io/acme/shop@sha256:1 --repo" in told
+    assert "in a public repository, or with the variable `ATTEST`" in told

@@ -84,6 +84,11 @@ def apply(*more: str) -> int:
     return main(["apply", "--environment", "staging", "--timeout", "30", *more])
 
 
+def recorded_digest(world: World) -> str:
+    """What staging is to run."""
+    return str(json.loads(world.files("staging")["release.json"])["bento"]["digest"])
+
+
 def outputs(world: World) -> str:
     path = world.folder / "outputs"
     return path.read_text(encoding="utf-8") if path.exists() else ""
@@ -147,6 +152,7 @@ def test_a_release_is_deployed_and_later_steps_are_told_where(
     assert config["envs"] == [
         {"name": "EXPECTED_RELEASE", "value": TAG},
         {"name": "EXPECTED_MODEL_SHA256", "value": MODEL_HASH},
+        {"name": "RELEASE_DIGEST", "value": recorded_digest(world)},
     ]
     service = config["services"][PACKAGE]
     assert service["instance_type"] == "cpu.1"
@@ -173,7 +179,7 @@ def test_a_deployment_that_is_there_becomes_what_the_branch_says(
     assert pushed.changes == [f"PUT /api/v2/deployments/{NAME}"]
     assert pushed.deployments[NAME]["bento"] == TAG
     names = [env["name"] for env in pushed.deployments[NAME]["config"]["envs"]]
-    assert names == ["EXPECTED_RELEASE", "EXPECTED_MODEL_SHA256"]
+    assert names == ["EXPECTED_RELEASE", "EXPECTED_MODEL_SHA256", "RELEASE_DIGEST"]
     assert pushed.lagging == 0
 
 
@@ -208,6 +214,21 @@ def test_a_branch_that_goes_on_meanwhile_is_followed_to_its_end(
     assert machine(pushed) == "cpu.4"
     assert pushed.changes == ["POST /api/v2/deployments", f"PUT /api/v2/deployments/{NAME}"]
     assert outputs(world) == f"applied=true\nurl={URL}\n"
+
+
+def test_a_commit_that_is_built_again_is_the_bento_that_is_held(
+    world: World, pushed: FakeCloud, tmp_path: Path
+) -> None:
+    assert apply() == 0
+    head, held = world.head("staging"), pushed.bentos[TAG]["tar"]
+    again = put_into_store(tmp_path / "store" / PACKAGE, make_files())
+    text = (again / "bento.yaml").read_text(encoding="utf-8")
+    assert "2026-01-02" in text
+    (again / "bento.yaml").write_text(text.replace("2026-01-02", "2027-01-02"), encoding="utf-8")
+    assert main(["push"]) == 0
+    release(world, again)
+    assert apply() == 0
+    assert (world.head("staging"), pushed.bentos[TAG]["tar"]) == (head, held)
 
 
 def test_scaled_to_zero_is_as_good_as_running(world: World, pushed: FakeCloud) -> None:

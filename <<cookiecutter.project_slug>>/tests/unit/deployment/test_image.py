@@ -36,6 +36,7 @@ from << cookiecutter.project_slug >>.deployment.image import (
     qualified,
 )
 
+PROJECT = Path(__file__).resolve().parents[3]
 BASE_DIGEST = f"sha256:{'b' * 64}"
 IMAGE_ID = "5" * 64
 MANIFEST = json.dumps({"config": {"digest": f"sha256:{IMAGE_ID}"}}).encode()
@@ -131,6 +132,7 @@ class Live:
 
     def __init__(self, server: HTTPServer) -> None:
         self.model = MODEL_HASH
+        self.digest: str | None = f"sha256:{IMAGE_ID}"
         self.predictions = {record["x"]: prediction for record, prediction in zip(
             GOLDEN["records"], GOLDEN["predictions"], strict=True
         )}  # fmt: skip
@@ -142,7 +144,8 @@ class Live:
         server.expect_request("/predict").respond_with_handler(self._predict)
 
     def _release(self, request: Request) -> Response:
-        return Response(json.dumps({"release": TAG, "model": {"sha256": self.model}}))
+        told = {"release": TAG, "model": {"sha256": self.model}, "digest": self.digest}
+        return Response(json.dumps(told))
 
     def _predict(self, request: Request) -> Response:
         try:
@@ -164,7 +167,19 @@ def live(engine: Engine, server: HTTPServer) -> Live:
     engine.answers("exec", "1034")
     engine.answers("logs", "the container's own words")
     engine.ends()
+    limit_memory("1Gi")
     return Live(server)
+
+
+def limit_memory(limit: str) -> None:
+    """Write what production gives the service."""
+    path = Path(image.RESOURCES)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    container = f"{{name: service, resources: {{limits: {{memory: {limit}}}}}}}"
+    path.write_text(
+        f"spec: {{template: {{spec: {{containers: [{{name: other}}, {container}]}}}}}}",
+        encoding="utf-8",
+    )
 
 
 def record(**changes: Any) -> None:
@@ -260,9 +275,9 @@ def test_a_sound_image_is_run_as_it_is_deployed(
     assert "as user 1034, gives all 2 golden predictions" in capsys.readouterr().out
     (created,) = engine.asked("create")
     for option in (
-        "--read-only", "--memory=1g", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+        "--read-only", f"--memory={1024**3}", "--cap-drop=ALL", "--security-opt=no-new-privileges",
         "--tmpfs=/tmp:", "--publish=127.0.0.1::3000", f"--env=EXPECTED_RELEASE={TAG}",
-        f"--env=EXPECTED_MODEL_SHA256={MODEL_HASH}",
+        f"--env=EXPECTED_MODEL_SHA256={MODEL_HASH}", f"--env=RELEASE_DIGEST=sha256:{IMAGE_ID}",
     ):  # fmt: skip
         assert option in created
     assert created.endswith(f" sha256:{IMAGE_ID}")
@@ -279,9 +294,14 @@ def test_a_sound_image_is_run_as_it_is_deployed(
         ("dies of bad requests", "answers 500 to a request that is not JSON, not 4xx"),
         ("killed when it is stopped", "ended with exit code 137, not 0"),
         ("other model", "not ready after 0 s"),
+        ("no digest", f"deployed as no digest, not as sha256:{IMAGE_ID}"),
         ("never ready", "/readyz answers 503"),
         ("ended", "ended with exit code 3\n"),
-        ("out of memory", "ended with exit code 1; does it need more memory than 1g?"),
+        (
+            "out of memory",
+            "ended with exit code 1; does it need more memory than the 1Gi of production? "
+            "deploy/overlays/production/resources.yaml sets the limit",
+        ),
     ],
 )
 def test_an_image_with_a_fault_is_refused(
@@ -302,6 +322,9 @@ def test_an_image_with_a_fault_is_refused(
     elif fault in ("other model", "never ready"):
         live.model, live.ready = ("0" * 64, 200) if fault == "other model" else (MODEL_HASH, 503)
         engine.ends(running=True)
+    elif fault == "no digest":
+        live.digest = None
+        engine.ends(running=True)
     elif fault == "ended":
         live.ready = 503
         engine.ends(code=3)
@@ -316,6 +339,67 @@ def test_an_image_with_a_fault_is_refused(
     assert "The container said:\nthe container's own words" in said
     assert engine.asked("rm") == ["rm --force --volumes container-1"]
     assert "tested" not in recorded()
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [
+        ("512Mi", 512 * 1024**2),
+        ("1.5Gi", 1536 * 1024**2),
+        ("64Ki", 64 * 1024),
+        ("2Ti", 2 * 1024**4),
+        ("100k", 100_000),
+        ("1500M", 1_500_000_000),
+        ("2G", 2_000_000_000),
+        ("1073741824", 1024**3),
+    ],
+)
+def test_the_image_has_the_memory_of_production(
+    engine: Engine, bento: Path, live: Live, limit: str, size: int
+) -> None:
+    record()
+    limit_memory(limit)
+    assert main(["smoke"]) == 0
+    (created,) = engine.asked("create")
+    assert f" --memory={size} " in created
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "No such file"),
+        ("[", "must limit the memory of the container 'service', e.g. `limits: {memory: 1Gi}`"),
+        ("", "must limit the memory"),
+        ("spec: {template: {spec: {containers: []}}}", "must limit the memory"),
+        ("spec: {template: {spec: {containers: [{name: service}]}}}", "KeyError('resources')"),
+        ("1 GB", "the memory limit is '1 GB', not like 1Gi or 1500M"),
+        ("1g", "'1g', not like"),
+        ("1.5.2Gi", "'1.5.2Gi', not like"),
+        ("500m", "'500m', not like"),
+    ],
+)
+def test_without_a_known_limit_nothing_is_run(
+    engine: Engine, bento: Path, live: Live, capsys: pytest.CaptureFixture[str],
+    text: str | None, words: str,
+) -> None:  # fmt: skip
+    record(tested=f"sha256:{IMAGE_ID}")
+    if text is None:
+        Path(image.RESOURCES).unlink()
+    elif text[:1].isdigit():
+        limit_memory(text)
+    else:
+        Path(image.RESOURCES).write_text(text, encoding="utf-8")
+
+    assert main(["smoke"]) == 1
+
+    said = capsys.readouterr().err
+    assert said.startswith("deploy/overlays/production/resources.yaml: ")
+    assert words in said
+    assert engine.asked("create") == []
+
+
+def test_the_projects_own_limit_is_known() -> None:
+    assert image.production_memory(PROJECT) == image.Memory("1Gi", 1024**3)
 
 
 def test_a_container_that_does_not_start_is_removed_too(

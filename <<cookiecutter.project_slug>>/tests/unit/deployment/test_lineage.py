@@ -423,6 +423,16 @@ def test_a_service_that_says_otherwise_is_found(
     assert "it says otherwise about metrics" in told.out
 
 
+def test_a_service_of_another_build_is_found(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivered.live["digest"] = delivered.release[KIND]["digest"]
+    assert delivered.run() == 0
+    delivered.live["digest"] = f"sha256:{9:064x}"
+    assert delivered.run() == 1
+    assert "it says otherwise about digest" in capsys.readouterr().out
+
+
 def test_a_commit_that_never_came_to_main_is_found(
     delivered: Delivered, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,8 @@ class Live:
     """A service.
 
     Attributes:
-        releases: What `/release` says, answer after answer; the last one for ever.
+        releases: What runs, answer after answer; the last one for ever. `/release` says what it
+            is and what it was deployed as.
         predictions: What it predicts for the golden records.
         ready: The status of `/readyz`.
         stumbles: How many predictions fail first.
@@ -55,6 +56,8 @@ class Live:
 
     def _release(self, _: Request) -> Response:
         release = self.releases.pop(0) if len(self.releases) > 1 else self.releases[0]
+        if isinstance(release, dict) and KIND in release:
+            release = {**release, "digest": release[KIND]["digest"]}
         return _json(release)
 
     def _predict(self, request: Request) -> Response:
@@ -101,6 +104,11 @@ def live(
 
 def look(timeout: float = 20, *more: str) -> int:
     return main(["--environment", "staging", "--timeout", str(timeout), *more])
+
+
+def another_build(release: dict[str, Any]) -> dict[str, Any]:
+    """The same release again, delivered once more: only its digest is another."""
+    return {**release, KIND: {**release[KIND], "digest": f"sha256:{9:064x}"}}
 
 
 def outputs(world: World) -> str:
@@ -207,6 +215,33 @@ def test_a_release_that_never_arrives_is_not_proved(
     assert evidence(world)["proved"] is False
     assert said in evidence(world)["problem"]
     assert live.asked["/predict"] == 0
+
+
+def test_another_build_of_the_release_is_proved_when_it_answers(
+    world: World, live: Live, release: dict[str, Any]
+) -> None:
+    """Both have one tag and one model, and give the same predictions."""
+    assert look() == 0
+    again = another_build(release)
+    world.prepare(again)
+    promote(world.root, "staging", fake_render)
+
+    assert look(timeout=0.2) == 1
+    problem = evidence(world)["problem"]
+    for one in (release, again):
+        assert one[KIND]["digest"] in problem
+    live.releases = [again, release, *[again] * STEADY]
+    assert look() == 0
+    assert evidence(world)[KIND] == artifact_of(again)
+    assert outputs(world) == "proved=true\nproved=false\nproved=true\n"
+
+
+def test_a_service_that_does_not_say_what_it_was_deployed_as_is_not_proved(
+    world: World, live: Live, release: dict[str, Any]
+) -> None:
+    live.releases = [{key: value for key, value in release.items() if key != KIND}]
+    assert look(timeout=0.2) == 1
+    assert "deployed as no digest, not as sha256:" in evidence(world)["problem"]
 
 
 def test_wrong_predictions_are_not_proved(

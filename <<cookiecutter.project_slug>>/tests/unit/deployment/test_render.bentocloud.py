@@ -24,6 +24,7 @@ RELEASE: dict[str, Any] = {
 EXPECTED = [
     {"name": "EXPECTED_RELEASE", "value": TAG},
     {"name": "EXPECTED_MODEL_SHA256", "value": MODEL},
+    {"name": "RELEASE_DIGEST", "value": f"sha256:{'b' * 64}"},
 ]
 
 
@@ -103,6 +104,10 @@ services:
         (
             f"services: {{{PACKAGE}: {{envs: [{{name: EXPECTED_MODEL_SHA256, value: x}}]}}}}",
             "must not set EXPECTED_MODEL_SHA256",
+        ),
+        (
+            f"services: {{{PACKAGE}: {{envs: [{{name: RELEASE_DIGEST, value: x}}]}}}}",
+            "must not set RELEASE_DIGEST",
         ),
         (f"envs: [{{name: A, value: 1}}]\nservices: {{{PACKAGE}: {{}}}}", "envs.0.value"),
     ],

@@ -24,7 +24,11 @@ RELEASE: dict[str, Any] = {
     "model": {"file": "model.onnx", "sha256": MODEL},
     "image": {"name": "registry.example.com:5000/acme/shop", "digest": DIGEST},
 }
-EXPECTED = {"EXPECTED_RELEASE": RELEASE["release"], "EXPECTED_MODEL_SHA256": MODEL}
+EXPECTED = {
+    "EXPECTED_RELEASE": RELEASE["release"],
+    "EXPECTED_MODEL_SHA256": MODEL,
+    "RELEASE_DIGEST": DIGEST,
+}
 
 needs_kubectl = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl, which brings kustomize, is not installed"
@@ -288,6 +292,19 @@ def test_a_command_that_answers_badly_is_named(
         render(shop, "staging", RELEASE)
 
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("value", [None, "another"])
+def test_a_container_that_is_told_less_or_something_else_is_refused(
+    shop: Path, stand_in: Callable[[str], None], name: str, value: str | None
+) -> None:
+    data = {key: given for key, given in {**EXPECTED, name: value}.items() if given}
+    text = f"{json.dumps(pod(image=IMAGE))}\n---\n{json.dumps({'kind': 'ConfigMap', 'data': data})}"
+    stand_in(f"print({text!r})")
+
+    with pytest.raises(RenderError, match="no ConfigMap tells the container which release"):
+        render(shop, "staging", RELEASE)
 
 
 def test_a_command_that_does_not_end_is_named(
