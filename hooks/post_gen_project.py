@@ -50,6 +50,7 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
         (
             ("kubernetes", "host", "bentocloud"),
             (
+                ".github/rulesets/environments.json",
                 ".github/workflows/deliver.yml",
                 ".github/workflows/rollback.yml",
                 "deploy",

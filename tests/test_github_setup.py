@@ -1,4 +1,4 @@
-"""What protects a generated project on GitHub: ruleset, code owners, Dependabot, dependency review.
+"""What protects a generated project on GitHub: rulesets, owners, Dependabot, dependency review.
 
 What GitHub itself does with these files cannot be run here. So each is held against its schema and
 against the rest of the project, and each check is shown a defect.
@@ -31,8 +31,8 @@ def project(
     return generate(template, tmp_path_factory.mktemp("github"), env_without_uv)
 
 
-def ruleset(project: Path) -> dict[str, Any]:
-    text = (project / ".github" / "rulesets" / "main.json").read_text(encoding="utf-8")
+def ruleset(project: Path, name: str = "main") -> dict[str, Any]:
+    text = (project / ".github" / "rulesets" / f"{name}.json").read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text)
     return document
 
@@ -81,6 +81,32 @@ def test_the_ruleset_asks_for_a_reviewed_and_green_pull_request(project: Path) -
         "required_review_thread_resolution": False,
     }
     assert found["required_status_checks"]["strict_required_status_checks_policy"] is True
+
+
+def test_the_environment_branches_cannot_be_erased_and_can_be_pushed(project: Path) -> None:
+    assert ruleset(project, "environments") == {
+        "name": "environments",
+        "target": "branch",
+        "enforcement": "active",
+        "bypass_actors": [],
+        "conditions": {"ref_name": {"include": ["refs/heads/env/**"], "exclude": []}},
+        # A delivery pushes forward, and the first one a new branch: `creation`, `update` or a rule
+        # about pull requests would turn it away.
+        "rules": [{"type": "deletion"}, {"type": "non_fast_forward"}],
+    }
+
+
+@pytest.mark.parametrize("target", ["kubernetes", "host", "bentocloud", "none"])
+def test_only_a_project_that_delivers_protects_environment_branches(
+    bake: Bake, target: str
+) -> None:
+    project = bake(deploy_target=target)
+    files = {path.name for path in (project / ".github" / "rulesets").iterdir()}
+    expected = {"main.json"} if target == "none" else {"main.json", "environments.json"}
+    assert files == expected
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith("| `.github/rulesets/")]
+    assert {row.split("`")[1].rpartition("/")[2] for row in rows} == expected
 
 
 @pytest.mark.parametrize("event", ["pull_request", "merge_group"])
@@ -293,6 +319,7 @@ def test_doctor_and_github_setup_run_in_a_new_project(bake: Bake, project_run: R
         # The hook found no uv.
         "uv.lock": "not there"
     }
+    assert found["rulesets"]["detail"] == "main.json, environments.json"
     assert found["required checks"]["detail"] == "all-green, dependency-review"
     assert found["GitHub"]["status"] == "skipped"
     assert done.returncode == 1

@@ -478,6 +478,7 @@ def test_a_variant_in_a_folder_gets_its_plain_name_there(rendered: Path, target:
 
 
 DELIVERED = {path for _, path in replacement_paths(SLUG)} | {
+    ".github/rulesets/environments.json",
     ".github/workflows/deliver.yml",
     ".github/workflows/rollback.yml",
     "deploy/file.txt",

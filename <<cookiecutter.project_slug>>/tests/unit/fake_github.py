@@ -15,7 +15,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from << cookiecutter.project_slug >>.delivery.codeowners import CODEOWNERS
-from << cookiecutter.project_slug >>.delivery.ruleset import RULESET, WORKFLOWS
+from << cookiecutter.project_slug >>.delivery.ruleset import RULESET, RULESETS, WORKFLOWS
 
 NAME = "team/late"
 TOKEN = "token-for-tests"
@@ -41,14 +41,24 @@ RULES: dict[str, Any] = {
         },
     ],
 }
+SECOND = RULESETS / "environments.json"
+SECOND_RULES: dict[str, Any] = {
+    "name": "environments",
+    "target": "branch",
+    "enforcement": "active",
+    "bypass_actors": [],
+    "conditions": {"ref_name": {"include": ["refs/heads/env/**"], "exclude": []}},
+    "rules": [{"type": "deletion"}, {"type": "non_fast_forward"}],
+}
 
 
 def write_rules(root: Path, owners: str) -> None:
-    """Give a project code owners, a ruleset and a workflow with the check that it requires."""
+    """Give a project code owners, two rulesets and a workflow with the check that one requires."""
     (root / WORKFLOWS).mkdir(parents=True)
     (root / RULESET).parent.mkdir()
     (root / CODEOWNERS).write_text(owners, encoding="utf-8")
     (root / RULESET).write_text(json.dumps(RULES), encoding="utf-8")
+    (root / SECOND).write_text(json.dumps(SECOND_RULES), encoding="utf-8")
     (root / WORKFLOWS / "pipeline.yml").write_text("on: pull_request\njobs: {all-green: {}}")
 
 

@@ -12,7 +12,17 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from fake_github import NAME, PATH, RULES, TOKEN, Environment, FakeGitHub, write_rules
+from fake_github import (
+    NAME,
+    PATH,
+    RULES,
+    SECOND,
+    SECOND_RULES,
+    TOKEN,
+    Environment,
+    FakeGitHub,
+    write_rules,
+)
 from pytest_httpserver import HTTPServer
 
 from << cookiecutter.project_slug >>.delivery import doctor
@@ -137,16 +147,16 @@ LOCAL = (
     "DVC remote",
 )  # fmt: skip
 ON_GITHUB = (
-    "required checks", "code owners", "GitHub", "default branch", "Actions",
+    "rulesets", "required checks", "code owners", "GitHub", "default branch", "Actions",
     "label contract: loosen", "label model: new baseline", "workflow permissions",
-    "Dependabot alerts", "squash merging", "ruleset", "code owners on GitHub", "approvals",
-    "dependency review", "DVC remote of workflows",
+    "Dependabot alerts", "squash merging", "ruleset main", "ruleset environments",
+    "code owners on GitHub", "approvals", "dependency review", "DVC remote of workflows",
 )  # fmt: skip
 
 
 def test_without_a_remote_only_what_needs_one_is_skipped(project: Path, checks: Checks) -> None:
     found = checks()
-    assert list(found) == [*LOCAL, "required checks", "GitHub"]
+    assert list(found) == [*LOCAL, "rulesets", "required checks", "GitHub"]
     assert {name for name, (status, *_) in found.items() if status == "skipped"} == {
         "DVC remote",
         "GitHub",
@@ -188,7 +198,7 @@ def test_the_table_says_what_to_do(project: Path, capsys: pytest.CaptureFixture[
         "https://docs.astral.sh/uv/getting-started/installation",
     ]
     assert "ok       gh                         2.60.0" in lines
-    assert lines[-1] == "2 ok, 2 fail, 1 skipped"
+    assert lines[-1] == "3 ok, 2 fail, 1 skipped"
 
 
 def no_uv(root: Path) -> None:
@@ -273,11 +283,24 @@ def misnamed_job(root: Path) -> None:
 
 
 def nothing_required(root: Path) -> None:
-    (root / RULESET).write_text(json.dumps(RULES | {"rules": []}), encoding="utf-8")
+    approved, _ = RULES["rules"]
+    (root / RULESET).write_text(json.dumps(RULES | {"rules": [approved]}), encoding="utf-8")
 
 
 def no_ruleset(root: Path) -> None:
     (root / RULESET).unlink()
+
+
+def second_ruleset_malformed(root: Path) -> None:
+    (root / SECOND).write_text("{", encoding="utf-8")
+
+
+def second_ruleset_empty(root: Path) -> None:
+    (root / SECOND).write_text(json.dumps(SECOND_RULES | {"rules": []}), encoding="utf-8")
+
+
+def two_rulesets_of_one_name(root: Path) -> None:
+    (root / SECOND).write_text(json.dumps(SECOND_RULES | {"name": "main"}), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -304,6 +327,10 @@ def no_ruleset(root: Path) -> None:
         (misnamed_job, "required checks", "fail", "no job that runs on pull requests is named"),
         (nothing_required, "required checks", "fail", "a red pull request can be merged"),
         (no_ruleset, "required checks", "fail", "main.json: no such file"),
+        (no_ruleset, "rulesets", "fail", "main.json: no such file"),
+        (second_ruleset_malformed, "rulesets", "fail", "environments.json: cannot be read"),
+        (second_ruleset_empty, "rulesets", "fail", "environments.json: rules: is empty"),
+        (two_rulesets_of_one_name, "rulesets", "fail", "environments.json: name: 'main' is that"),
     ],
 )
 def test_finds_each_defect_here(
@@ -333,6 +360,18 @@ def ruleset_weakened(fake: FakeGitHub) -> None:
 
 def bypassed(fake: FakeGitHub) -> None:
     fake.rulesets[0]["bypass_actors"] = [{"actor_id": 5, "actor_type": "RepositoryRole"}]
+
+
+def second_ruleset_gone(fake: FakeGitHub) -> None:
+    fake.rulesets.pop()
+
+
+def second_ruleset_weakened(fake: FakeGitHub) -> None:
+    fake.rulesets[1]["rules"].pop()
+
+
+def second_ruleset_off(fake: FakeGitHub) -> None:
+    fake.rulesets[1]["enforcement"] = "disabled"
 
 
 def plan_without_rulesets(fake: FakeGitHub) -> None:
@@ -413,10 +452,14 @@ def server_error(fake: FakeGitHub) -> None:
 @pytest.mark.parametrize(
     ("defect", "name", "status", "detail"),
     [
-        (ruleset_gone, "ruleset", "fail", "absent, wanted: as in"),
-        (ruleset_weakened, "ruleset", "fail", "required_approving_review_count: 0 -> 1"),
-        (bypassed, "ruleset", "fail", "bypass_actors: [{"),
-        (plan_without_rulesets, "ruleset", "fail", "Upgrade to GitHub Pro"),
+        (ruleset_gone, "ruleset main", "fail", f"absent, wanted: as in {RULESET}"),
+        (ruleset_weakened, "ruleset main", "fail", "required_approving_review_count: 0 -> 1"),
+        (bypassed, "ruleset main", "fail", "bypass_actors: [{"),
+        (second_ruleset_gone, "ruleset environments", "fail", f"absent, wanted: as in {SECOND}"),
+        (second_ruleset_weakened, "ruleset environments", "fail", "rules.non_fast_forward: absent"),
+        (second_ruleset_off, "ruleset environments", "fail", 'enforcement: "disabled"'),
+        (plan_without_rulesets, "ruleset main", "fail", "Upgrade to GitHub Pro"),
+        (plan_without_rulesets, "ruleset environments", "fail", "Upgrade to GitHub Pro"),
         (label_gone, "label contract: loosen", "fail", "absent, wanted: present"),
         (may_write, "workflow permissions", "fail", "write, may not approve"),
         (may_approve, "workflow permissions", "fail", "read, may approve"),
@@ -460,8 +503,36 @@ def test_says_what_only_administrators_see(github: FakeGitHub) -> None:
         "workflow permissions",
         "Dependabot alerts",
     }
-    assert found["ruleset"].status == "warn"
-    assert "not who may bypass it" in found["ruleset"].detail
+    for name, file in (("ruleset main", RULESET), ("ruleset environments", SECOND)):
+        assert found[name].status == "warn"
+        assert found[name].detail == f"as in {file}, as far as it is shown: not who may bypass it"
+
+
+def test_each_ruleset_is_a_check_of_its_own(github: FakeGitHub) -> None:
+    found = {check.name: check for check in check_github(Path())}
+    assert found["rulesets"].detail == "main.json, environments.json"
+    assert found["ruleset main"].detail == f"as in {RULESET}"
+    assert found["ruleset environments"].detail == f"as in {SECOND}"
+    assert found["required checks"].detail == "all-green"
+    second_ruleset_weakened(github)
+    found = {check.name: check for check in check_github(Path())}
+    assert [n for n, check in found.items() if check.status == "fail"] == ["ruleset environments"]
+
+
+def test_a_broken_ruleset_hides_nothing_else(github: FakeGitHub) -> None:
+    second_ruleset_malformed(Path())
+    found = {check.name: check for check in check_github(Path())}
+    failed = {name: check.detail for name, check in found.items() if check.status == "fail"}
+    assert failed.keys() == {"rulesets", "ruleset environments"}
+    assert all(detail.startswith(f"{SECOND}: cannot be read") for detail in failed.values())
+    assert list(found) == list(ON_GITHUB)
+
+
+def test_a_project_may_have_mains_ruleset_only(github: FakeGitHub) -> None:
+    SECOND.unlink()
+    found = {check.name: check for check in check_github(Path())}
+    assert list(found) == [name for name in ON_GITHUB if name != "ruleset environments"]
+    assert {check.status for check in found.values()} == {"ok"}
 
 
 def test_says_that_there_is_no_token(
@@ -469,16 +540,17 @@ def test_says_that_there_is_no_token(
 ) -> None:
     monkeypatch.delenv("GITHUB_TOKEN")
     tool(tools, "gh", "exit 1")
-    required, owners, last = check_github(Path())
-    assert (required.status, owners.status) == ("ok", "ok")
+    rulesets, required, owners, last = check_github(Path())
+    assert {check.status for check in (rulesets, required, owners)} == {"ok"}
     assert (last.status, last.detail) == ("skipped", "there is no token for github.com")
     assert "gh auth login" in last.remedy
 
 
 def test_works_offline(github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_API_URL", "http://127.0.0.1:9")
-    required, owners, last = check_github(Path())
-    assert (required.status, owners.status, last.status) == ("ok", "ok", "skipped")
+    rulesets, required, owners, last = check_github(Path())
+    assert {check.status for check in (rulesets, required, owners)} == {"ok"}
+    assert last.status == "skipped"
     assert "cannot be reached" in last.detail
 
 

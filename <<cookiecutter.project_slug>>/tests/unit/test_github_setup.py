@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_github import NAME, PATH, RULES, TOKEN, FakeGitHub, write_rules
+from fake_github import (
+    NAME,
+    PATH,
+    RULES,
+    SECOND,
+    SECOND_RULES,
+    TOKEN,
+    FakeGitHub,
+    write_rules,
+)
 from pytest_httpserver import HTTPServer
 
 from << cookiecutter.project_slug >>.delivery.codeowners import CODEOWNERS
@@ -50,7 +59,8 @@ def test_shows_everything_and_changes_nothing(
         "read, may not approve pull requests",
         "  Dependabot alerts          off -> on",
         "  squash merging             as wanted",
-        "  ruleset                    absent -> as in .github/rulesets/main.json",
+        "  ruleset main               absent -> as in .github/rulesets/main.json",
+        "  ruleset environments       absent -> as in .github/rulesets/environments.json",
         "Nothing was changed. With APPLY=1 it is set as shown.",
     ]
 
@@ -65,8 +75,9 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
         f"PUT {PATH}/vulnerability-alerts",
         f"PATCH {PATH}",
         f"POST {PATH}/rulesets",
+        f"POST {PATH}/rulesets",
     ]
-    assert github.rulesets == [{**RULES, "id": 1}]
+    assert github.rulesets == [{**RULES, "id": 1}, {**SECOND_RULES, "id": 2}]
     assert [label["name"] for label in github.labels] == [
         "contract: loosen",
         "model: new baseline",
@@ -86,7 +97,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert github.changes == []
     shown = capsys.readouterr().out
     assert "->" not in shown
-    assert shown.count("as wanted") == 7
+    assert shown.count("as wanted") == 8
 
 
 def test_names_what_differs_and_updates_it(
@@ -105,6 +116,55 @@ def test_names_what_differs_and_updates_it(
     assert github.changes == [f"PUT {PATH}/rulesets/1"]
     assert github.rulesets[1] == {**RULES, "id": 1}
     assert github.rulesets[0]["name"] == "releases"
+
+
+def test_repairs_the_second_ruleset_alone(
+    github: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--owner", "@team/ml", "--apply"]) == 0
+    github.rulesets[1]["rules"].pop(0)
+    github.rulesets[1]["conditions"]["ref_name"]["include"] = ["refs/heads/env/staging"]
+    github.requests.clear()
+    capsys.readouterr()
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert "  ruleset main               as wanted\n" in shown
+    assert f"  ruleset environments       differs -> as in {SECOND}\n" in shown
+    assert "rules.deletion: absent -> present" in shown
+    assert '["refs/heads/env/staging"]}} -> ' in shown
+    assert github.changes == []
+    assert main(["--apply"]) == 0
+    assert github.changes == [f"PUT {PATH}/rulesets/2"]
+    assert github.rulesets == [{**RULES, "id": 1}, {**SECOND_RULES, "id": 2}]
+    assert "set: ruleset environments\n" in capsys.readouterr().out
+
+
+def test_a_project_may_have_mains_ruleset_only(
+    github: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SECOND.unlink()
+    for _ in range(2):
+        assert main(["--owner", "@team/ml", "--apply"]) == 0
+        assert github.rulesets == [{**RULES, "id": 1}]
+    assert "environments" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read: "),
+        ("{}", "name: is missing"),
+        (json.dumps(SECOND_RULES | {"rules": []}), "rules: is empty"),
+        (json.dumps(SECOND_RULES | {"name": "main"}), "name: 'main' is that of"),
+    ],
+)
+def test_a_broken_second_ruleset_is_named_before_anything_is_asked(
+    github: FakeGitHub, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    SECOND.write_text(text, encoding="utf-8")
+    assert main(["--owner", "@team/ml", "--apply"]) == 1
+    assert f"error: {SECOND}: {message}" in capsys.readouterr().err
+    assert github.requests == []
 
 
 def test_a_person_owns_their_own_repository(github: FakeGitHub) -> None:
@@ -177,7 +237,7 @@ def test_one_person_alone_can_do_without_approvals(github: FakeGitHub) -> None:
     github.people = ["ada"]
     rules(required_approving_review_count=0, require_code_owner_review=False)
     assert main(["--owner", "@ada", "--apply"]) == 0
-    assert len(github.rulesets) == 1
+    assert len(github.rulesets) == 2
 
 
 @pytest.mark.parametrize(
@@ -187,7 +247,7 @@ def test_one_person_alone_can_do_without_approvals(github: FakeGitHub) -> None:
         (f"GET {PATH}", (401, "Bad credentials", {}), "`gh auth login` again"),
         (f"GET {PATH}", (403, "rate limit", {"Retry-After": "999"}), "try again in 999 s"),
         (f"GET {PATH}/rulesets", (403, "Upgrade to GitHub Pro", {}), "Upgrade to GitHub Pro"),
-        (f"POST {PATH}/rulesets", (403, "Must be admin", {}), "ruleset was not set: "),
+        (f"POST {PATH}/rulesets", (403, "Must be admin", {}), "ruleset main was not set: "),
         (
             f"PUT {PATH}/actions/permissions/workflow",
             (409, "Set by the organisation", {}),

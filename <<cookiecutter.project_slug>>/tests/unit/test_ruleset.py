@@ -1,4 +1,4 @@
-"""The ruleset of the file, held against GitHub's and against the workflows."""
+"""The rulesets of the files, held against GitHub's and against the workflows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import pytest
 
 from << cookiecutter.project_slug >>.delivery.ruleset import (
     RULESET,
+    RULESETS,
     WORKFLOWS,
     RulesetError,
     differences,
     load_ruleset,
+    load_rulesets,
     missing_checks,
     reported_checks,
+    required_checks,
+    ruleset_files,
 )
 
 WANTED: dict[str, Any] = {
@@ -37,6 +41,12 @@ WANTED: dict[str, Any] = {
             },
         },
     ],
+}
+
+OTHER: dict[str, Any] = {
+    "name": "other",
+    "target": "branch",
+    "rules": [{"type": "deletion"}, {"type": "non_fast_forward"}],
 }
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -118,16 +128,61 @@ def project(root: Path, ruleset: Any, **workflows: str) -> Path:
         ({"rules": []}, "name: is missing"),
         ({"name": "main", "rules": {}}, "rules: must be a list of rules"),
         ({"name": "main", "rules": [{"parameters": {}}]}, "each with a type"),
+        ({"name": "main", "rules": []}, "rules: is empty"),
+        ("", "cannot be read"),
     ],
 )
-def test_says_what_is_wrong_with_the_file(tmp_path: Path, ruleset: Any, message: str) -> None:
-    with pytest.raises(RulesetError, match=rf"rulesets/main\.json: .*{message}"):
-        load_ruleset(project(tmp_path, ruleset))
+@pytest.mark.parametrize("name", ["main", "other"])
+def test_says_what_is_wrong_with_a_file(
+    tmp_path: Path, name: str, ruleset: Any, message: str
+) -> None:
+    root = project(tmp_path, WANTED)
+    path = RULESETS / f"{name}.json"
+    text = ruleset if isinstance(ruleset, str) else json.dumps(ruleset)
+    (root / path).write_text(text, encoding="utf-8")
+    with pytest.raises(RulesetError, match=rf"^\.github/rulesets/{name}\.json: .*{message}"):
+        load_ruleset(root, path)
+    with pytest.raises(RulesetError, match=rf"^\.github/rulesets/{name}\.json: .*{message}"):
+        load_rulesets(root)
+
+
+def test_names_every_file_that_is_wrong(tmp_path: Path) -> None:
+    root = project(tmp_path, WANTED)
+    (root / RULESETS / "a.json").write_text("{", encoding="utf-8")
+    (root / RULESETS / "b.json").write_text(json.dumps(OTHER), encoding="utf-8")
+    (root / RULESETS / "c.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(RulesetError, match=r"a\.json: cannot .*; .*c\.json: name: ") as caught:
+        load_rulesets(root)
+    assert "b.json" not in str(caught.value)
+
+
+def test_two_files_cannot_have_one_name(tmp_path: Path) -> None:
+    root = project(tmp_path, WANTED)
+    (root / RULESETS / "a.json").write_text(json.dumps(OTHER | {"name": "main"}), encoding="utf-8")
+    with pytest.raises(RulesetError) as caught:
+        load_rulesets(root)
+    assert str(caught.value) == (
+        ".github/rulesets/a.json: name: 'main' is that of .github/rulesets/main.json"
+    )
+
+
+def test_mains_ruleset_is_first_and_the_others_need_none_of_its_rules(tmp_path: Path) -> None:
+    root = project(tmp_path, WANTED)
+    assert load_rulesets(root) == {RULESET: WANTED}
+    other = RULESETS / "a.json"
+    (root / other).write_text(json.dumps(OTHER), encoding="utf-8")
+    (root / RULESETS / "README.md").write_text("no ruleset", encoding="utf-8")
+    assert ruleset_files(root) == [RULESET, other]
+    assert list(load_rulesets(root).items()) == [(RULESET, WANTED), (other, OTHER)]
+    assert required_checks(OTHER) == ()
+    assert missing_checks(OTHER, root) == []
 
 
 def test_says_that_there_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RulesetError, match="no such file"):
+    with pytest.raises(RulesetError, match=r"main\.json: no such file"):
         load_ruleset(tmp_path)
+    with pytest.raises(RulesetError, match=r"main\.json: no such file"):
+        load_rulesets(tmp_path)
 
 
 def test_knows_the_names_of_the_jobs_of_pull_requests(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ from .codeowners import CODEOWNERS, CodeownersError, parse_codeowners, read_code
 from .github import GitHub, GitHubError, NotSetUpError, connect, find_remote
 from .github_settings import (
     SETTINGS,
+    Change,
     Repository,
     approval_problem,
     current_ruleset,
     read_repository,
+    ruleset_change,
+    ruleset_settings,
 )
-from .ruleset import RULESET, Ruleset, RulesetError, load_ruleset, missing_checks, required_checks
+from .ruleset import (
+    RULESET,
+    RulesetError,
+    load_ruleset,
+    load_rulesets,
+    missing_checks,
+    required_checks,
+)
 
 # Enough to tell a bad moment from no network, without making people wait.
 ATTEMPTS = 2
@@ -29,8 +40,18 @@ _FOR_ADMINISTRATORS = frozenset({"workflow permissions", "Dependabot alerts"})
 _ASK_ADMINISTRATOR = "let an administrator of the repository run `make doctor`"
 
 
+def check_rulesets(root: Path) -> Check:
+    """Every ruleset file must be one that github-setup can use."""
+    name = "rulesets"
+    try:
+        rulesets = load_rulesets(root)
+    except RulesetError as error:
+        return Check(name, "fail", str(error), "restore the file from git, or correct it")
+    return Check(name, "ok", ", ".join(file.name for file in rulesets))
+
+
 def check_required_checks(root: Path) -> Check:
-    """What the ruleset waits for must be the name of a job that runs on pull requests."""
+    """What main's ruleset waits for must be the name of a job that runs on pull requests."""
     name = "required checks"
     try:
         ruleset = load_ruleset(root)
@@ -73,6 +94,7 @@ def check_owned(root: Path) -> Check:
 
 def check_github(root: Path) -> Iterator[Check]:
     """Every check of what protects the repository on GitHub, in order."""
+    yield check_rulesets(root)
     yield check_required_checks(root)
     try:
         find_remote(root)
@@ -97,7 +119,11 @@ def _looks(api: GitHub, repository: Repository, root: Path) -> Mapping[str, Call
     return {
         "default branch": lambda: check_default_branch(repository),
         "Actions": lambda: check_actions(api, repository),
-        **{name: _setting_look(api, repository, root, name) for name in SETTINGS},
+        **{name: partial(check_setting, api, repository, root, name) for name in SETTINGS},
+        **{
+            name: partial(check_ruleset, api, repository, root, file, name)
+            for file, name in ruleset_settings(root).items()
+        },
         "code owners on GitHub": lambda: check_codeowners_errors(api, repository),
         "approvals": lambda: check_approvals(api, repository, root),
         "dependency review": lambda: check_dependency_review(api, repository),
@@ -122,7 +148,7 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
 
 
 def check_default_branch(repository: Repository) -> Check:
-    """The ruleset protects GitHub's default branch; all else here speaks of main."""
+    """main's ruleset protects GitHub's default branch; all else here speaks of main."""
     branch = str(repository.facts.get("default_branch"))
     if branch != "main":
         remedy = "Settings, General, Default branch: rename it to main"
@@ -140,29 +166,31 @@ def check_actions(api: GitHub, repository: Repository) -> Check:
     return Check("Actions", "ok", "enabled")
 
 
-def _setting_look(
-    api: GitHub, repository: Repository, root: Path, name: str
-) -> Callable[[], Check]:
-    def look() -> Check:
-        ruleset = load_ruleset(root)
-        if name in _FOR_ADMINISTRATORS and not repository.administered:
-            return Check(name, "skipped", "shown to administrators only", _ASK_ADMINISTRATOR)
-        change = SETTINGS[name](api, repository, ruleset)
-        if change is not None:
-            detail = "; ".join((f"{change.current}, wanted: {change.wanted}", *change.details))
-            return Check(name, "fail", detail, SET_IT)
-        return _as_wanted(api, repository, ruleset, name)
-
-    return look
+def check_setting(api: GitHub, repository: Repository, root: Path, name: str) -> Check:
+    """A setting must be as `make github-setup` leaves it."""
+    if name in _FOR_ADMINISTRATORS and not repository.administered:
+        return Check(name, "skipped", "shown to administrators only", _ASK_ADMINISTRATOR)
+    change = SETTINGS[name](api, repository, root)
+    return Check(name, "ok", "as wanted") if change is None else _not_as_wanted(name, change)
 
 
-def _as_wanted(api: GitHub, repository: Repository, ruleset: Ruleset, name: str) -> Check:
-    if name == "ruleset" and not repository.administered:
+def _not_as_wanted(name: str, change: Change) -> Check:
+    detail = "; ".join((f"{change.current}, wanted: {change.wanted}", *change.details))
+    return Check(name, "fail", detail, SET_IT)
+
+
+def check_ruleset(api: GitHub, repository: Repository, root: Path, file: Path, name: str) -> Check:
+    """GitHub must have the ruleset of the file."""
+    change = ruleset_change(file)(api, repository, root)
+    if change is not None:
+        return _not_as_wanted(name, change)
+    if not repository.administered:
+        ruleset = load_ruleset(root, file)
         current: Mapping[str, Any] = current_ruleset(api, repository, ruleset["name"]) or {}
         if "bypass_actors" not in current:
-            detail = f"as in {RULESET}, as far as it is shown: not who may bypass it"
+            detail = f"as in {file}, as far as it is shown: not who may bypass it"
             return Check(name, "warn", detail, _ASK_ADMINISTRATOR)
-    return Check(name, "ok", f"as in {RULESET}" if name == "ruleset" else "as wanted")
+    return Check(name, "ok", f"as in {file}")
 
 
 def check_codeowners_errors(api: GitHub, repository: Repository) -> Check:

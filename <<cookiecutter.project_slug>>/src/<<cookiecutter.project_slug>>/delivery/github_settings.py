@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,15 @@ import httpx
 from .codeowners import Entry
 from .github import GitHub, GitHubError
 from .records import LOOSEN_LABEL, NEW_BASELINE_LABEL
-from .ruleset import ABSENT, RULESET, Ruleset, differences, parameter
+from .ruleset import (
+    ABSENT,
+    RULESET,
+    Ruleset,
+    differences,
+    load_ruleset,
+    parameter,
+    ruleset_files,
+)
 
 # By these a maintainer consents on a pull request, and what to.
 _LABELS = {
@@ -86,7 +95,8 @@ def read_repository(api: GitHub, name: str) -> Repository:
     return Repository(str(facts["full_name"]), facts)
 
 
-Setting = Callable[[GitHub, Repository, Ruleset], Change | None]
+# The path is the project's root.
+Setting = Callable[[GitHub, Repository, Path], Change | None]
 
 
 def current_ruleset(api: GitHub, repository: Repository, name: str) -> Ruleset | None:
@@ -103,26 +113,31 @@ def current_ruleset(api: GitHub, repository: Repository, name: str) -> Ruleset |
     return None
 
 
-def ruleset_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
-    """The default branch must be protected by the ruleset of the file."""
-    current = current_ruleset(api, repository, ruleset["name"])
-    path = f"{repository.path}/rulesets"
-    if current is None:
-        return Change(ABSENT, f"as in {RULESET}", Request("POST", path, dict(ruleset)))
-    found = differences(current, ruleset)
-    if not found:
-        return None
-    return Change(
-        "differs",
-        f"as in {RULESET}",
-        Request("PUT", f"{path}/{current['id']}", dict(ruleset)),
-        tuple(map(str, found)),
-    )
+def ruleset_change(file: Path) -> Setting:
+    """Branches must be protected by the ruleset of the file."""
+
+    def change(api: GitHub, repository: Repository, root: Path) -> Change | None:
+        ruleset = load_ruleset(root, file)
+        current = current_ruleset(api, repository, ruleset["name"])
+        path = f"{repository.path}/rulesets"
+        if current is None:
+            return Change(ABSENT, f"as in {file}", Request("POST", path, dict(ruleset)))
+        found = differences(current, ruleset)
+        if not found:
+            return None
+        return Change(
+            "differs",
+            f"as in {file}",
+            Request("PUT", f"{path}/{current['id']}", dict(ruleset)),
+            tuple(map(str, found)),
+        )
+
+    return change
 
 
-def squash_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
-    """The ways of merging that the ruleset allows must not all be switched off."""
-    allowed = parameter(ruleset, "pull_request", "allowed_merge_methods", [])
+def squash_change(api: GitHub, repository: Repository, root: Path) -> Change | None:
+    """The ways of merging that main's ruleset allows must not all be switched off."""
+    allowed = parameter(load_ruleset(root), "pull_request", "allowed_merge_methods", [])
     if "squash" not in allowed or repository.facts.get("allow_squash_merge") is not False:
         return None
     return Change("off", "on", Request("PATCH", repository.path, {"allow_squash_merge": True}))
@@ -131,7 +146,7 @@ def squash_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Chan
 def label_change(label: str) -> Setting:
     """A label by which a maintainer consents must exist."""
 
-    def change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
+    def change(api: GitHub, repository: Repository, root: Path) -> Change | None:
         path = f"{repository.path}/labels"
         if api.get_or_none(f"{path}/{quote(label)}") is not None:
             return None
@@ -141,9 +156,7 @@ def label_change(label: str) -> Setting:
     return change
 
 
-def workflow_permissions_change(
-    api: GitHub, repository: Repository, ruleset: Ruleset
-) -> Change | None:
+def workflow_permissions_change(api: GitHub, repository: Repository, root: Path) -> Change | None:
     """A workflow that asks for nothing must get a token that reads, and none may approve."""
     path = f"{repository.path}/actions/permissions/workflow"
     current = {name: value for name, value in api.get(path).items() if name in _WORKFLOWS}
@@ -157,7 +170,7 @@ def _permissions(values: Mapping[str, Any]) -> str:
     return f"{values.get('default_workflow_permissions')}, {may} approve pull requests"
 
 
-def alerts_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Change | None:
+def alerts_change(api: GitHub, repository: Repository, root: Path) -> Change | None:
     """Dependabot alerts must be on; they bring the dependency graph with them."""
     path = f"{repository.path}/vulnerability-alerts"
     try:
@@ -169,14 +182,23 @@ def alerts_change(api: GitHub, repository: Repository, ruleset: Ruleset) -> Chan
     return None
 
 
-# The ruleset is last: nothing that the others need is locked out by it.
 SETTINGS: Mapping[str, Setting] = {
     **{f"label {label}": label_change(label) for label in _LABELS},
     "workflow permissions": workflow_permissions_change,
     "Dependabot alerts": alerts_change,
     "squash merging": squash_change,
-    "ruleset": ruleset_change,
 }
+
+
+def ruleset_settings(root: Path) -> Mapping[Path, str]:
+    """What the setting of each ruleset file is called."""
+    return {file: f"ruleset {file.stem}" for file in ruleset_files(root)}
+
+
+def all_settings(root: Path) -> Mapping[str, Setting]:
+    """Every setting, the rulesets last: nothing that the others need is locked out by them."""
+    rulesets = ruleset_settings(root).items()
+    return {**SETTINGS, **{name: ruleset_change(file) for file, name in rulesets}}
 
 
 def approval_problem(

@@ -25,13 +25,13 @@ from .codeowners import (
 )
 from .github import GitHub, GitHubError, connect
 from .github_settings import (
-    SETTINGS,
     Change,
     Repository,
+    all_settings,
     approval_problem,
     read_repository,
 )
-from .ruleset import RULESET, Ruleset, RulesetError, load_ruleset, missing_checks
+from .ruleset import RULESET, Ruleset, RulesetError, load_rulesets, missing_checks
 
 
 class SetupError(Exception):
@@ -72,21 +72,20 @@ def plan_codeowners(root: Path, repository: Repository, owner: str | None) -> st
     return fill_in(text, find_owner(repository, owner))
 
 
-def plan_settings(
-    api: GitHub, repository: Repository, ruleset: Ruleset
-) -> dict[str, Change | None]:
+def plan_settings(api: GitHub, repository: Repository, root: Path) -> dict[str, Change | None]:
     """The change that each setting needs, if any.
 
     Raises:
+        RulesetError: If a ruleset file cannot be used.
         GitHubError: If GitHub cannot be reached or does not show a setting.
     """
-    return {name: change(api, repository, ruleset) for name, change in SETTINGS.items()}
+    return {name: change(api, repository, root) for name, change in all_settings(root).items()}
 
 
 def check_first(
     api: GitHub, repository: Repository, ruleset: Ruleset, root: Path, codeowners: str
 ) -> None:
-    """Make sure that the ruleset would not lock everybody out.
+    """Make sure that main's ruleset would not lock everybody out.
 
     Raises:
         SetupError: If nobody may set it, no workflow reports a required check, or nobody could
@@ -145,12 +144,12 @@ def run(root: Path, owner: str | None, wanted: bool) -> None:
     Raises:
         GitHubError, CodeownersError, RulesetError, SetupError: See above.
     """
-    ruleset = load_ruleset(root)
+    ruleset = load_rulesets(root)[RULESET]
     api, name = connect(root)
     repository = read_repository(api, name)
     before = read_codeowners(root)
     after = plan_codeowners(root, repository, owner)
-    changes = plan_settings(api, repository, ruleset)
+    changes = plan_settings(api, repository, root)
     print(show(repository, len(without_owner(before)), changes), flush=True)
     check_first(api, repository, ruleset, root, after)
     if not wanted:

@@ -1,7 +1,9 @@
-"""The ruleset that protects the default branch: a file in git, held against what GitHub has.
+"""The rulesets that protect branches: files in git, held against what GitHub has.
 
-The file has the form that GitHub's REST API takes and that its settings page imports and exports:
+Each file has the form that GitHub's REST API takes and that its settings page imports and exports:
 https://docs.github.com/en/rest/repos/rules#create-a-repository-ruleset
+
+main's must be there. What it asks of pull requests, no other has to.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from typing import Any
 
 import yaml
 
-RULESET = Path(".github/rulesets/main.json")
+RULESETS = Path(".github/rulesets")
+# The one that protects the default branch.
+RULESET = RULESETS / "main.json"
 WORKFLOWS = Path(".github/workflows")
 
 ABSENT = "absent"
@@ -25,7 +29,7 @@ _FIELDS = ("target", "enforcement", "conditions", "bypass_actors")
 
 
 class RulesetError(Exception):
-    """The ruleset, or a workflow that it relies on, cannot be used; the message says why."""
+    """A ruleset, or a workflow that it relies on, cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +51,55 @@ class Difference:
         return f"{self.where}: {self.current} -> {self.wanted}"
 
 
-def load_ruleset(root: Path = Path()) -> Ruleset:
-    """Read the ruleset file.
+def ruleset_files(root: Path = Path()) -> list[Path]:
+    """The ruleset files, relative to the root: main's first, also if it is missing."""
+    found = sorted(path.relative_to(root) for path in (root / RULESETS).glob("*.json"))
+    return [RULESET, *(path for path in found if path != RULESET)]
+
+
+def load_ruleset(root: Path = Path(), path: Path = RULESET) -> Ruleset:
+    """Read one ruleset file.
 
     Raises:
         RulesetError: If it is missing, is not JSON or lacks a name or rules.
     """
     try:
-        ruleset = json.loads((root / RULESET).read_text(encoding="utf-8"))
+        ruleset = json.loads((root / path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RulesetError(f"{RULESET}: no such file; run from the project's root") from error
+        raise RulesetError(f"{path}: no such file; run from the project's root") from error
     except (OSError, ValueError) as error:
-        raise RulesetError(f"{RULESET}: cannot be read: {error}") from error
+        raise RulesetError(f"{path}: cannot be read: {error}") from error
     if not isinstance(ruleset, dict) or not isinstance(ruleset.get("name"), str):
-        raise RulesetError(f"{RULESET}: name: is missing")
+        raise RulesetError(f"{path}: name: is missing")
     rules = ruleset.get("rules")
     if not isinstance(rules, list) or not all(isinstance(r, dict) and "type" in r for r in rules):
-        raise RulesetError(f"{RULESET}: rules: must be a list of rules, each with a type")
+        raise RulesetError(f"{path}: rules: must be a list of rules, each with a type")
+    if not rules:
+        raise RulesetError(f"{path}: rules: is empty, so it protects nothing")
     return ruleset
+
+
+def load_rulesets(root: Path = Path()) -> Mapping[Path, Ruleset]:
+    """Read every ruleset file.
+
+    Raises:
+        RulesetError: If any cannot be used, or two have one name: by it GitHub's are found.
+    """
+    rulesets: dict[Path, Ruleset] = {}
+    problems: list[str] = []
+    for path in ruleset_files(root):
+        try:
+            ruleset = load_ruleset(root, path)
+        except RulesetError as error:
+            problems.append(str(error))
+            continue
+        for other, earlier in rulesets.items():
+            if earlier["name"] == ruleset["name"]:
+                problems.append(f"{path}: name: {ruleset['name']!r} is that of {other}")
+        rulesets[path] = ruleset
+    if problems:
+        raise RulesetError("; ".join(problems))
+    return rulesets
 
 
 def _parameters(ruleset: Ruleset) -> dict[str, dict[str, Any]]:
