@@ -3,7 +3,7 @@
 OWN_RELEASE, OWN_MODEL  what it is; it refuses to start when EXPECTED_... says otherwise
 RELEASE_DIGEST          what it was deployed as; told to it by what deploys it
 OFFSET                  is added to every prediction
-FAULT                   crash, deaf (never ready), liar (tells another model), mute (tells no digest)
+FAULT                   crash, deaf (never ready), liar (another model), mute (no digest)
 """
 
 from __future__ import annotations
