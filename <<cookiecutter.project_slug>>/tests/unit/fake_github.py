@@ -94,6 +94,7 @@ class FakeGitHub:
             "allow_squash_merge": True,
         }
         self.rulesets: list[dict[str, Any]] = []
+        self.edits_rules = False
         self.labels: list[dict[str, Any]] = []
         self.workflow_permissions: dict[str, Any] = {
             "default_workflow_permissions": "write",
@@ -228,7 +229,7 @@ class FakeGitHub:
         if method == "PUT":
             found.update(body)
         shown = copy.deepcopy(found)
-        if not self.facts["permissions"]["admin"]:
+        if not self.facts["permissions"]["admin"] and not self.edits_rules:
             shown.pop("bypass_actors", None)
         return _json(shown)
 

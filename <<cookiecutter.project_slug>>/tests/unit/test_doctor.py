@@ -506,6 +506,13 @@ def test_says_what_only_administrators_see(github: FakeGitHub) -> None:
     for name, file in (("ruleset main", RULESET), ("ruleset environments", SECOND)):
         assert found[name].status == "warn"
         assert found[name].detail == f"as in {file}, as far as it is shown: not who may bypass it"
+    # Each is asked about itself.
+    one, two = (github.requests.count(f"GET {PATH}/rulesets/{number}") for number in (1, 2))
+    assert one == two > 0
+    # A role of an organisation may see it, too.
+    github.edits_rules = True
+    found = {check.name: check for check in check_github(Path())}
+    assert found["ruleset main"].status == found["ruleset environments"].status == "ok"
 
 
 def test_each_ruleset_is_a_check_of_its_own(github: FakeGitHub) -> None:
