@@ -101,6 +101,8 @@ def ask(url: str) -> dict[str, Any]:
 def find_places(root: Path, live: Mapping[str, Any]) -> list[Place]:
     """Every environment that runs or ran what a service runs: the same release and model.
 
+    Of several builds of a release, those that are deployed as the service says it is, if there are.
+
     Raises:
         GitError: If the branches cannot be fetched.
     """
@@ -109,16 +111,22 @@ def find_places(root: Path, live: Mapping[str, Any]) -> list[Place]:
         branch = EnvironmentBranch(root, environment)
         branch.fetch()
         history = branch.history()
-        for revision in history:
-            if revision.release is not None and _identity(revision.release) == _identity(live):
-                places.append(Place(branch, revision, revision == history[0]))
-                break
-    return places
+        same = [one for one in history if one.release and _identity(one.release) == _identity(live)]
+        for revision in [one for one in same if _deployed_as(one, live)] or same:
+            places.append(Place(branch, revision, revision == history[0]))
+            break
+    return [one for one in places if _deployed_as(one.revision, live)] or places
 
 
 def _identity(release: Mapping[str, Any]) -> tuple[Any, Any]:
     model = release.get("model")
     return release.get("release"), model.get("sha256") if isinstance(model, dict) else None
+
+
+def _deployed_as(revision: Revision, live: Mapping[str, Any]) -> bool:
+    """Whether a service says the digest of what a revision deploys."""
+    artifact = (revision.release or {}).get(KIND)
+    return isinstance(artifact, dict) and artifact.get("digest") == live.get("digest")
 
 
 def verify(root: Path, live: Mapping[str, Any], places: Sequence[Place]) -> list[Row]:

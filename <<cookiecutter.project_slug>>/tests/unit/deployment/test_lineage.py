@@ -529,6 +529,20 @@ def test_environments_that_say_different_things_are_both_judged(
     assert told.err.strip().endswith(f"not what was released: {KIND} in {environment}")
 
 
+def test_of_two_builds_the_one_that_answers_is_judged(
+    delivered: Delivered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As between the proof of another build in staging and its release to production."""
+    delivered.put("production")
+    delivered.put("staging", **{KIND: {"name": NAME, "digest": f"sha256:{6:064x}"}})
+    delivered.live["digest"] = delivered.release[KIND]["digest"]
+    assert delivered.run() == 0
+    said = capsys.readouterr().out
+    assert said.count("runs there now") == 1
+    assert "ran there, something else does now" in said
+    assert verdicts(said)[KIND] == "ok"
+
+
 def test_environments_that_say_the_same_are_judged_once(
     delivered: Delivered, capsys: pytest.CaptureFixture[str]
 ) -> None:
