@@ -23,7 +23,7 @@ test-fast:  ## Run the tests that take seconds
 
 .PHONY: test-slow
 test-slow:  ## Run the tests that install and run generated projects
-	$(RUN) pytest -m slow --numprocesses auto --dist loadfile $(ARGS)
+	$(RUN) pytest -m slow --numprocesses auto --dist loadgroup $(ARGS)
 
 .PHONY: check
 check:  ## Lint, format and type-check the template's own code

@@ -30,6 +30,17 @@ Bake = Callable[..., Path]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares fixtures in one process: a file, and all that runs containers.
+
+    Engines that are kept apart still share the machine's bridge, which one may remove as another
+    one joins it.
+    """
+    for item in items:
+        shared = "needs_podman" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("podman" if shared else item.path.name))
+
+
 def find_uv() -> str:
     """The uv that runs these tests, else the one on PATH."""
     found = os.environ.get("UV") or shutil.which("uv")
