@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .bento import Bento, find_bento
-from .image import RECORD, read_record
+from .image import LABEL, RECORD, read_record
 from .image_settings import registry_login
 from .registry import Registry, RegistryError
 from .settings import DeploymentError, SettingError
 
-LABEL = "org.opencontainers.image"  # how the names of the labels begin that the build has set
 KIND = "image"  # its key in release.json
 NAME = re.compile(r"[A-Za-z0-9._:/-]+")
 

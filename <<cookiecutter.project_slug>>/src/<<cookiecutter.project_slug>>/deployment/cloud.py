@@ -85,8 +85,8 @@ def apply_branch(root: Path, name: str, timeout: float) -> int:
         DeploymentError: If the branch cannot be read.
     """
     environment = parse_environment(name)
-    target = find_target(root, environment, "no address")
-    while True:
+    url, done = "", ""
+    while (target := find_target(root, environment, "no address")).revision != done:
         config = read_config(root, target)
         try:
             url = apply(target, config, timeout)
@@ -95,10 +95,7 @@ def apply_branch(root: Path, name: str, timeout: float) -> int:
             print(error, file=sys.stderr)
             return 1
         print(f"{url} runs {target.release.tag} ({target.release.artifact})")
-        newest = find_target(root, environment, "no address")
-        if newest.revision == target.revision:
-            break
-        target = newest
+        done = target.revision
     write_outputs(applied=True, url=url)
     return 0
 

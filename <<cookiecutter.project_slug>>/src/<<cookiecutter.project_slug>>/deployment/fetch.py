@@ -26,7 +26,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -150,18 +150,32 @@ def find_runs(api: GitHub, repository: str, commit: str) -> tuple[str, list[dict
         GitHubError: If GitHub cannot be asked.
     """
     branch = str(api.get(f"/repos/{repository}")["default_branch"])
-    runs = [
-        run
-        for run in api.items(
-            f"/repos/{repository}/actions/workflows/{WORKFLOW}/runs",
-            "workflow_runs",
-            event="push",
-            branch=branch,
-            head_sha=commit,
-        )
-        if (run["event"], run["head_branch"], run["head_sha"]) == ("push", branch, commit)
-    ]
-    return branch, runs
+    runs = pushed_runs(api, repository, branch, head_sha=commit)
+    return branch, [run for run in runs if run["head_sha"] == commit]
+
+
+def pushed_runs(
+    api: GitHub, repository: str, branch: str, **filters: str
+) -> Iterator[dict[str, Any]]:
+    """The runs of the pipeline for pushes to a branch, the newest first.
+
+    Args:
+        api: GitHub.
+        repository: owner/name.
+        branch: Its name.
+        filters: What GitHub shall look for besides.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+    """
+    runs = api.items(
+        f"/repos/{repository}/actions/workflows/{WORKFLOW}/runs",
+        "workflow_runs",
+        event="push",
+        branch=branch,
+        **filters,
+    )
+    return (run for run in runs if (run["event"], run["head_branch"]) == ("push", branch))
 
 
 def download(api: GitHub, repository: str, run: Run, name: str, most: int) -> bytes:

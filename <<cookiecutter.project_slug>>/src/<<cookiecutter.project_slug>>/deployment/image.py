@@ -42,6 +42,7 @@ from .registry import DIGEST, Manifest, Registry, RegistryError
 from .settings import DeploymentError, github_server, write_outputs
 
 RECORD = Path("build/image.json")
+LABEL = "org.opencontainers.image"  # how the names of the labels begin that the build sets
 
 PORT = 3000
 KILLED = 137  # not every engine tells whether it was for the memory
@@ -263,7 +264,7 @@ def _labels(root: Path, bento: Bento, base: str) -> dict[str, str]:
     with contextlib.suppress(NotSetUpError):
         # By this GitHub's registry shows the image beside the repository.
         labels["source"] = f"{github_server()}/{find_remote(root).repository}"
-    return {f"org.opencontainers.image.{key}": value for key, value in labels.items()}
+    return {f"{LABEL}.{key}": value for key, value in labels.items()}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..delivery.github import GitHub, GitHubError, NotSetUpError, connect
-from .fetch import WORKFLOW
+from .fetch import pushed_runs
 from .repository import Repository
 from .settings import DeploymentError, tell_skipped, write_outputs
 
@@ -40,15 +40,8 @@ def newest_passed(api: GitHub, repository: str) -> str:
         GitHubError: If GitHub cannot be asked.
         PlanError: If there is none.
     """
-    runs = api.items(
-        f"/repos/{repository}/actions/workflows/{WORKFLOW}/runs",
-        "workflow_runs",
-        event="push",
-        branch=MAIN,
-        status="success",
-    )
-    for run in runs:
-        if (run["event"], run["head_branch"], run["conclusion"]) == ("push", MAIN, "success"):
+    for run in pushed_runs(api, repository, MAIN, status="success"):
+        if run["conclusion"] == "success":
             return str(run["head_sha"])
     raise PlanError(
         f"the pipeline has passed for no push to {MAIN} yet, as far as GitHub remembers: push, or "

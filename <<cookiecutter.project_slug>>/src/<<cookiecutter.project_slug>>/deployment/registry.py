@@ -109,13 +109,7 @@ class Registry:
                 raise RegistryError(
                     f"{what}: the registry gives a manifest with the digest {digest}, not {said}"
                 )
-        try:
-            content = json.loads(response.content)
-        except ValueError as error:
-            raise RegistryError(f"{what}: the manifest is not JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise RegistryError(f"{what}: the manifest is no JSON object")
-        return Manifest(digest, content)
+        return Manifest(digest, _object(response.content, f"{what}: the manifest"))
 
     def labels(self, reference: str) -> list[dict[str, Any]] | None:
         """The labels of the image that a tag or a digest names; of each image in a list of images.
@@ -170,13 +164,7 @@ class Registry:
             raise RegistryError(
                 f"{what}: the registry gives a configuration with the digest {found}, not {digest}"
             )
-        try:
-            content = json.loads(response.content)
-        except ValueError as error:
-            raise RegistryError(f"{what}: the configuration is not JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise RegistryError(f"{what}: the configuration is no JSON object")
-        return content
+        return _object(response.content, f"{what}: the configuration")
 
     def _get(self, path: str, accept: str = ", ".join(MANIFEST_TYPES)) -> httpx.Response:
         """Ask, again where that may help, and with a token where the registry wants one."""
@@ -241,6 +229,16 @@ class Registry:
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             return f"access is denied; set REGISTRY_USER and REGISTRY_TOKEN ({said})"
         return f"it fails ({said})"
+
+
+def _object(content: bytes, what: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content)
+    except ValueError as error:
+        raise RegistryError(f"{what} is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise RegistryError(f"{what} is no JSON object")
+    return parsed
 
 
 def _scheme(host: str) -> str:
