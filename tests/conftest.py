@@ -31,11 +31,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares fixtures in one process: a file, and all that runs containers.
-
-    Engines that are kept apart still share the machine's bridge, which one may remove as another
-    one joins it.
-    """
+    """Keep what shares fixtures in one process: a file, and all that runs containers."""
     for item in items:
         shared = "needs_podman" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("podman" if shared else item.path.name))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +162,8 @@ def make_podman(folder: Path, registry: Registry, clean_env: Mapping[str, str], 
     """Podman as on a machine of its own: nothing is shared with another folder's."""
     # Podman takes 50 characters for it at most.
     runroot = tempfile.mkdtemp(prefix="podman-")
-    subnet = f"10.{random.randint(100, 250)}.{random.randint(0, 250)}.0/24"
+    network = f"tests-{secrets.token_hex(4)}"
+    _write_networks(folder / "networks", network)
     (folder / "containers.conf").write_text(
         f"""
 [containers]
@@ -172,8 +175,8 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 [network]
+default_network = "{network}"
 network_config_dir = "{folder / "networks"}"
-default_subnet = "{subnet}"
 """,
         encoding="utf-8",
     )
@@ -199,10 +202,40 @@ default_subnet = "{subnet}"
     return Podman(env, run, Path(runroot))
 
 
+def _write_networks(folder: Path, default: str) -> None:
+    """Bridges of an engine's own, for containers and for the pods of `podman kube play`.
+
+    Left to itself, every engine takes the same names. One whose bridge another one has made finds
+    it there and gives it no address, so nothing reaches its containers; and one that ends takes
+    away the firewall's rules that go by the network's name.
+    """
+    folder.mkdir()
+    octets = f"10.{random.randint(100, 250)}.{random.randint(0, 250)}"
+    for name, bridge, first, dns in (
+        (default, "c", 0, False),
+        ("podman-default-kube-network", "p", 128, True),
+    ):
+        network = {
+            "name": name,
+            "id": secrets.token_hex(32),
+            "driver": "bridge",
+            "network_interface": f"{bridge}-{secrets.token_hex(4)}",
+            "created": datetime.now(UTC).isoformat(),
+            "subnets": [{"subnet": f"{octets}.{first}/25", "gateway": f"{octets}.{first + 1}"}],
+            "ipv6_enabled": False,
+            "internal": False,
+            "dns_enabled": dns,
+            "ipam_options": {"driver": "host-local"},
+        }
+        (folder / f"{name}.json").write_text(json.dumps(network), encoding="utf-8")
+
+
 def remove_podman(engine: Podman) -> None:
     """Remove all that runs and all images."""
     engine("pod", "rm", "--all", "--force", check=False)
     engine("rm", "--all", "--force", "--time", "0", check=False)
+    # What runs on would be out of reach once the folders are gone.
+    assert engine.containers() == []
     # Takes seconds, where podman takes a minute to remove one image after the other.
     shutil.rmtree(Path(engine.env["CONTAINERS_STORAGE_CONF"]).parent / "images")
     shutil.rmtree(engine.runroot)
@@ -217,6 +250,16 @@ def podman(
 ) -> Iterator[Podman]:
     """Podman, apart from the machine's own images and containers."""
     engine = make_podman(tmp_path_factory.mktemp("podman"), registry, clean_env, run)
+    yield engine
+    remove_podman(engine)
+
+
+@pytest.fixture
+def elsewhere(
+    registry: Registry, clean_env: Mapping[str, str], run: Run, tmp_path: Path
+) -> Iterator[Podman]:
+    """Podman of another machine: it has none of the images that were built here."""
+    engine = make_podman(tmp_path, registry, clean_env, run)
     yield engine
     remove_podman(engine)
 

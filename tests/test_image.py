@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from podman import BASE, Podman, Registry, make_podman, remove_podman
+from podman import BASE, Podman, Registry
 
 pytestmark = pytest.mark.slow
 
@@ -84,16 +84,6 @@ def kept(imaged: Imaged, podman: Podman) -> Iterator[Imaged]:
     for path, content in before.items():
         path.write_bytes(content)
     imaged.record_file.write_text(json.dumps(record), encoding="utf-8")
-
-
-@pytest.fixture
-def elsewhere(
-    registry: Registry, clean_env: Mapping[str, str], run: Run, tmp_path: Path
-) -> Iterator[Podman]:
-    """Another machine: it has none of the images that were built here."""
-    engine = make_podman(tmp_path, registry, clean_env, run)
-    yield engine
-    remove_podman(engine)
 
 
 def manifest(registry: Registry, reference: str) -> bytes:

@@ -1,12 +1,15 @@
-"""The podman tier is left out where it cannot run, but never unnoticed."""
+"""The podman tier: left out where it cannot run, but never unnoticed; engines are apart."""
 
 from __future__ import annotations
 
 import os
+import urllib.request
 from pathlib import Path
 
 import podman
 import pytest
+from machine import eventually
+from podman import Podman
 
 
 @pytest.fixture
@@ -38,3 +41,31 @@ def test_who_may_not_make_a_root_file_system_is_told(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(pytest.skip.Exception, match="needs root"):
         podman.demand_podman()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}", timeout=1) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_engines_that_run_at_once_keep_apart(
+    podman: Podman, elsewhere: Podman, base_image: str
+) -> None:
+    """Pods too: `podman kube play` has a network of its own."""
+    serve = ("python3", "-m", "http.server", "3000")
+    addresses = []
+    for engine in (podman, elsewhere):
+        for where in ([], ["--network=podman-default-kube-network"]):
+            container = engine(
+                "run", "--detach", "--publish=127.0.0.1::3000", *where, base_image, *serve
+            ).stdout.strip()
+            addresses.append(engine("port", container, "3000/tcp").stdout.strip())
+    try:
+        for address in addresses:
+            eventually(lambda address=address: _answers(address), f"{address} does not answer")
+    finally:
+        podman("rm", "--all", "--force", "--time", "0")
