@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 CONTRACT = Path("contract.yaml")
 CONTRACT_SCHEMA = Path("contract.schema.json")
 SCHEMA = Path("schema.yaml")
+DVC_LOCK = Path("dvc.lock")
 
 INGESTED = Path("data/ingested.parquet")
 TRAIN = Path("data/split/train.parquet")

@@ -13,8 +13,6 @@ import yaml
 
 from .. import paths
 
-LOCK = Path("dvc.lock")
-
 # What CI systems name as the revision before the first push.
 _NO_COMMIT = re.compile(r"0{40}|0{64}")
 # Git sets these inside its hooks; kept, they would point every call at the caller's index.

@@ -27,7 +27,7 @@ from ..model.predict import as_table, predict
 from ..model.predictor import Predictor, load_predictor
 from ..model.target import target_values
 from ..settings import Params
-from .base import LOCK, LockedModel, locked_model, outside_git
+from .base import LockedModel, locked_model, outside_git
 
 _NOT_CACHED = "not in cache"
 
@@ -68,8 +68,9 @@ def check_up_to_date(root: Path) -> LockedModel:
         StaleError: If the pipeline has not run since one of them changed.
         BaseError: If `dvc.lock` cannot be read.
     """
-    lock = root / LOCK
-    locked = locked_model(lock.read_text(encoding="utf-8") if lock.exists() else None, str(LOCK))
+    lock = root / paths.DVC_LOCK
+    text = lock.read_text(encoding="utf-8") if lock.exists() else None
+    locked = locked_model(text, str(paths.DVC_LOCK))
     if locked is None:
         raise StaleError("there is no trained model to judge: run `make pipeline` first")
     done = subprocess.run(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import paths
-from .base import LOCK, Base, BaseError, LockedModel, git, locked_model, outside_git
+from .base import Base, BaseError, LockedModel, git, locked_model, outside_git
 from .remote import NAME, VARIABLE, from_environment
 
 Source = Literal["cache", "remote", "reproduced"]
@@ -212,8 +212,8 @@ def _reproduce(champion: Champion, model: LockedModel) -> None:
             f"the champion's model {model.hash} is neither in the DVC cache nor in a remote, and "
             f"training it again failed:\n{_last_lines(done)}"
         )
-    lock = champion.project / LOCK
-    again = locked_model(lock.read_text(encoding="utf-8"), str(LOCK))
+    lock = champion.project / paths.DVC_LOCK
+    again = locked_model(lock.read_text(encoding="utf-8"), str(paths.DVC_LOCK))
     if again is None or again.hash != model.hash:
         champion.notes.append(
             "Trained again from the base, the champion's model does not have the locked hash: "

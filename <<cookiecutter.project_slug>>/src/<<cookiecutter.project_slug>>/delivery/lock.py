@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from .. import paths
-from .base import LOCK, BaseError, git
+from .base import BaseError, git
 
 MEND = "run `make pipeline`, then commit dvc.lock and reports/"
 INPUTS = ("cmd", "deps", "params")
@@ -37,7 +37,7 @@ def committed(root: Path, revision: str = "HEAD") -> str | None:
     known = git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if known.returncode != 0:
         raise LockError(f"{revision}: no such commit; commit first (`git commit`)")
-    shown = git(root, "show", f"{revision}:./{LOCK}")
+    shown = git(root, "show", f"{revision}:./{paths.DVC_LOCK}")
     return shown.stdout if shown.returncode == 0 else None
 
 
@@ -63,8 +63,8 @@ def compare(before: str, now: str) -> list[str]:
     Raises:
         LockError: If one of the texts is no lock file.
     """
-    old = stages_of(before, f"{LOCK} as committed")
-    new = stages_of(now, str(LOCK))
+    old = stages_of(before, f"{paths.DVC_LOCK} as committed")
+    new = stages_of(now, str(paths.DVC_LOCK))
     problems = [f"{name}: the committed lock lacks this stage" for name in new.keys() - old.keys()]
     problems += [f"{name}: no longer a stage" for name in old.keys() - new.keys()]
     for name in old.keys() & new.keys():
@@ -103,7 +103,7 @@ def uncommitted_reports(root: Path) -> list[str]:
     Raises:
         LockError: If git cannot tell.
     """
-    stages = stages_of((root / LOCK).read_text(encoding="utf-8"), str(LOCK))
+    stages = stages_of((root / paths.DVC_LOCK).read_text(encoding="utf-8"), str(paths.DVC_LOCK))
     outputs = [name for stage in stages.values() for name in _by_name(stage.get("outs"))]
     reports = [name for name in outputs if Path(name).is_relative_to(paths.REPORTS)]
     if not reports:
@@ -121,12 +121,15 @@ def verify(root: Path) -> str:
         LockError: If the lock is missing, stale or not reproduced, or a committed report differs.
         BaseError: If git is not installed.
     """
-    if not (root / LOCK).is_file():
-        raise LockError(f"{LOCK}: no such file; run `make pipeline`")
+    if not (root / paths.DVC_LOCK).is_file():
+        raise LockError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`")
     before = committed(root)
     if before is None:
-        return f"No {LOCK} is committed yet, so there is nothing to verify. To commit it: {MEND}."
-    problems = compare(before, (root / LOCK).read_text(encoding="utf-8"))
+        return (
+            f"No {paths.DVC_LOCK} is committed yet, so there is nothing to verify. "
+            f"To commit it: {MEND}."
+        )
+    problems = compare(before, (root / paths.DVC_LOCK).read_text(encoding="utf-8"))
     stale = any("not reproduced" not in problem for problem in problems)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -136,11 +139,13 @@ def verify(root: Path) -> str:
             else "share the trained model through a DVC remote (README, `DVC_REMOTE_URL`), or "
             "commit the dvc.lock and reports/ of this machine"
         )
-        raise LockError(f"The committed {LOCK} is not what this run wrote:\n{lines}\n{advice}")
+        raise LockError(
+            f"The committed {paths.DVC_LOCK} is not what this run wrote:\n{lines}\n{advice}"
+        )
     reports = uncommitted_reports(root)
     if reports:
         raise LockError(f"The committed {', '.join(reports)} is not what this run wrote; {MEND}")
-    return f"The committed {LOCK} is what this run wrote."
+    return f"The committed {paths.DVC_LOCK} is what this run wrote."
 
 
 def main() -> int:

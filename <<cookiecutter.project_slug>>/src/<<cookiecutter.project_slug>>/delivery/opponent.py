@@ -11,7 +11,7 @@ import polars as pl
 from .. import paths
 from ..model.predictor import ModelError, read_manifest
 from ..settings import Params
-from .base import LOCK, Base, LockedModel, locked_model
+from .base import Base, LockedModel, locked_model
 from .case import Case
 from .challenger import Challenger, score
 from .champion import CannotScoreError, Champion, ChampionError, bring_back
@@ -32,7 +32,7 @@ def champion_of(case: Case, base: Base | None) -> LockedModel | None:
     if base is None:
         case.notes.append("No champion yet: there is no commit to compare with. Floors only.")
         return None
-    model = locked_model(base.read(LOCK), f"{base.revision}:{LOCK}")
+    model = locked_model(base.read(paths.DVC_LOCK), f"{base.revision}:{paths.DVC_LOCK}")
     if model is None:
         case.notes.append(f"No champion yet: {base.revision} names no model. Floors only.")
     return model

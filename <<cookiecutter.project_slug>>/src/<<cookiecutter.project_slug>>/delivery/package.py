@@ -34,7 +34,6 @@ from .. import paths
 from ..model.predictor import ModelError, read_manifest, read_verified
 from ..serving.release import PACKAGE, describe
 
-DVC_LOCK = Path("dvc.lock")
 # -P: a file in the folder must not pass for a module of the same name.
 PYTHON = (sys.executable, "-P", "-m")
 
@@ -96,14 +95,14 @@ def check_pipeline(root: Path) -> None:
     Raises:
         PackageError: If DVC finds a stage that has changed since `dvc.lock` was written.
     """
-    if not (root / DVC_LOCK).is_file():
-        raise PackageError(f"{DVC_LOCK}: no such file; run `make pipeline`")
+    if not (root / paths.DVC_LOCK).is_file():
+        raise PackageError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`")
     changed = json.loads(run([*PYTHON, "dvc", "status", "--json"], root) or "{}")
     if changed:
         lines = [f"  {stage}: {_changes(entries)}" for stage, entries in changed.items()]
         raise PackageError(
-            f"{DVC_LOCK} does not name what is here; run `make pipeline`, or `dvc checkout`:\n"
-            + "\n".join(lines)
+            f"{paths.DVC_LOCK} does not name what is here; "
+            "run `make pipeline`, or `dvc checkout`:\n" + "\n".join(lines)
         )
 
 
@@ -125,12 +124,12 @@ def data_of(root: Path) -> dict[str, str]:
     Raises:
         PackageError: If `dvc.lock` does not name it.
     """
-    lock = yaml.safe_load((root / DVC_LOCK).read_text(encoding="utf-8"))
+    lock = yaml.safe_load((root / paths.DVC_LOCK).read_text(encoding="utf-8"))
     outs = lock.get("stages", {}).get("ingest", {}).get("outs", [])
     for out in outs:
         if out["path"] == str(paths.INGESTED):
             return {"file": out["path"], "md5": out["md5"]}
-    raise PackageError(f"{DVC_LOCK}: names no {paths.INGESTED}; run `make pipeline`")
+    raise PackageError(f"{paths.DVC_LOCK}: names no {paths.INGESTED}; run `make pipeline`")
 
 
 def describe_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:

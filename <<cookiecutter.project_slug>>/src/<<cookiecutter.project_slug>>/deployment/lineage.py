@@ -33,7 +33,6 @@ from .release import GOLDEN, RELEASE, Release, parse_release
 from .repository import Repository
 from .settings import ENVIRONMENTS, DeploymentError
 
-DVC_LOCK = Path("dvc.lock")
 SHORT = 12
 
 Verdict = Literal["ok", "differs", "unknown", ""]
@@ -192,7 +191,7 @@ def _git_rows(root: Path, release: Release, place: Place) -> Iterator[Row]:
     files = {
         path: _committed(repository, commit, path)
         for path in (
-            paths.CONTRACT, paths.SCHEMA, paths.PARAMS, paths.METRICS, paths.GOLDEN, DVC_LOCK
+            paths.CONTRACT, paths.SCHEMA, paths.PARAMS, paths.METRICS, paths.GOLDEN, paths.DVC_LOCK
         )
     }  # fmt: skip
     for what, path in (
@@ -205,13 +204,13 @@ def _git_rows(root: Path, release: Release, place: Place) -> Iterator[Row]:
         found = None if text is None else hashlib.sha256(text).hexdigest()
         yield _compared(what, claim, found, f"{path} of the commit")
     data = content.get("data") or {}
-    found = _data_hash(files[DVC_LOCK], str(data.get("file")))
+    found = _data_hash(files[paths.DVC_LOCK], str(data.get("file")))
     yield _compared("data", data.get("md5"), found, f"{data.get('file')} in dvc.lock of the commit")
     yield _compared(
         "metrics", content.get("metrics"), _parsed(files[paths.METRICS]),
         f"{paths.METRICS} of the commit",
     )  # fmt: skip
-    yield _model_row(root, release, files[DVC_LOCK])
+    yield _model_row(root, release, files[paths.DVC_LOCK])
     yield _compared(
         "golden predictions", _hash(place.read(GOLDEN)), _hash(files[paths.GOLDEN]),
         f"{paths.GOLDEN} of the commit",

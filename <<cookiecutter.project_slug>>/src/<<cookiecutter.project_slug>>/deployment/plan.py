@@ -18,12 +18,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import paths
 from ..delivery.github import GitHub, GitHubError, NotSetUpError, connect
 from .fetch import pushed_runs
 from .repository import Repository
 from .settings import DeploymentError, tell_skipped, write_outputs
 
-LOCK = "dvc.lock"
 MAIN = "main"
 NEWEST = "newest"
 _HASH = re.compile(r"[0-9a-f]{40}")
@@ -95,12 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wanted == NEWEST:
             wanted = newest_passed(*connect(root))
         commit = find_commit(root, wanted)
-        found = Repository(root).find(f"{commit}:{LOCK}") is not None
+        found = Repository(root).find(f"{commit}:{paths.DVC_LOCK}") is not None
         write_outputs(commit=commit, deliverable=found)
         if not found:
             tell_skipped(
                 f"the delivery of {commit[:8]}, which names no model",
-                f"`make pipeline`, then commit `{LOCK}` and `reports/`, and push",
+                f"`make pipeline`, then commit `{paths.DVC_LOCK}` and `reports/`, and push",
             )
     except (DeploymentError, GitHubError, NotSetUpError) as error:
         print(error, file=sys.stderr)
