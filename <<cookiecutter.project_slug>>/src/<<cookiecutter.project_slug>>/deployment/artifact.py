@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from .bento import Bento, find_bento
 from .image import LABEL, RECORD, read_record
-from .image_settings import registry_login
+from .image_settings import Login, image_name, registry_login
 from .registry import Registry, RegistryError
-from .settings import DeploymentError, SettingError
+from .settings import DeploymentError, VariableError
 
 KIND = "image"  # its key in release.json
 NAME = re.compile(r"[A-Za-z0-9._:/-]+")
@@ -41,8 +41,8 @@ def look_up(release: Mapping[str, Any]) -> tuple[Found, str]:
     """Whether the registry holds a release's image, made of that release, and a note on that."""
     name, digest = release[KIND]["name"], release[KIND]["digest"]
     try:
-        images = Registry(name, registry_login(name)).labels(digest)
-    except (RegistryError, SettingError) as error:
+        images = Registry(name, _login_for(name)).labels(digest)
+    except (RegistryError, VariableError) as error:
         return "unknown", str(error).splitlines()[0]
     if images is None:
         return "differs", "the registry holds no such image"
@@ -62,6 +62,26 @@ def look_up(release: Mapping[str, Any]) -> tuple[Found, str]:
     if problems:
         return "differs", f"the registry holds another image: its {'; its '.join(problems)}"
     return "ok", "is in the registry, and its labels name this version, commit and base image"
+
+
+def _login_for(image: str) -> Login | None:
+    """Who asks for an image that a release names; None to ask as nobody.
+
+    Raises:
+        VariableError: If the login is for another registry, which is the one that IMAGE names: a
+            release must not decide where it is sent. If the settings do not fit.
+    """
+    login = registry_login(image)
+    if login is None:
+        return None
+    own = image_name().partition("/")[0]
+    if login.registry != own:
+        raise VariableError(
+            f"the release names the registry {login.registry}, and the login is for {own}, where "
+            "IMAGE is, so it was not sent; if the release is right, set IMAGE, REGISTRY_USER and "
+            "REGISTRY_TOKEN for that registry"
+        )
+    return login
 
 
 def details(release: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -75,7 +75,7 @@ def promote(root: Path, environment: Environment, render: Render = render) -> Pr
         render: Makes the manifests of a release.
 
     Raises:
-        SettingError: If the address of the environment's service is none: it could not be probed.
+        VariableError: If the address of the environment's service is none: it could not be probed.
         ReleaseError: If the release is missing or malformed.
         NotProvedError: If production would get what staging does not run.
         RenderError: If the manifests cannot be rendered.

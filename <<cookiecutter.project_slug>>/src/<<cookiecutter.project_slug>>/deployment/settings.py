@@ -27,7 +27,7 @@ class DeploymentError(Exception):
     """A deployment step cannot be done; the message says why and what to do."""
 
 
-class SettingError(DeploymentError):
+class VariableError(DeploymentError):
     """A variable of the environment is missing or cannot be used."""
 
 
@@ -40,10 +40,10 @@ def parse_environment(text: str) -> Environment:
     """Read the name of an environment.
 
     Raises:
-        SettingError: If there is none of that name.
+        VariableError: If there is none of that name.
     """
     if text not in ENVIRONMENTS:
-        raise SettingError(f"ENVIRONMENT is {text!r}; choose {' or '.join(ENVIRONMENTS)}")
+        raise VariableError(f"ENVIRONMENT is {text!r}; choose {' or '.join(ENVIRONMENTS)}")
     return text
 
 
@@ -56,7 +56,7 @@ def service_url(environment: Environment) -> str | None:
     """Where an environment's service answers, without a slash at the end; None if nobody said.
 
     Raises:
-        SettingError: If the variable holds no address.
+        VariableError: If the variable holds no address.
     """
     name = url_variable(environment)
     url = variable(name)
@@ -69,7 +69,7 @@ def service_url(environment: Environment) -> str | None:
         sound = False
     if not sound or parts.query or parts.fragment or parts.username or re.search(r"\s", url):
         # The address may hold a password, so it is not repeated.
-        raise SettingError(
+        raise VariableError(
             f"{name}: must be the address of the live service, e.g. https://late.example.com, "
             "without a user, `?` or `#`"
         )
@@ -97,7 +97,7 @@ def write_outputs(**values: str | bool) -> None:
     """Give values to later steps of the workflow, as strings; nothing outside a workflow.
 
     Raises:
-        SettingError: If the file GITHUB_OUTPUT cannot be written.
+        VariableError: If the file GITHUB_OUTPUT cannot be written.
     """
     lines = []
     for name, value in values.items():
@@ -112,7 +112,7 @@ def tell_skipped(what: str, remedy: str) -> None:
     """Say what was left out and what enables it, on the run's page too.
 
     Raises:
-        SettingError: If the file GITHUB_STEP_SUMMARY cannot be written.
+        VariableError: If the file GITHUB_STEP_SUMMARY cannot be written.
     """
     print(f"Skipped: {what}. To enable it: {remedy}.")
     _append("GITHUB_STEP_SUMMARY", f"⏭️ **Skipped:** {what}. To enable it: {remedy}.\n\n")
@@ -126,4 +126,4 @@ def _append(variable: str, text: str) -> None:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise SettingError(f"{variable} is {path}: {error}") from error
+        raise VariableError(f"{variable} is {path}: {error}") from error

@@ -123,6 +123,34 @@ def test_an_image_that_is_gone_or_cannot_be_seen_is_told(
     assert note in found[1]
 
 
+@pytest.mark.parametrize(
+    ("image", "verdict", "note"),
+    [
+        ("{host}/acme/shop", "ok", "is in the registry"),
+        ("{host}/acme/other", "ok", "is in the registry"),
+        ("registry.example.com/acme/shop", "unknown", "is for registry.example.com, where IMAGE"),
+        ("Not a name", "unknown", "IMAGE is 'Not a name'"),
+    ],
+)
+def test_a_login_goes_to_the_registry_of_image_only(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, image: str, verdict: str, note: str
+) -> None:
+    host = f"{httpserver.host}:{httpserver.port}"
+    monkeypatch.setenv("IMAGE", image.format(host=host))
+    monkeypatch.setenv("REGISTRY_USER", "ada")
+    monkeypatch.setenv("REGISTRY_TOKEN", "s3cret")
+    shop = Shop(httpserver)
+    refusal = Response(status=401, headers={"WWW-Authenticate": "Basic realm=shop"})
+    httpserver.expect_oneshot_request(
+        f"/v2/acme/shop/manifests/{shop.release['image']['digest']}"
+    ).respond_with_response(refusal)
+    found = look_up(shop.release)
+    assert found[0] == verdict
+    assert note in found[1]
+    sent = [request.headers.get("Authorization") for request, _ in httpserver.log]
+    assert any(sent) == (verdict == "ok")
+
+
 @pytest.mark.parametrize("key", ["version", "revision", "base.name", "base.digest"])
 def test_another_image_is_told_by_its_labels(httpserver: HTTPServer, key: str) -> None:
     labels = {**LABELS, f"org.opencontainers.image.{key}": "other"}

@@ -31,7 +31,7 @@ from << cookiecutter.project_slug >>.deployment.rollback import revert, roll_bac
 from << cookiecutter.project_slug >>.deployment.settings import (
     DeploymentError,
     Environment,
-    SettingError,
+    VariableError,
 )
 
 
@@ -166,7 +166,7 @@ def test_what_could_not_be_probed_is_not_released(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAGING_URL", "staging.example.com")
-    with pytest.raises(SettingError, match="STAGING_URL: must be the address"):
+    with pytest.raises(VariableError, match="STAGING_URL: must be the address"):
         release_to(world, "staging", make_release(world.first))
     assert world.log("staging") == []
 
