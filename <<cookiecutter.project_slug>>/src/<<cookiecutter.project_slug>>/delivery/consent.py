@@ -20,12 +20,9 @@ from datetime import datetime
 from typing import Any
 
 from .event import Event, EventError
-from .github import GitHub, GitHubError, connect
+from .github import GitHub, GitHubError, connect, may_write
 from .records import LOOSEN_LABEL, NEW_BASELINE_LABEL, Consent
 
-# Roles map to these: maintain to write, triage to read.
-# https://docs.github.com/en/rest/collaborators/collaborators#get-repository-permissions-for-a-user
-_MAY_CONSENT = frozenset({"write", "admin"})
 # refs/heads/gh-readonly-queue/main/pr-12-<commit>
 _QUEUED = re.compile(r"refs/heads/gh-readonly-queue/.+/pr-(\d+)-[0-9a-f]+")
 
@@ -124,8 +121,7 @@ def _set_by(
     who = actor.get("login")
     if who is None or actor.get("type") != "User":
         return None, f"it was set by {who or 'nobody known'}, who is not a person"
-    access = api.get_or_none(f"/repos/{repository}/collaborators/{who}/permission")
-    if access is None or access.get("permission") not in _MAY_CONSENT:
+    if not may_write(api, repository, who):
         return None, f"{who}, who set it, may not write to this repository"
     pushed = _pushed(api, repository, pull)
     if pushed is None:

@@ -44,6 +44,9 @@ _REMOTE = re.compile(
     r"(?P<repository>[A-Za-z0-9._-]+/[A-Za-z0-9._-]+?)(?:\.git)?/?"
 )
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+# Roles map to permissions: maintain to write, triage to read.
+# https://docs.github.com/en/rest/collaborators/collaborators#get-repository-permissions-for-a-user
+_WRITERS = frozenset({"write", "admin"})
 
 
 class GitHubError(Exception):
@@ -333,6 +336,16 @@ class GitHub:
                 "address of GitHub's API?",
                 response.status_code,
             ) from error
+
+
+def may_write(api: GitHub, repository: str, login: str) -> bool:
+    """Whether somebody may write to a repository now, by whatever way.
+
+    Raises:
+        GitHubError: If GitHub cannot be reached or refuses.
+    """
+    access = api.get_or_none(f"/repos/{repository}/collaborators/{login}/permission")
+    return access is not None and access.get("permission") in _WRITERS
 
 
 def _at_most(response: httpx.Response, most: int) -> bytes:

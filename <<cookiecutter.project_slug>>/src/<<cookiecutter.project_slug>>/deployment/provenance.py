@@ -16,7 +16,7 @@ from ..delivery.evidence import ARCHIVE_BYTES
 from ..delivery.github import GitHub, GitHubError, NotSetUpError, connect
 from .artifact import Found
 from .fetch import FetchError, Run, download, find_runs, read_gate
-from .record import find_pull_request, find_reviews, verdict_of
+from .record import find_approvers, find_pull_request, verdict_of
 from .release import Release
 
 ATTEMPTS = 2
@@ -108,10 +108,9 @@ def _pull_request(api: GitHub, repository: str, release: Release) -> Answer:
     if not missing:
         # More may have approved it since.
         return "ok", said
-    reviews = find_reviews(api, repository, found["number"])
-    if all(who in reviews and reviews[who].approves for who in missing):
-        names = ", ".join(missing)
-        return "unknown", f"{said}; {names} approved it, but is not of the project, or not any more"
+    if set(missing) <= set(find_approvers(api, repository, found["number"])):
+        names = ", ".join(map(str, missing))
+        return "unknown", f"{said}; {names} approved it, but may not write here, or not any more"
     return "differs", said
 
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pydantic import ValidationError
 
 from .. import paths
 from ..delivery.evidence import GATE
-from ..delivery.github import GitHub, GitHubError, NotSetUpError, connect
+from ..delivery.github import GitHub, GitHubError, NotSetUpError, connect, may_write
 from ..delivery.records import Report
 from ..delivery.smoke import SmokeError, read_golden
 from .artifact import KIND, recorded
@@ -33,26 +32,9 @@ from .release import FOLDER, GOLDEN, RELEASE, parse_release
 from .repository import Repository
 from .settings import DeploymentError
 
-# Strangers, too, can approve a pull request of a public repository. Only these count:
-# https://docs.github.com/en/rest/pulls/reviews#list-reviews-for-a-pull-request
-TRUSTED = frozenset({"OWNER", "MEMBER", "COLLABORATOR"})
-
 
 class RecordError(DeploymentError):
     """The release cannot be recorded; the message says what is missing or does not fit."""
-
-
-@dataclass(frozen=True)
-class Review:
-    """The last verdict of a reviewer.
-
-    Attributes:
-        approves: Whether it is an approval that nothing has taken back.
-        counts: Whether the repository trusts the reviewer.
-    """
-
-    approves: bool
-    counts: bool
 
 
 def gate_of(root: Path, bento: Bento) -> dict[str, Any]:
@@ -111,6 +93,8 @@ def run_of(root: Path) -> dict[str, Any] | None:
 def find_pull_request(api: GitHub, repository: str, commit: str) -> dict[str, Any] | None:
     """The merged pull request that a commit came from, and who of the project approved it.
 
+    Strangers, too, can approve a pull request of a public repository; that does not count.
+
     Returns:
         None if the commit was pushed without one.
 
@@ -127,28 +111,26 @@ def find_pull_request(api: GitHub, repository: str, commit: str) -> dict[str, An
     # One commit can have gone through several; the one that put it there counts.
     pull = min(pulls, key=lambda one: (one["merge_commit_sha"] != commit, int(one["number"])))
     number = int(pull["number"])
-    reviews = find_reviews(api, repository, number)
+    approvers = find_approvers(api, repository, number)
     return {
         "number": number,
         "author": _login(pull),
-        "approved_by": sorted(who for who, one in reviews.items() if one.approves and one.counts),
+        "approved_by": [who for who in approvers if may_write(api, repository, who)],
     }
 
 
-def find_reviews(api: GitHub, repository: str, number: int) -> dict[str, Review]:
-    """The last verdict of each reviewer, as on the pull request's own page; a comment is none.
+def find_approvers(api: GitHub, repository: str, number: int) -> list[str]:
+    """Whoever approves a pull request by the last verdict they gave; a comment is none.
 
     Raises:
         GitHubError: If GitHub cannot be asked.
     """
-    found = {}
-    for review in api.items(f"/repos/{repository}/pulls/{number}/reviews"):
-        if review["state"] in {"APPROVED", "CHANGES_REQUESTED", "DISMISSED"}:
-            found[_login(review)] = Review(
-                approves=review["state"] == "APPROVED",
-                counts=review.get("author_association") in TRUSTED,
-            )
-    return found
+    last = {
+        _login(review): review["state"]
+        for review in api.items(f"/repos/{repository}/pulls/{number}/reviews")
+        if review["state"] in {"APPROVED", "CHANGES_REQUESTED", "DISMISSED"}
+    }
+    return sorted(who for who, state in last.items() if state == "APPROVED")
 
 
 def _login(item: Mapping[str, Any]) -> str:
