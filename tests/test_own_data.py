@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +160,7 @@ def test_own_data_reach_a_served_prediction(bake: Bake, project_run: Run, wanted
     must("make", "contract", "FORCE=1")
     must("git", "add", "--all")
     must("git", "commit", "--no-verify", "-qm", "Use our own data")
+    assert ".yaml.bak" not in must("git", "ls-files")
     must("make", "gate", "BASE=HEAD~1")
     must("pytest", "-m", "pipeline")
     must("make", "package")
@@ -166,3 +168,34 @@ def test_own_data_reach_a_served_prediction(bake: Bake, project_run: Run, wanted
 
     assert "golden" in served
     assert sources == {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
+
+
+def test_own_data_replace_the_example_once_a_maintainer_says_so(
+    pipelined: Bake, project_run: Run
+) -> None:
+    project = pipelined("classification")
+    (wanted,) = (one for one in DATA_SETS if one.name == "tumours")
+
+    def run(*command: str, status: int = 0) -> str:
+        done = project_run(project, *command)
+        assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    run("python", "-c", MAKE_DATA, wanted.name, f"data/{wanted.name}")
+    point_params_at(project, wanted)
+    run("make", "schema", "FORCE=1")
+    settle_the_data_terms(project)
+    (project / "reports" / "data_profile.json").unlink()
+    run("make", "pipeline")
+    run("make", "contract", "FORCE=1")
+    run("git", "add", "--all")
+    run("git", "commit", "--no-verify", "-qm", "Use our own data")
+
+    blocked = run("make", "gate", "BASE=HEAD~1", status=2)
+    assert "change of the row count since the base: " in blocked
+    assert "the contract is loosened: " in blocked
+    consent = "ARGS=--allow-loosening --accept-new-baseline 'own data'"
+    run("make", "gate", "package", "BASE=HEAD~1", consent)
+    report = json.loads((project / "reports" / "gate.json").read_text(encoding="utf-8"))
+    assert report["verdict"] == "promote"
+    assert report["data"]["base_rows"] > 2 * report["data"]["rows"]

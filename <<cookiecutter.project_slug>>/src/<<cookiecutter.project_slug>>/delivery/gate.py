@@ -95,7 +95,7 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         slices = court.slices(bar.terms.model.slices, challenger.test)
     data = data_changes(root, base, schema)
     with case.timed("measure the latency"):
-        limits = _limits(bar.terms, challenger, data)
+        limits = _limits(bar.terms, challenger, data, consent)
     judged_terms: list[Finding | Limit] = [*metrics, *slices, *limits]
     reasons = [*case.reasons, *(why for term in judged_terms for why in term.failures)]
     kept = champion is not None and champion.source == "same"
@@ -138,7 +138,9 @@ def _record(challenger: Challenger) -> ModelRecord:
     )
 
 
-def _limits(terms: Contract, challenger: Challenger, data: DataChanges) -> tuple[Limit, ...]:
+def _limits(
+    terms: Contract, challenger: Challenger, data: DataChanges, consent: Consent
+) -> tuple[Limit, ...]:
     features = list(challenger.predictor.features.names)
     records = challenger.test.select(features).head(_LATENCY_RECORDS).to_dicts()
     limits = [
@@ -161,7 +163,8 @@ def _limits(terms: Contract, challenger: Challenger, data: DataChanges) -> tuple
         ),
     ]
     allowed = terms.data.row_count_change
-    if allowed is not None and data.base_rows:
+    # The data of a new baseline need not be a later version of the base's.
+    if allowed is not None and data.base_rows and consent.accept_new_baseline is None:
         limits.append(
             judge_limit(
                 "data.row_count_change",
