@@ -215,6 +215,10 @@ def roll_out(objects: list[Object]) -> list[str]:
         room=(autoscaler["maxReplicas"] > autoscaler["minReplicas"], True),
         wait=(stop.get("command", [""])[0], "sleep"),
         time_to_stop=(grace >= 30, True),
+        given_up_before_the_probe=(
+            deployment["spec"].get("progressDeadlineSeconds", 600) < 600,
+            True,
+        ),
     )
 
 
@@ -330,6 +334,7 @@ FAULTS: list[tuple[Check, str, str, str]] = [
     (roll_out, DEPLOYMENT, "maxUnavailable: 0", "maxUnavailable: 1"),
     (roll_out, DEPLOYMENT, "revisionHistoryLimit: 3", "replicas: 3"),
     (roll_out, DEPLOYMENT, '["sleep", "5"]', '["true"]'),
+    (roll_out, DEPLOYMENT, "progressDeadlineSeconds: 300", "progressDeadlineSeconds: 900"),
     (roll_out, f"{PRODUCTION}/scale.yaml", "minReplicas: 2", "minReplicas: 1"),
     (selection, f"{BASE}/service.yaml", "app.kubernetes.io/name: flight-delays",
      "app.kubernetes.io/name: flights"),
