@@ -277,7 +277,7 @@ def run(
     Raises:
         PullError: If it is not installed, fails or takes too long, with what it said.
     """
-    what = " ".join(command[:3])
+    what = CREDENTIALS.sub("", " ".join(command[:3]))
     environment = {
         "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=15",
         **os.environ,

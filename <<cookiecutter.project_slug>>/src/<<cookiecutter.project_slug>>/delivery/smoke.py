@@ -135,17 +135,22 @@ def check_golden(url: str, golden: dict[str, Any]) -> int:
 
 
 def _predict(url: str, body: Any) -> Any:
-    status, answer = _post(url, json.dumps(body).encode())
+    status, answer = ask(f"{url}/predict", json.dumps(body).encode())
     if status != 200:
         raise SmokeError(f"{url}/predict: answers {status} to a golden record: {answer}")
     return answer
 
 
-def _post(url: str, body: bytes) -> tuple[int, Any]:
+def ask(url: str, body: bytes | None = None) -> tuple[int, Any]:
+    """Like `fetch`, where there must be an answer.
+
+    Raises:
+        SmokeError: If there is none.
+    """
     try:
-        return fetch(f"{url}/predict", body)
+        return fetch(url, body)
     except OSError as error:
-        raise SmokeError(f"{url}/predict: no answer: {error}") from error
+        raise SmokeError(f"{url}: no answer: {error}") from error
 
 
 def _differences(what: str, found: Any, expected: list[Any], tolerance: float) -> list[str]:
@@ -181,7 +186,7 @@ def check_refusal(url: str) -> None:
     Raises:
         SmokeError: If it is not.
     """
-    status, answer = _post(url, b"{}")
+    status, answer = ask(f"{url}/predict", b"{}")
     if status != 422 or not isinstance(answer, dict) or not answer.get("problems"):
         raise SmokeError(f"{url}/predict: answers {status} to an empty record, not 422: {answer}")
 

@@ -191,7 +191,10 @@ def download(api: GitHub, repository: str, run: Run, name: str, most: int) -> by
         raise ArtifactError(f"{run.url}: left no artifact {name}; {_AGAIN}")
     artifact = max(found, key=lambda item: int(item["id"]))
     if artifact["expired"]:
-        raise ArtifactError(f"{run.url}: the artifact {name} has expired; {_AGAIN}")
+        raise ArtifactError(
+            f"{run.url}: the artifact {name} has expired; roll back to this commit if it was "
+            "released before, else push a newer one"
+        )
     if artifact["size_in_bytes"] > most:
         size = f"{artifact['size_in_bytes']:,}"
         raise ArtifactError(f"{run.url}: the artifact {name} has {size} bytes, more than {most:,}")

@@ -34,7 +34,7 @@ import yaml
 
 from ..delivery.github import NotSetUpError, find_remote
 from ..delivery.package import PYTHON
-from ..delivery.smoke import SmokeError, check_golden, check_refusal, fetch, read_golden, wait_for
+from ..delivery.smoke import SmokeError, ask, check_golden, check_refusal, read_golden, wait_for
 from ..serving.release import PACKAGE
 from .bento import Bento, fetched_tag, find_bento
 from .image_settings import Engine, Login, container_engine, image_name, registry_login
@@ -410,10 +410,10 @@ def check_bad_requests(url: str) -> None:
     """
     check_refusal(url)
     for body, what in ((b'{"', "a request that is not JSON"), (b"[1]", "a record that is none")):
-        status, answer = fetch(f"{url}/predict", body)
+        status, answer = ask(f"{url}/predict", body)
         if not 400 <= status < 500:
             raise SmokeError(f"{url}/predict: answers {status} to {what}, not 4xx: {answer}")
-    status, answer = fetch(f"{url}/readyz")
+    status, answer = ask(f"{url}/readyz")
     if status != 200:
         raise SmokeError(f"{url}/readyz: answers {status} after bad requests: {answer}")
 

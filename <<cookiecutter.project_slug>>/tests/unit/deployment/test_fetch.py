@@ -185,7 +185,7 @@ def test_without_a_run_that_passed_there_is_nothing(
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"expired": True}, "has expired; run the pipeline for this commit again"),
+        ({"expired": True}, "has expired; roll back to this commit if it was"),
         ({"size_in_bytes": 3_000_000_000}, "has 3,000,000,000 bytes, more than"),
     ],
 )

@@ -701,11 +701,12 @@ def test_a_tool_that_hangs_is_given_up(
     git.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     git.chmod(0o755)
     monkeypatch.setattr(pull, "GIT_SECONDS", 0.2)
+    monkeypatch.setenv("REPOSITORY", "https://robot:secret@example.com/acme/shop.git")
 
     assert pull.main() == 1
 
-    assert "`git ls-remote" in (said := capsys.readouterr().err)
-    assert "no answer within 0.2 s" in said
+    said = capsys.readouterr().err
+    assert "`git ls-remote https://example.com/acme/shop.git`: no answer within 0.2 s" in said
     assert host.answer() == "1"
 
 

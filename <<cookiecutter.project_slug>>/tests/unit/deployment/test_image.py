@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,14 @@ from fake_bento import (
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from << cookiecutter.project_slug >>.delivery import smoke
+from << cookiecutter.project_slug >>.delivery.smoke import SmokeError
 from << cookiecutter.project_slug >>.deployment import image
 from << cookiecutter.project_slug >>.deployment.image import (
     ATTEMPTS,
     Container,
     ImageError,
+    check_bad_requests,
     main,
     qualified,
 )
@@ -567,3 +571,18 @@ def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ImageError, match="podman: not installed; install it, or set CONTAINER_ENG"):
         Container("podman").run("version")
+
+
+def test_a_service_that_falls_silent_at_a_bad_request_is_named(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smoke, "REQUEST_SECONDS", 0.2)
+
+    def answer(request: Request) -> Response:
+        if request.get_data() != b"{}":
+            time.sleep(0.5)
+        return Response('{"problems": ["x is missing"]}', status=422)
+
+    httpserver.expect_request("/predict").respond_with_handler(answer)
+    with pytest.raises(SmokeError, match="/predict: no answer: timed out"):
+        check_bad_requests(httpserver.url_for("").rstrip("/"))
