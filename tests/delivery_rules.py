@@ -105,7 +105,8 @@ def _plan_faults(job: Mapping[str, Any]) -> Iterator[str]:
     wanted = "${{ inputs.commit || github.event.workflow_run.head_sha || 'newest' }}"
     yield from _differs("plan: commit", plan["env"].get("COMMIT"), wanted)
     yield from _differs("plan: permissions", job["permissions"], _read("actions"))
-    outputs = {key: f"${{{{ steps.plan.outputs.{key} }}}}" for key in ("commit", "deliverable")}
+    told = ("commit", "deliverable", "production", "staging")
+    outputs = {key: f"${{{{ steps.plan.outputs.{key} }}}}" for key in told}
     yield from _differs("plan: outputs", job["outputs"], outputs)
 
 
@@ -161,10 +162,14 @@ def _environment_faults(job: Mapping[str, Any], name: str, delivery: Delivery) -
     ids = {step["id"]: what_runs(step) for step in job["steps"] if "id" in step}
     for key in ("release", "probe"):
         yield from _differs(f"{name}: id {key}", ids.get(key), f"make {key} ENVIRONMENT={name}")
-    probe = next((s for s in job["steps"] if s.get("id") == "probe"), {"env": {}})
-    yield from _differs(
-        f"{name}: revision", probe["env"].get("REVISION"), "${{ steps.release.outputs.revision }}"
-    )
+    for key, variable, wanted in (
+        ("release", "SEEN", f"needs.plan.outputs.{name}"),
+        ("probe", "REVISION", "steps.release.outputs.revision"),
+    ):
+        step = next((s for s in job["steps"] if s.get("id") == key), {"env": {}})
+        yield from _differs(
+            f"{name}: {variable}", step["env"].get(variable), f"${{{{ {wanted} }}}}"
+        )
 
 
 def rollback_faults(workflow: Document, applies: bool) -> list[str]:

@@ -163,7 +163,10 @@ PLANTED: dict[str, tuple[str, Any, list[str]]] = {
         f"{STEPS.format(job='production')}/Probe production/run",
         "make probe ENVIRONMENT=staging", ["production: steps", "production: id probe"]),
     "what others released is proved": (
-        f"{STEPS.format(job='staging')}/Probe staging/env", {}, ["staging: revision"]),
+        f"{STEPS.format(job='staging')}/Probe staging/env", {}, ["staging: REVISION"]),
+    "what came after a person's choice is replaced": (
+        f"{STEPS.format(job='production')}/Release to production/env/SEEN",
+        "${{ needs.plan.outputs.staging }}", ["production: SEEN"]),
     "published unproved": (
         f"{STEPS.format(job='production')}/Publish the release/if", "always()",
         ["production: if of make publish"]),

@@ -169,13 +169,22 @@ class EnvironmentBranch:
         """
         return self._advance(self._write(files), message, decide)
 
-    def restore(self, revision: Revision, message: str, decide: Decide) -> str:
-        """Make the files of an earlier commit the whole of the branch; else like `publish`."""
-        return self._advance(revision.tree, message, decide)
+    def restore(self, revision: Revision, message: str, decide: Decide, held: bool = False) -> str:
+        """Make the files of an earlier commit the whole of the branch; else like `publish`.
 
-    def _advance(self, tree: str, message: str, decide: Decide) -> str:
+        Args:
+            revision: The earlier commit.
+            message: Of the new one.
+            decide: As for `publish`.
+            held: Whether the message holds what runs: then a branch that has these files already
+                gets a commit that says so.
+        """
+        return self._advance(revision.tree, message, decide, held)
+
+    def _advance(self, tree: str, message: str, decide: Decide, held: bool = False) -> str:
+        sent: list[str] = []
         return self._patiently(
-            lambda: self._try(tree, message, decide), OvertakenError, UnreachableError
+            lambda: self._try(tree, message, decide, held, sent), OvertakenError, UnreachableError
         )
 
     def _patiently(self, task: Callable[[], T], *passing: type[GitError]) -> T:
@@ -191,10 +200,14 @@ class EnvironmentBranch:
             self._sleep(2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             attempt += 1
 
-    def _try(self, tree: str, message: str, decide: Decide) -> str:
+    def _try(self, tree: str, message: str, decide: Decide, held: bool, sent: list[str]) -> str:
         head = self.repository.fetch_branch(self.name)
+        if head is not None and head in sent:
+            # The push arrived, only the answer to it did not.
+            return head
         decide(None if head is None else self._readable_release(head))
-        if head is not None and self.repository.find(f"{head}^{{tree}}") == tree:
+        same = head is not None and self.repository.find(f"{head}^{{tree}}") == tree
+        if head is not None and same and (self.held() or not held):
             return head
         parents = () if head is None else ("-p", head)
         written = self.repository.run(
@@ -203,6 +216,7 @@ class EnvironmentBranch:
             env=self.repository.identity(),
         )
         commit = written.decode().strip()
+        sent.append(commit)
         self.repository.push(commit, self.name)
         return commit
 

@@ -7,7 +7,9 @@
 Only what was merged to main is delivered: what is chosen here is checked out and run by jobs that
 may write. A release is made of what git names. Where `dvc.lock` was never committed, git names no
 model: the pipeline still trains and judges one, but nothing is delivered, and that is said. Tells
-later steps `deliverable` (true or false) and `commit`, whole.
+later steps `deliverable` (true or false), `commit`, whole, and for a commit that was named the
+newest commit of each environment's branch under the environment's name: what a person who starts a
+delivery means to replace.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from pathlib import Path
 
 from .. import paths
 from ..delivery.github import GitHub, GitHubError, NotSetUpError, connect
+from .branches import EnvironmentBranch
 from .fetch import pushed_runs
 from .repository import Repository
-from .settings import DeploymentError, tell_skipped, write_outputs
+from .settings import ENVIRONMENTS, DeploymentError, tell_skipped, write_outputs
 
 MAIN = "main"
 NEWEST = "newest"
@@ -83,6 +86,20 @@ def find_commit(root: Path, wanted: str | None) -> str:
     return commit
 
 
+def environment_heads(root: Path) -> dict[str, str]:
+    """The newest commit of each environment's branch; empty where there is none.
+
+    Raises:
+        GitError: If the remote cannot be reached.
+    """
+    heads: dict[str, str] = {}
+    for environment in ENVIRONMENTS:
+        branch = EnvironmentBranch(root, environment)
+        branch.fetch()
+        heads[environment] = branch.head() or ""
+    return heads
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Look; 0 whether or not there is something to deliver, 1 when that cannot be told."""
     parser = argparse.ArgumentParser(description="What is there to deliver?")
@@ -95,8 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wanted == NEWEST:
             wanted = newest_passed(*connect(root))
         commit = find_commit(root, wanted)
+        heads = environment_heads(root) if wanted is not None else {}
         found = Repository(root).find(f"{commit}:{paths.DVC_LOCK}") is not None
-        write_outputs(commit=commit, deliverable=found)
+        write_outputs(commit=commit, deliverable=found, **heads)
         if not found:
             tell_skipped(
                 f"the delivery of {commit[:8]}, which names no model",

@@ -3,9 +3,9 @@
     python -m <package>.deployment.promote --environment staging
 
 Takes `build/release`. Nothing older replaces something newer, and nothing replaces what a person
-rolled back to, unless a person chose it; and production gets what runs on staging, or nothing. To
-run it twice is to run it once. Tells later steps `released` (true or false) and `revision` (the
-branch's commit).
+rolled back to, unless a person chose it, and saw what it replaces: SEEN is the branch's commit at
+that moment. Production gets what runs on staging, or nothing. To run it twice is to run it once.
+Tells later steps `released` (true or false) and `revision` (the branch's commit).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .settings import (
     parse_environment,
     service_url,
     tell_skipped,
+    variable,
     write_outputs,
 )
 
@@ -40,15 +41,25 @@ class NotProvedError(DeploymentError):
 
 
 class StaysError(DeploymentError):
-    """What runs is to stay: there is nothing to release."""
+    """What runs is to stay: there is nothing to release.
+
+    Attributes:
+        remedy: What releases it all the same.
+    """
+
+    remedy: str
 
 
 class NewerError(StaysError):
     """The environment, or the one before it, runs something newer already."""
 
+    remedy = "run the workflow Deliver by hand for this commit, should the newer one fail"
+
 
 class HeldError(StaysError):
     """A person rolled back to what runs."""
+
+    remedy = "run the workflow Deliver by hand"
 
 
 @dataclass(frozen=True)
@@ -92,31 +103,30 @@ def promote(root: Path, environment: Environment, render: Render = render) -> Pr
         if twice:
             raise RenderError(f"{', '.join(twice)} is no name for what is rendered")
         message = commit_message(f"Release {release.tag} to {environment}", release)
-        decide = _as_chosen if chosen_by_hand() else _stays(branch, release)
-        revision = branch.publish({**manifests, **files}, message, decide)
+        revision = branch.publish({**manifests, **files}, message, _stays(branch, release))
     except StaysError as stays:
-        if isinstance(stays, HeldError):
-            tell_skipped(str(stays), "run the workflow Deliver by hand")
+        tell_skipped(str(stays), stays.remedy)
         return Promotion(False, branch.head() or "", str(stays))
     return Promotion(
         True, revision, f"{branch.name} at {revision} runs {release.tag} ({release.artifact})"
     )
 
 
-def _as_chosen(current: Release | None) -> None:
-    """Take what a person chose, whatever runs."""
-
-
 def _stays(branch: EnvironmentBranch, release: Release) -> Decide:
-    """Raises StaysError if what runs is newer than a release, or was put there by a person."""
+    """Raises StaysError if what runs is newer than a release, or was put there by a person.
+
+    Except where another person chose the release, and what runs has not changed since.
+    """
 
     def decide(current: Release | None) -> None:
         if current is None or current.same_as(release):
             return
+        if chosen_by_hand() and branch.head() == variable("SEEN"):
+            return
         if is_newer(branch.repository, current.commit, release.commit):
             raise NewerError(
-                f"{branch.name} runs {current.tag}, which is newer than {release.tag}: "
-                "nothing to do"
+                f"the release of {release.tag} to {branch.environment}, since {branch.name} runs "
+                f"{current.tag}, which is newer"
             )
         if branch.held():
             raise HeldError(
@@ -146,8 +156,8 @@ def check_proved(staging: EnvironmentBranch, release: Release) -> None:
     if (proved.digest, proved.model) != (release.digest, release.model):
         if is_newer(staging.repository, proved.commit, release.commit):
             raise NewerError(
-                f"{staging.name} runs {proved.tag}, which is newer than {release.tag} and goes to "
-                "production when it is proved: nothing to do"
+                f"the release of {release.tag} to production, since {staging.name} runs "
+                f"{proved.tag}, which is newer and goes on when it is proved"
             )
         raise NotProvedError(
             f"production only receives what staging proved: {staging.name} runs {proved.tag} "
@@ -189,7 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DeploymentError, RenderError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(done.said)
+    if done.released:
+        print(done.said)
     return 0
 
 

@@ -172,7 +172,7 @@ def _restore(
     if release is None:
         raise TargetError(f"{branch.name} is empty: nothing was released yet")
     subject = f"Roll {branch.environment} back to {release.tag}"
-    revision = branch.restore(target, commit_message(subject, release, held), decide)
+    revision = branch.restore(target, commit_message(subject, release, held), decide, held)
     return Rollback(revision, release)
 
 

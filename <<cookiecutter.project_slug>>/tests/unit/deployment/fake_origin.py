@@ -24,7 +24,7 @@ IDENTITY = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
 
 def forget_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave no setting of the caller's environment, its workflow or its git."""
-    settings = ("STAGING_URL", "PRODUCTION_URL", "GH_TOKEN", "GH_HOST")
+    settings = ("STAGING_URL", "PRODUCTION_URL", "GH_TOKEN", "GH_HOST", "SEEN")
     prefixes = ("GIT_", "GITHUB_", *SETTINGS)
     for name in list(os.environ):
         if name in settings or name.startswith(prefixes):

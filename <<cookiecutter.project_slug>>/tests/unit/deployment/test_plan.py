@@ -14,6 +14,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from << cookiecutter.project_slug >>.deployment import plan
+from << cookiecutter.project_slug >>.deployment.branches import EnvironmentBranch
 
 
 @pytest.fixture
@@ -28,6 +29,12 @@ def told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def outputs(told: Path) -> dict[str, str]:
     text = (told / "output").read_text(encoding="utf-8") if (told / "output").exists() else ""
     return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def planned(told: Path) -> tuple[str, str]:
+    """The commit, and whether it is deliverable."""
+    found = outputs(told)
+    return found["commit"], found["deliverable"]
 
 
 def trained(world: World) -> str:
@@ -69,7 +76,17 @@ def test_an_earlier_commit_of_main_can_be_chosen(world: World, told: Path, lengt
     commit = trained(world)
     world.commit("later")
     assert plan.main(["--commit", commit[:length]]) == 0
-    assert outputs(told) == {"commit": commit, "deliverable": "true"}
+    assert planned(told) == (commit, "true")
+
+
+def test_what_each_environment_runs_is_told(world: World, told: Path) -> None:
+    commit = trained(world)
+    assert plan.main(["--commit", commit]) == 0
+    assert (outputs(told)["staging"], outputs(told)["production"]) == ("", "")
+    other = EnvironmentBranch(world.clone("other"), "staging")
+    head = other.publish({"release.json": b"{}"}, "one", lambda _: None)
+    assert plan.main(["--commit", commit]) == 0
+    assert (outputs(told)["staging"], outputs(told)["production"]) == (head, "")
 
 
 def test_a_commit_of_main_that_is_not_here_is_fetched(
@@ -182,7 +199,7 @@ def test_the_newest_that_passed_is_the_newest_to_deliver(
         passed(world.first),
     ]
     assert plan.main(["--commit", "newest"]) == 0
-    assert outputs(told) == {"commit": good, "deliverable": "true"}
+    assert planned(told) == (good, "true")
 
 
 def test_where_none_has_passed_there_is_none_to_deliver(

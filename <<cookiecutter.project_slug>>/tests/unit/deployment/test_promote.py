@@ -43,6 +43,12 @@ def release_to(
     return promote(root, environment, fake_render)
 
 
+def choose(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    """A person starts a delivery now, who sees what staging runs."""
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "workflow_dispatch")
+    monkeypatch.setenv("SEEN", world.head("staging"))
+
+
 def test_the_branch_gets_the_release_and_its_manifests(world: World) -> None:
     release = make_release(world.first)
     done = release_to(world, "staging", release)
@@ -73,7 +79,10 @@ def test_a_newer_release_replaces_an_older_one(world: World) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["same clone", "older clone"])
-def test_an_older_release_never_replaces_a_newer_one(world: World, known: bool) -> None:
+def test_an_older_release_never_replaces_a_newer_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: bool
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page"))
     older = world.root if known else world.clone("older")
     newer = make_release(world.commit("two"), 2)
     released = release_to(world, "staging", newer)
@@ -81,6 +90,9 @@ def test_an_older_release_never_replaces_a_newer_one(world: World, known: bool) 
     assert not late.released
     assert late.revision == released.revision == world.head("staging")
     assert f"runs {newer['release']}, which is newer" in late.said
+    page = (tmp_path / "page").read_text(encoding="utf-8")
+    assert late.said in page
+    assert "run the workflow Deliver by hand for this commit, should the newer one fail" in page
 
 
 @pytest.mark.parametrize("newer", [True, False], ids=["lost to a newer", "lost to an older"])
@@ -121,10 +133,29 @@ def test_a_person_can_choose_an_older_release(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release_to(world, "staging", make_release(world.commit("two"), 2))
-    monkeypatch.setenv("GITHUB_EVENT_NAME", "workflow_dispatch")
+    choose(monkeypatch, world)
     older = make_release(world.first, 1)
     assert release_to(world, "staging", older).released
     assert json.loads(world.files("staging")["release.json"]) == older
+
+
+def test_a_person_chose_before_what_has_happened_since(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_release(world.first, 1)
+    release_to(world, "staging", first)
+    second = make_release(world.commit("two"), 2)
+    choose(monkeypatch, world)
+    roll_back(EnvironmentBranch(world.root, "staging"), first["release"])
+    late = release_to(world, "staging", second)
+    assert not late.released
+    assert "which a person rolled back to" in late.said
+    assert json.loads(world.files("staging")["release.json"]) == first
+    choose(monkeypatch, world)
+    assert release_to(world, "staging", second).released
+    older = release_to(world, "staging", first)
+    assert not older.released
+    assert f"runs {second['release']}, which is newer" in older.said
 
 
 def test_what_a_person_rolled_back_to_stays_until_a_person_delivers(
@@ -147,7 +178,7 @@ def test_what_a_person_rolled_back_to_stays_until_a_person_delivers(
     assert release_to(world, "staging", good, later).released
     assert json.loads(world.files("staging")["release.json"]) == good
 
-    monkeypatch.setenv("GITHUB_EVENT_NAME", "workflow_dispatch")
+    choose(monkeypatch, world)
     assert release_to(world, "staging", mended, later).released
     monkeypatch.delenv("GITHUB_EVENT_NAME")
     assert release_to(world, "staging", make_release(world.commit("four"), 4)).released
@@ -229,7 +260,10 @@ def test_what_staging_runs_now_counts_not_what_it_ran(world: World) -> None:
     assert release_to(world, "production", second, earlier).released
 
 
-def test_who_was_approved_too_late_makes_way_for_what_staging_runs_now(world: World) -> None:
+def test_who_was_approved_too_late_makes_way_for_what_staging_runs_now(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page"))
     late = make_release(world.first, 1)
     release_to(world, "staging", late)
     newer = make_release(world.commit("two"), 2)
@@ -237,6 +271,7 @@ def test_who_was_approved_too_late_makes_way_for_what_staging_runs_now(world: Wo
     passed_by = release_to(world, "production", late, world.clone("late"))
     assert not passed_by.released
     assert f"env/staging runs {newer['release']}, which is newer" in passed_by.said
+    assert "should the newer one fail" in (tmp_path / "page").read_text(encoding="utf-8")
     assert world.log("production") == []
 
 

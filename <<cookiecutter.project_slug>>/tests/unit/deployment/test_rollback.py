@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from << cookiecutter.project_slug >>.deployment.branches import (
 )
 from << cookiecutter.project_slug >>.deployment.promote import promote
 from << cookiecutter.project_slug >>.deployment.release import parse_release
+from << cookiecutter.project_slug >>.deployment.repository import Repository, UnreachableError
 from << cookiecutter.project_slug >>.deployment.rollback import (
     TargetError,
     main,
@@ -48,6 +50,8 @@ class Past:
         with pytest.MonkeyPatch.context() as patch:
             # What was rolled back by hand is replaced by hand.
             patch.setenv("GITHUB_EVENT_NAME", "workflow_dispatch")
+            if self.world.log("staging"):
+                patch.setenv("SEEN", self.world.head("staging"))
             promote(self.world.root, "staging", fake_render)
 
     def tag(self, number: int) -> str:
@@ -195,9 +199,49 @@ def test_previous_is_what_ran_before(trees: str, before: str | None) -> None:
         assert previous(history).tree == before
 
 
-def test_back_to_what_runs_is_nothing_to_do(past: Past) -> None:
-    assert roll_back(past.branch, past.tag(3)).revision == past.commits[2]
-    assert len(past.world.log("staging")) == 3
+def test_back_to_what_runs_holds_it(past: Past) -> None:
+    assert not past.branch.held()
+    held = roll_back(past.branch, past.tag(3)).revision
+    assert past.running == past.releases[2]
+    assert past.branch.held()
+    assert len(past.world.log("staging")) == 4
+    assert roll_back(past.branch, past.tag(3)).revision == held == past.world.head("staging")
+    roll_back(past.branch, "previous")
+    assert past.running == past.releases[1]
+
+
+def lose_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next push arrives, and whoever pushed is not told."""
+    push = Repository.push
+
+    def lost(repository: Repository, commit: str, branch: str) -> None:
+        monkeypatch.setattr(Repository, "push", push)
+        push(repository, commit, branch)
+        raise UnreachableError("no answer")
+
+    monkeypatch.setattr(Repository, "push", lost)
+    monkeypatch.setattr(random, "uniform", lambda *_: 0)
+
+
+def test_a_rollback_whose_answer_got_lost_is_done_once(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_an_answer(monkeypatch)
+    back = roll_back(past.branch, "previous")
+    assert back.revision == past.world.head("staging")
+    assert past.running == past.releases[1]
+    assert len(past.world.log("staging")) == 4
+
+
+def test_a_failed_release_is_told_of_though_the_answer_to_the_push_got_lost(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_an_answer(monkeypatch)
+    failed = parse_release(json.dumps(past.releases[2]).encode(), "failed")
+    back = revert(past.branch, failed)
+    assert back is not None
+    assert back.release.tag == past.tag(2)
+    assert len(past.world.log("staging")) == 4
 
 
 def test_an_empty_branch_has_nothing_to_go_back_to(
