@@ -33,6 +33,7 @@ class Mutation:
 GATE, JUDGEMENT = "delivery/gate.py", "delivery/judgement.py"
 COMPARISON, BAR = "delivery/comparison.py", "delivery/bar.py"
 CONTRACT, CONSENT = "delivery/contract.py", "delivery/consent.py"
+GITHUB = "delivery/github.py"
 LOCK, PACKAGED = "delivery/lock.py", "delivery/packaged.py"
 SMOKE, VALIDATE, PREDICTOR = "delivery/smoke.py", "data/validate.py", "model/predictor.py"
 FAILED = "        print(error, file=sys.stderr)\n        return 1\n"
@@ -121,9 +122,9 @@ MUTATIONS = {
         "unit/test_consent.py",
     ),
     "anybody's label consents": Mutation(
-        CONSENT,
-        'or access.get("permission") not in _MAY_CONSENT:',
-        'or access.get("permission") is None:',
+        GITHUB,
+        'return access is not None and access.get("permission") in _WRITERS',
+        "return access is not None",
         "unit/test_consent.py",
     ),
     "a stale lock exits with 0": Mutation(LOCK, FAILED, PASSED, "unit/test_lock.py"),
