@@ -142,60 +142,60 @@ def settle_the_data_terms(project: Path) -> None:
     path.write_text(yaml.safe_dump(contract, sort_keys=False), encoding="utf-8")
 
 
-@pytest.mark.parametrize("wanted", DATA_SETS, ids=lambda wanted: wanted.name)
-def test_own_data_reach_a_served_prediction(bake: Bake, project_run: Run, wanted: DataSet) -> None:
-    project = bake(lock=True, task="classification")
-    sources = {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
+@pytest.fixture
+def must(project_run: Run) -> Callable[..., str]:
+    """Run a command in a project, which must end with a status; what it said."""
 
-    def must(*command: str) -> str:
+    def run_command(project: Path, *command: str, status: int = 0) -> str:
         done = project_run(project, *command)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
-    must("python", "-c", MAKE_DATA, wanted.name, f"data/{wanted.name}")
+    return run_command
+
+
+def commit_own_data(project: Path, wanted: DataSet, must: Callable[..., str]) -> None:
+    """Do what the README says of own data, up to the commit that is to be judged."""
+    must(project, "python", "-c", MAKE_DATA, wanted.name, f"data/{wanted.name}")
     point_params_at(project, wanted)
-    must("make", "schema", "FORCE=1")
+    must(project, "make", "schema", "FORCE=1")
     settle_the_data_terms(project)
-    must("make", "pipeline")
-    must("make", "contract", "FORCE=1")
-    must("git", "add", "--all")
-    must("git", "commit", "--no-verify", "-qm", "Use our own data")
-    assert ".yaml.bak" not in must("git", "ls-files")
-    must("make", "gate", "BASE=HEAD~1")
-    must("pytest", "-m", "pipeline")
-    must("make", "package")
-    served = must("make", "smoke-bento")
+    (project / "reports" / "data_profile.json").unlink(missing_ok=True)
+    must(project, "make", "pipeline")
+    must(project, "make", "contract", "FORCE=1")
+    must(project, "git", "add", "--all")
+    must(project, "git", "commit", "--no-verify", "-qm", "Use our own data")
+    assert ".yaml.bak" not in must(project, "git", "ls-files")
+
+
+@pytest.mark.parametrize("wanted", DATA_SETS, ids=lambda wanted: wanted.name)
+def test_own_data_reach_a_served_prediction(
+    bake: Bake, must: Callable[..., str], wanted: DataSet
+) -> None:
+    project = bake(lock=True, task="classification")
+    sources = {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
+    commit_own_data(project, wanted, must)
+    must(project, "make", "gate", "BASE=HEAD~1")
+    must(project, "pytest", "-m", "pipeline")
+    must(project, "make", "package")
+    served = must(project, "make", "smoke-bento")
 
     assert "golden" in served
     assert sources == {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
 
 
 def test_own_data_replace_the_example_once_a_maintainer_says_so(
-    pipelined: Bake, project_run: Run
+    pipelined: Bake, must: Callable[..., str]
 ) -> None:
     project = pipelined("classification")
     (wanted,) = (one for one in DATA_SETS if one.name == "tumours")
+    commit_own_data(project, wanted, must)
 
-    def run(*command: str, status: int = 0) -> str:
-        done = project_run(project, *command)
-        assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    run("python", "-c", MAKE_DATA, wanted.name, f"data/{wanted.name}")
-    point_params_at(project, wanted)
-    run("make", "schema", "FORCE=1")
-    settle_the_data_terms(project)
-    (project / "reports" / "data_profile.json").unlink()
-    run("make", "pipeline")
-    run("make", "contract", "FORCE=1")
-    run("git", "add", "--all")
-    run("git", "commit", "--no-verify", "-qm", "Use our own data")
-
-    blocked = run("make", "gate", "BASE=HEAD~1", status=2)
+    blocked = must(project, "make", "gate", "BASE=HEAD~1", status=2)
     assert "change of the row count since the base: " in blocked
     assert "the contract is loosened: " in blocked
     consent = "ARGS=--allow-loosening --accept-new-baseline 'own data'"
-    run("make", "gate", "package", "BASE=HEAD~1", consent)
+    must(project, "make", "gate", "package", "BASE=HEAD~1", consent)
     report = json.loads((project / "reports" / "gate.json").read_text(encoding="utf-8"))
     assert report["verdict"] == "promote"
     assert report["data"]["base_rows"] > 2 * report["data"]["rows"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import paths
 from .check import Check, Status
 from .command import run
 from .remote import VARIABLE, from_environment
@@ -42,9 +43,9 @@ def check_local(root: Path) -> Iterator[Check]:
     yield check_branch(root)
     # Workflows install what uv.lock says and nothing else; without dvc.lock they train anew.
     yield check_committed(root, "uv.lock", "`uv lock`", absent="fail")
-    yield check_committed(root, "dvc.lock", "`make pipeline`", absent="warn")
+    yield check_committed(root, str(paths.DVC_LOCK), "`make pipeline`", absent="warn")
     yield check_sizes(root)
-    if (root / "dvc.lock").is_file():
+    if (root / paths.DVC_LOCK).is_file():
         yield check_stale(root)
     yield check_dvc_remote(root)
 

@@ -206,8 +206,11 @@ class EnvironmentBranch:
             # The push arrived, only the answer to it did not.
             return head
         decide(None if head is None else self._readable_release(head))
-        same = head is not None and self.repository.find(f"{head}^{{tree}}") == tree
-        if head is not None and same and (self.held() or not held):
+        if (
+            head is not None
+            and self.repository.find(f"{head}^{{tree}}") == tree
+            and (self.held() or not held)
+        ):
             return head
         parents = () if head is None else ("-p", head)
         written = self.repository.run(
