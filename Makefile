@@ -30,12 +30,15 @@ check:  ## Lint, format and type-check the template's own code
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) python tools/engine_manifest.py --check
 	$(RUN) shellcheck tools/uv .ci/run
 
 .PHONY: format
 format:  ## Format the template's own code
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
+	$(RUN) python tools/engine_manifest.py
 
 .PHONY: sample-data
 sample-data:  ## Make the example data anew

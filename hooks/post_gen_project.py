@@ -28,22 +28,17 @@ VARIANTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "license": (("MIT", "Apache-2.0", "BSD-3-Clause", "proprietary"), ("LICENSE",)),
 }
 # What one choice has otherwise than the rest, as <stem>.<choice><suffix> beside the plain one.
-# option: {choice: plain names}; "*" stands for the package's name.
+# option: {choice: plain names}
 REPLACEMENTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "deploy_target": {
         "bentocloud": (
             ".github/workflows/deliver.yml",
             ".github/workflows/rollback.yml",
             "deploy/README.md",
-            "src/*/deployment/artifact.py",
-            "src/*/deployment/render.py",
-            "tests/unit/deployment/fake_artifact.py",
-            "tests/unit/deployment/test_artifact.py",
-            "tests/unit/deployment/test_render.py",
         ),
     },
 }
-# Files and folders that only some choices want; "*" stands for the package's name.
+# Files and folders that only some choices want.
 # option: ((choices that want them, paths), ...)
 FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
     "deploy_target": (
@@ -54,55 +49,18 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
                 ".github/workflows/deliver.yml",
                 ".github/workflows/rollback.yml",
                 "deploy",
-                "src/*/deployment",
-                "tests/unit/deployment",
             ),
         ),
-        (
-            ("kubernetes", "host"),
-            (
-                "deploy/base",
-                "deploy/overlays",
-                "src/*/deployment/image.py",
-                "src/*/deployment/image_settings.py",
-                "src/*/deployment/registry.py",
-                "tests/unit/deployment/test_image.py",
-                "tests/unit/deployment/test_image_settings.py",
-                "tests/unit/deployment/test_promote_manifests.py",
-                "tests/unit/deployment/test_registry.py",
-            ),
-        ),
-        (
-            ("kubernetes",),
-            (
-                "deploy/argocd",
-                "src/*/deployment/argocd.py",
-                "tests/unit/deployment/test_argocd.py",
-            ),
-        ),
-        (
-            ("host",),
-            (
-                "deploy/host",
-                "deploy/slots",
-                "tests/unit/deployment/fake_podman.py",
-                "tests/unit/deployment/fake_service.py",
-                "tests/unit/deployment/test_host_pull.py",
-            ),
-        ),
-        (
-            ("bentocloud",),
-            (
-                "deploy/production.yaml",
-                "deploy/staging.yaml",
-                "src/*/deployment/bentocloud.py",
-                "src/*/deployment/cloud.py",
-                "tests/unit/deployment/fake_cloud.py",
-                "tests/unit/deployment/test_cloud.py",
-            ),
-        ),
+        (("kubernetes", "host"), ("deploy/base", "deploy/overlays")),
+        (("kubernetes",), ("deploy/argocd",)),
+        (("host",), ("deploy/host", "deploy/slots")),
+        (("bentocloud",), ("deploy/production.yaml", "deploy/staging.yaml")),
     ),
 }
+
+# The machinery comes with the hashes of its files.
+ENGINE = "engine"
+ENGINE_MANIFEST = "manifest.json"
 
 FIRST_COMMIT = "Start the project"
 LOCK_TIMEOUT = 300
@@ -156,8 +114,8 @@ def replace_files(project: Path, answers: Mapping[str, str]) -> None:
     for option, replacements in REPLACEMENTS.items():
         for choice, plain_names in replacements.items():
             for plain in plain_names:
-                target = project / plain.replace("*", answers["project_slug"])
-                variant = variant_path(target.parent, target.name, choice)
+                target = project / plain
+                variant = variant_path(project, plain, choice)
                 if answers[option] == choice:
                     variant.replace(target)
                 else:
@@ -167,7 +125,7 @@ def replace_files(project: Path, answers: Mapping[str, str]) -> None:
 def unwanted_paths(answers: Mapping[str, str]) -> list[str]:
     """What belongs to features that were not chosen, relative to the project."""
     return [
-        path.replace("*", answers["project_slug"])
+        path
         for option, groups in FEATURES.items()
         for wanted, paths in groups
         if answers[option] not in wanted
@@ -194,6 +152,34 @@ def remove_features(project: Path, answers: Mapping[str, str], older: bool) -> N
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
+
+
+def keep_engine(project: Path) -> str | None:
+    """Keep of the engine what belongs to it, whatever else the template's working tree holds.
+
+    Returns:
+        Why the project cannot be used, None if it can.
+    """
+    engine = project / ENGINE
+    manifest = engine / ENGINE_MANIFEST
+    if not manifest.is_file():
+        return (
+            f"{ENGINE}/ did not come along: the template's symbolic links were lost, as in a "
+            "download as a zip file or a checkout without core.symlinks; get the template with "
+            "`git clone`, or give its address to cookiecutter, and generate again"
+        )
+    own = set(json.loads(manifest.read_text(encoding="utf-8"))["files"])
+    missing = sorted(name for name in own if not (engine / name).is_file())
+    if missing:
+        return f"{ENGINE}/ lacks {', '.join(missing)}; get the template again with `git clone`"
+    for path in sorted(engine.rglob("*"), reverse=True):
+        if path.is_symlink() or path.is_file():
+            name = path.relative_to(engine).as_posix()
+            if name not in own and path != manifest:
+                path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+    return None
 
 
 def is_throwaway(project: Path, answers: Mapping[str, object]) -> bool:
@@ -307,6 +293,10 @@ def main(rendered: str = ANSWERS, project: Path | None = None) -> int:
     """Finish the project in `project` (default: the current folder)."""
     project = project or Path.cwd()
     answers = json.loads(rendered)
+    problem = keep_engine(project)
+    if problem is not None:
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+        return 1
     keep_variants(project, answers)
     replace_files(project, answers)
     remove_features(project, answers, older=(project / ".git").exists())

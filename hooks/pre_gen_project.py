@@ -44,6 +44,7 @@ FOLDERS = (
     "deploy",
     "dist",
     "docs",
+    "engine",
     "models",
     "plots",
     "reports",

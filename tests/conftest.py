@@ -22,6 +22,7 @@ pytest_plugins = ("podman", "machine")
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 PROJECT_TEMPLATE = TEMPLATE / "<<cookiecutter.project_slug>>"
+ENGINE = TEMPLATE / "engine"
 OPTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 SLUG = "flight_delays"
 COMMAND_TIMEOUT = 900
@@ -179,6 +180,25 @@ def bake(
 
 
 @pytest.fixture(scope="session")
+def generated(
+    template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    env_without_uv: Mapping[str, str],
+) -> Bake:
+    """A project with these options, made when first asked for; not to be changed."""
+    projects: dict[tuple[tuple[str, str], ...], Path] = {}
+
+    def generate_once(**options: str) -> Path:
+        key = tuple(sorted(options.items()))
+        if key not in projects:
+            folder = tmp_path_factory.mktemp("generated")
+            projects[key] = generate(template, folder, env_without_uv, **options)
+        return projects[key]
+
+    return generate_once
+
+
+@pytest.fixture(scope="session")
 def locked_project(
     template: Path, clean_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -197,12 +217,12 @@ def project_env(
 ) -> Mapping[str, str]:
     """Variables of a process in a project: PATH starts with the locked dependencies' environment.
 
-    The environment is shared and holds no project, so `uv run` takes it as it is; `project_run`
-    makes a project's own package importable.
+    The environment is shared, so `uv run` takes it as it is; `project_run` puts a project's own
+    sources before those that it was made for.
     """
     venv = tmp_path_factory.mktemp("environment") / "venv"
     env = {**clean_env, "UV_PROJECT_ENVIRONMENT": str(venv)}
-    sync = [find_uv(), "sync", "--locked", "--no-install-project", "--quiet"]
+    sync = [find_uv(), "sync", "--locked", "--quiet"]
     run(sync, locked_project, env, check=True)
     return {
         **env,
@@ -228,7 +248,7 @@ def project_run(project_env: Mapping[str, str], run: Run) -> Run:
     ) -> subprocess.CompletedProcess[str]:
         variables = {
             **project_env,
-            "PYTHONPATH": str(project / "src"),
+            "PYTHONPATH": f"{project / 'src'}{os.pathsep}{project / 'engine' / 'src'}",
             "BENTOML_HOME": str(project.parent / "bentoml"),
             **(env or {}),
         }

@@ -1,0 +1,1 @@
+"""Build, open, verify and smoke-test the bento."""

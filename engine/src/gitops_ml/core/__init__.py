@@ -1,0 +1,1 @@
+"""What everything stands on: settings, schema, paths, processes, git, DVC, errors."""

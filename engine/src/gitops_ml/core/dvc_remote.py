@@ -1,0 +1,175 @@
+"""Exchange what DVC owns with the remote, where there is one.
+
+    gitops-ml pull
+    gitops-ml push
+
+The remote is the one at DVC_REMOTE_URL, else the default one of DVC's configuration. Without any,
+nothing is exchanged and that is said. A pull brings what `dvc.lock` names, and the records of
+earlier runs; and it puts what the cache holds in its place, so that a stage whose outputs
+`dvc.lock` names is not run again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.git import outside_git
+
+VARIABLE = "DVC_REMOTE_URL"
+# The remote at DVC_REMOTE_URL has this name while it is used.
+NAME = "from-the-environment"
+
+_COMMANDS = {"pull": ("fetch", "--run-cache"), "push": ("push", "--run-cache")}
+# How DVC names the package that it lacks to speak a protocol.
+_PACKAGE = re.compile(r"'(dvc-[a-z0-9]+)'")
+_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/@\s]+@")
+_SUPPORT = re.compile(r"^Having any troubles\?.*$", re.MULTILINE)
+
+
+class RemoteError(GitopsError):
+    """The exchange failed; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A remote that DVC knows.
+
+    Attributes:
+        name: What DVC calls it.
+        address: A URL or a folder.
+    """
+
+    name: str
+    address: str
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    """Run DVC; gives back what it printed.
+
+    Raises:
+        RemoteError: If it fails, with what it said.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env=outside_git(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = _without_password(_SUPPORT.sub("", done.stderr).strip())
+        raise RemoteError(f"`dvc {arguments[0]}` failed: {said}{_advice(said)}")
+    return done.stdout
+
+
+def _without_password(text: str) -> str:
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+def _advice(said: str) -> str:
+    lacking = _PACKAGE.search(said)
+    if lacking is None:
+        return ""
+    return f"\nInstall it with `uv add --group train {lacking[1]}`; docs/data.md says more."
+
+
+def from_environment(root: Path) -> str | None:
+    """The address at DVC_REMOTE_URL, a folder as an absolute path; None if there is none."""
+    url = os.environ.get(VARIABLE, "").strip()
+    if not url:
+        return None
+    return url if "://" in url else str((root / url).resolve())
+
+
+def default(root: Path) -> Remote | None:
+    """The default remote of DVC's configuration; None if there is none.
+
+    Raises:
+        RemoteError: If DVC's configuration cannot be read.
+    """
+    lines = dvc(root, "config", "--list").splitlines()
+    settings = {key: value for key, _, value in (line.partition("=") for line in lines)}
+    name = settings.get("core.remote")
+    if not name:
+        return None
+    return Remote(name, settings.get(f"remote.{name.lower()}.url", name))
+
+
+@contextmanager
+def configured(root: Path) -> Iterator[Remote | None]:
+    """The remote to exchange with; one at DVC_REMOTE_URL is unknown to DVC again afterwards.
+
+    Raises:
+        RemoteError: If DVC's configuration cannot be read, or DVC does not take the address.
+    """
+    address = from_environment(root)
+    if address is None:
+        yield default(root)
+        return
+    settings = root / ".dvc" / "config.local"
+    before = settings.read_bytes() if settings.exists() else None
+    try:
+        try:
+            dvc(root, "remote", "add", "--local", "--force", NAME, address)
+        except RemoteError as error:
+            raise RemoteError(f"{VARIABLE}: {error}") from error
+        yield Remote(NAME, address)
+    finally:
+        if before is None:
+            settings.unlink(missing_ok=True)
+        else:
+            settings.write_bytes(before)
+
+
+def exchange(root: Path, direction: str) -> str:
+    """Pull from or push to the remote; returns what to tell.
+
+    Raises:
+        RemoteError: If there is a remote and the exchange with it fails, or what is in the cache
+            would replace something that is nowhere else.
+    """
+    said = _exchange(root, direction)
+    if direction == "pull":
+        # Not every stage is found again by the records of earlier runs: one that keeps some of its
+        # outputs in git has none.
+        dvc(root, "checkout", "--allow-missing")
+    return said
+
+
+def _exchange(root: Path, direction: str) -> str:
+    with configured(root) as remote:
+        if remote is None:
+            return (
+                f"Skipped: no DVC remote. Set {VARIABLE} (on GitHub: a repository variable), "
+                "or run `dvc remote add --default`."
+            )
+        where = _without_password(remote.address)
+        try:
+            dvc(root, *_COMMANDS[direction], "--remote", remote.name)
+        except RemoteError as error:
+            raise RemoteError(f"{where}: {error}") from error
+    return f"{direction.capitalize()}: exchanged with {where}."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exchange; 0 when done or skipped, 1 when it failed, 2 for a wrong call."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words not in (["pull"], ["push"]):
+        print("usage: remote pull | push", file=sys.stderr)
+        return 2
+    try:
+        print(exchange(Path.cwd(), words[0]))
+    except GitopsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

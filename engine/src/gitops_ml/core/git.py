@@ -1,0 +1,159 @@
+"""The base: the revision that a change is judged against, and the files that it holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gitops_ml.core import paths
+from gitops_ml.core.errors import GitopsError
+
+# What CI systems name as the revision before the first push.
+_NO_COMMIT = re.compile(r"0{40}|0{64}")
+# Git sets these inside its hooks; kept, they would point every call at the caller's index.
+_GIT_CONTEXT = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_DIR",
+        "GIT_INDEX_FILE",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_WORK_TREE",
+    }
+)
+
+
+class BaseError(GitopsError):
+    """The base cannot be read; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class LockedModel:
+    """The model that a `dvc.lock` names.
+
+    Attributes:
+        hash: DVC's hash of the models folder.
+        stage: The stage that makes it.
+    """
+
+    hash: str
+    stage: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """A commit to be judged against.
+
+    Attributes:
+        root: The project's folder in the working tree.
+        prefix: The project's folder inside the repository; empty when they are the same.
+        revision: As it was asked for.
+        commit: Its hash.
+        fork: Where this branch left the base, the base itself when that is not known.
+    """
+
+    root: Path
+    prefix: str
+    revision: str
+    commit: str
+    fork: str
+
+    def read(self, path: Path, commit: str | None = None) -> str | None:
+        """The text of a file of the project in the base, or in another commit; None without it."""
+        done = git(self.root, "show", f"{commit or self.commit}:{self.prefix}{path.as_posix()}")
+        return done.stdout if done.returncode == 0 else None
+
+    def same_file(self, path: Path) -> bool:
+        """Whether a file of the working tree is the base's, byte for byte."""
+        here = self.root / path
+        return (here.read_text(encoding="utf-8") if here.exists() else None) == self.read(path)
+
+
+def find_base(root: Path, revision: str) -> Base | None:
+    """Find the commit that a revision names.
+
+    Returns:
+        None if there is no commit to be judged against yet.
+
+    Raises:
+        BaseError: If this is no git repository, or the revision names no commit.
+    """
+    place = git(root, "rev-parse", "--show-prefix")
+    if place.returncode != 0:
+        raise BaseError(f"the gate compares with a git revision: {place.stderr.strip()}")
+    unborn = git(root, "rev-parse", "--verify", "--quiet", "HEAD").returncode != 0
+    if _NO_COMMIT.fullmatch(revision) or (unborn and revision == "HEAD"):
+        return None
+    commit_of = f"{revision}^{{commit}}"
+    found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", commit_of)
+    if found.returncode != 0:
+        raise BaseError(
+            f"--base {revision}: git knows no such commit; `git fetch` it, or name another one, "
+            "e.g. `make gate BASE=HEAD`"
+        )
+    commit = found.stdout.strip()
+    fork = git(root, "merge-base", commit, "HEAD")
+    return Base(
+        root=root,
+        prefix=place.stdout.strip(),
+        revision=revision,
+        commit=commit,
+        fork=fork.stdout.strip() if fork.returncode == 0 else commit,
+    )
+
+
+def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run git in a folder, whatever repository the caller's environment points at.
+
+    Raises:
+        BaseError: If git is not installed.
+    """
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=outside_git(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise BaseError("git is not installed, or not on PATH") from None
+
+
+def outside_git() -> dict[str, str]:
+    """The environment without what git sets inside a hook."""
+    return {key: value for key, value in os.environ.items() if key not in _GIT_CONTEXT}
+
+
+def locked_model(lock: str | None, name: str) -> LockedModel | None:
+    """Read which model a `dvc.lock` names.
+
+    Args:
+        lock: The text of the file; None if there is none.
+        name: What to call it in messages.
+
+    Returns:
+        None if it names no model: the pipeline never ran.
+
+    Raises:
+        BaseError: If it is no lock file.
+    """
+    if lock is None:
+        return None
+    try:
+        stages: dict[str, Any] = (yaml.safe_load(lock) or {}).get("stages", {})
+        for stage, entry in stages.items():
+            for out in entry.get("outs", ()):
+                if out["path"] == paths.MODELS.as_posix():
+                    return LockedModel(hash=str(out["md5"]), stage=str(stage))
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise BaseError(f"{name}: is no lock file of DVC: {error}") from error
+    return None

@@ -1,0 +1,72 @@
+"""What the project says of itself in `pyproject.toml`, in the table `[tool.gitops-ml]`.
+
+[tool.gitops-ml]
+package = "flight_delays"       # the folder in src/, the bento and the release are called so
+deploy-target = "kubernetes"    # kubernetes, host, bentocloud or none
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gitops_ml.core import paths
+from gitops_ml.core.errors import GitopsError
+
+TABLE = "tool.gitops-ml"
+DeployTarget = Literal["kubernetes", "host", "bentocloud", "none"]
+
+
+class ProjectError(GitopsError):
+    """`pyproject.toml` does not say what the project is; the message names the key."""
+
+
+class Project(BaseModel):
+    """The table `[tool.gitops-ml]`.
+
+    Attributes:
+        package: The user's Python package; bentos and releases have its name.
+        deploy_target: Where the service runs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    package: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    deploy_target: Annotated[DeployTarget, Field(alias="deploy-target")] = "none"
+
+    @property
+    def bento_file(self) -> str:
+        """What an exported bento is called, e.g. flight_delays.bento."""
+        return f"{self.package}.bento"
+
+
+def load_project(root: Path = Path()) -> Project:
+    """Read what the project says of itself.
+
+    Raises:
+        ProjectError: If `pyproject.toml` is missing, is no TOML, or its table is missing or wrong.
+    """
+    path = root / paths.PYPROJECT
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ProjectError(f"{path}: no such file; run from the project's root") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ProjectError(f"{path}: cannot be read: {error}") from error
+    table = document.get("tool", {}).get("gitops-ml")
+    if table is None:
+        raise ProjectError(
+            f"{path}: has no table [{TABLE}]; it must name the package, e.g.\n"
+            f'  [{TABLE}]\n  package = "flight_delays"'
+        )
+    try:
+        return Project.model_validate(table)
+    except ValidationError as error:
+        problems = [
+            f"{path}: [{TABLE}] {'.'.join(map(str, one['loc'])) or 'the table'}: {one['msg']}"
+            for one in error.errors()
+        ]
+        raise ProjectError("\n".join(problems)) from error

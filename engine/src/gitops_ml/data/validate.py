@@ -1,0 +1,416 @@
+"""Hold every row against `schema.yaml`, and the data as a whole against `contract.yaml`.
+
+All that is wrong is found in one run and reported together, in `reports/validation.json` and, for
+people, `reports/validation.html`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandera.polars as pa
+import polars as pl
+from pandera.api.polars.types import PolarsData
+from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
+
+from gitops_ml.core import paths
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.schema import (
+    SOURCE_FILE,
+    Column,
+    Rule,
+    Schema,
+    check_against_params,
+    load_schema,
+)
+from gitops_ml.core.settings import (
+    DataTerms,
+    Params,
+    SettingsError,
+    load_contract,
+    load_params,
+)
+from gitops_ml.data.convert import DTYPES
+from gitops_ml.data.ingest import read_ingested
+from gitops_ml.data.page import render
+from gitops_ml.data.problems import (
+    MAX_EXAMPLES,
+    DataError,
+    Problem,
+    count,
+    dump,
+    print_problems,
+    write_json,
+)
+from gitops_ml.data.profile import Version, make_profile, read_profile
+
+UNIQUE_KEY = "unique_key"
+RULE_PREFIX = "rule."
+NOT_NULL = "not_nullable"  # pandera's name
+STALE = "run `make pipeline` to read the files anew"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A check that some rows break: its rule, the column, and which rows."""
+
+    rule: str
+    column: str | None
+    mask: pl.Series
+
+
+def check_rules(schema: Schema) -> None:
+    """Make sure that every rule is SQL and gives true or false for the schema's columns.
+
+    Raises:
+        SettingsError: With one line for every rule that does not.
+    """
+    empty = pl.LazyFrame(schema={name: DTYPES[c.type] for name, c in schema.columns.items()})
+    problems = []
+    for rule in schema.rules:
+        where = f"{paths.SCHEMA}: rules.{rule.name}: `{rule.check}`"
+        try:
+            (dtype,) = empty.select(pl.sql_expr(rule.check)).collect_schema().dtypes()
+        except pl.exceptions.PolarsError as error:
+            problems.append(f"{where}: {str(error).strip().partition(chr(10))[0]}")
+            continue
+        if dtype != pl.Boolean:
+            problems.append(f"{where}: must be true or false, but gives {dtype}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def table_schema(schema: Schema, key: tuple[str, ...]) -> pa.DataFrameSchema:
+    """The pandera schema of the ingested table."""
+    columns = {name: _table_column(column) for name, column in schema.columns.items()}
+    columns[SOURCE_FILE] = pa.Column(pl.String)
+    checks = [_rule_check(rule) for rule in schema.rules]
+    if key:
+        checks.append(_check(pl.struct(key).is_unique(), UNIQUE_KEY))
+    return pa.DataFrameSchema(columns, checks=checks, strict=True)
+
+
+def _table_column(column: Column) -> pa.Column:
+    checks = []
+    if column.min is not None:
+        checks.append(pa.Check.ge(column.min, name="min", n_failure_cases=1))
+    if column.max is not None:
+        checks.append(pa.Check.le(column.max, name="max", n_failure_cases=1))
+    if column.categories is not None and column.unseen == "error":
+        checks.append(pa.Check.isin(column.categories, name="categories", n_failure_cases=1))
+    return pa.Column(DTYPES[column.type], nullable=column.nullable, checks=checks)
+
+
+def _rule_check(rule: Rule) -> pa.Check:
+    return _check(pl.sql_expr(rule.check), RULE_PREFIX + rule.name)
+
+
+def _check(condition: pl.Expr, name: str) -> pa.Check:
+    """A check over whole rows; one whose condition is null passes."""
+
+    def apply(data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.with_columns(condition.alias(name)).select(name)
+
+    return pa.Check(apply, name=name, n_failure_cases=1)
+
+
+def row_problems(rows: pl.DataFrame, schema: Schema, key: tuple[str, ...]) -> list[Problem]:
+    """What single rows, or rows together, do wrong: one problem per file, column and rule.
+
+    Raises:
+        DataError: If the table has other columns or types than the schema.
+        SettingsError: If a rule of the schema cannot be worked out for these rows.
+    """
+    try:
+        table_schema(schema, key).validate(rows, lazy=True)
+    except SchemaErrors as error:
+        errors = error.schema_errors
+    else:
+        errors = []
+    if shape := [problem for error in errors for problem in _shape_problems(error, rows)]:
+        raise DataError(shape)
+    empty = _empty_columns(rows, schema)
+    problems = [_all_null_problem(rows, file, column) for file, column in empty]
+    for broken in map(_broken, errors):
+        for problem in _located(broken, rows, schema, key):
+            if broken.rule != "null" or (problem.file, problem.column) not in empty:
+                problems.append(problem)
+    return problems
+
+
+def _shape_problems(error: SchemaError, rows: pl.DataFrame) -> Iterator[Problem]:
+    """The table is not of the schema's shape, which means that it is older than the schema."""
+    found = {
+        SchemaErrorReason.COLUMN_NOT_IN_DATAFRAME: "missing_column",
+        SchemaErrorReason.COLUMN_NOT_IN_SCHEMA: "unexpected_column",
+        SchemaErrorReason.WRONG_DATATYPE: "type",
+    }
+    rule = found.get(error.reason_code)
+    if rule is None:
+        return
+    column = error.schema.name if rule == "type" else str(error.failure_cases)
+    messages = {
+        "missing_column": f"the column is missing, but {paths.SCHEMA} declares it",
+        "unexpected_column": f"the column is not in {paths.SCHEMA}",
+        "type": f"holds {error.failure_cases}, which is not the type in {paths.SCHEMA}",
+    }
+    yield Problem(
+        file=paths.INGESTED.as_posix(),
+        column=column,
+        rule=rule,
+        count=rows.height,
+        message=f"{messages[rule]}; {STALE}",
+    )
+
+
+def _broken(error: SchemaError) -> Broken:
+    name = error.check if isinstance(error.check, str) else error.check.name
+    if error.reason_code == SchemaErrorReason.CHECK_ERROR:
+        where = f"{paths.SCHEMA}: {name.replace(RULE_PREFIX, 'rules.')}"
+        raise SettingsError(f"{where}: cannot be worked out: {error.failure_cases}")
+    mask = ~error.check_output.to_series()
+    return Broken("null" if name == NOT_NULL else name, error.schema.name, mask)
+
+
+def _located(
+    broken: Broken, rows: pl.DataFrame, schema: Schema, key: tuple[str, ...]
+) -> Iterator[Problem]:
+    """One problem for every file that has rows which break the check."""
+    numbered = rows.with_columns((pl.int_range(pl.len()).over(SOURCE_FILE) + 1).alias("row number"))
+    failing = numbered.filter(broken.mask)
+    for (file,), group in failing.group_by(SOURCE_FILE, maintain_order=True):
+        if broken.rule == UNIQUE_KEY:
+            examples = _key_examples(group, failing, key)
+        else:
+            columns = _columns_of(broken, schema)
+            examples = [
+                _example(row, key, columns)
+                for row in group.head(MAX_EXAMPLES).iter_rows(named=True)
+            ]
+        yield Problem(
+            file=str(file),
+            column=broken.column or (", ".join(key) if broken.rule == UNIQUE_KEY else None),
+            rule=broken.rule,
+            count=group.height,
+            message=_message(broken, schema, group),
+            examples=tuple(examples),
+        )
+
+
+def _columns_of(broken: Broken, schema: Schema) -> list[str]:
+    """The columns whose values explain the problem."""
+    if broken.rule == "null":
+        return []
+    if broken.column is not None:
+        return [broken.column]
+    (rule,) = (rule for rule in schema.rules if RULE_PREFIX + rule.name == broken.rule)
+    return list(dict.fromkeys(pl.sql_expr(rule.check).meta.root_names()))
+
+
+def _example(row: dict[str, Any], key: tuple[str, ...], columns: list[str]) -> dict[str, Any]:
+    example: dict[str, Any] = (
+        {"key": {name: _plain(row[name]) for name in key}} if key else {"row": row["row number"]}
+    )
+    if len(columns) == 1:
+        example["value"] = _plain(row[columns[0]])
+    elif columns:
+        example["value"] = {name: _plain(row[name]) for name in columns}
+    return example
+
+
+def _key_examples(
+    group: pl.DataFrame, failing: pl.DataFrame, key: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    first = group.select(key).unique(maintain_order=True).head(MAX_EXAMPLES)
+    where = failing.join(first, on=key, how="semi", nulls_equal=True)
+    found = where.group_by(key, maintain_order=True).agg(
+        pl.len().alias("rows"), pl.col(SOURCE_FILE).unique().sort().alias("files")
+    )
+    return [
+        {
+            "key": {name: _plain(row[name]) for name in key},
+            "value": f"{count(row['rows'], 'row')} in {', '.join(row['files'])}",
+        }
+        for row in found.iter_rows(named=True)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _message(broken: Broken, schema: Schema, group: pl.DataFrame) -> str:
+    number = group.height
+    if broken.rule == UNIQUE_KEY:
+        return f"{count(number, 'row')} whose key is not unique"
+    if broken.rule == "null":
+        return f"{count(number, 'value is', 'values are')} missing"
+    if broken.column is None:
+        (rule,) = (rule for rule in schema.rules if RULE_PREFIX + rule.name == broken.rule)
+        told = f": {rule.description}" if rule.description else ""
+        return f"{count(number, 'row breaks', 'rows break')} `{rule.check}`{told}"
+    column = schema.columns[broken.column]
+    if broken.rule == "categories":
+        values = group.get_column(broken.column).value_counts(sort=True)
+        named = ", ".join(repr(value) for value, _ in values.head(MAX_EXAMPLES).iter_rows())
+        unknown = count(values.height, "value is", "values are")
+        return f"{unknown} not among the schema's categories, in {count(number, 'row')}: {named}"
+    than = f"below {column.min:g}" if broken.rule == "min" else f"above {column.max:g}"
+    return f"{count(number, 'value')} {than}" + (f" {column.unit}" if column.unit else "")
+
+
+def _empty_columns(rows: pl.DataFrame, schema: Schema) -> set[tuple[str, str]]:
+    names = [name for name, column in schema.columns.items() if column.all_null == "error"]
+    empty = rows.group_by(SOURCE_FILE).agg(pl.col(names).is_null().all())
+    return {
+        (file, name)
+        for file, *flags in empty.select(SOURCE_FILE, *names).iter_rows()
+        for name, flag in zip(names, flags, strict=True)
+        if flag
+    }
+
+
+def _all_null_problem(rows: pl.DataFrame, file: str, column: str) -> Problem:
+    number = rows.get_column(SOURCE_FILE).eq(file).sum()
+    return Problem(
+        file=file,
+        column=column,
+        rule="all_null",
+        count=int(number),
+        message=f"the column has no value in any of {count(int(number), 'row')}; if that can be, "
+        f"set `all_null: allowed` in {paths.SCHEMA}",
+    )
+
+
+def whole_problems(
+    rows: pl.DataFrame, params: Params, terms: DataTerms, previous: Version | None
+) -> list[Problem]:
+    """What is wrong with the data as a whole: too few rows, another size than before, too old.
+
+    Raises:
+        SettingsError: If freshness is asked for and the data has no time.
+    """
+    problems = []
+    if rows.height < terms.rows_min:
+        message = f"{count(rows.height, 'row')}; {paths.CONTRACT} asks for {terms.rows_min:,}"
+        problems.append(_whole("rows_min", rows.height, message))
+    change = terms.row_count_change
+    if previous is not None and change is not None:
+        found = rows.height / previous.rows - 1
+        if not change.min <= found <= change.max:
+            message = (
+                f"{count(rows.height, 'row')}, {found:+.1%} against {previous.rows:,} when the "
+                f"data was last accepted; {paths.CONTRACT} allows {change.min:+.0%} to "
+                f"{change.max:+.0%}"
+            )
+            problems.append(_whole("row_count_change", rows.height, message))
+    if terms.freshness_days is not None:
+        problems += _freshness_problems(rows, params, terms.freshness_days)
+    return problems
+
+
+def _freshness_problems(rows: pl.DataFrame, params: Params, days: float) -> list[Problem]:
+    time = params.data.time
+    if time is None:
+        raise SettingsError(
+            f"{paths.CONTRACT}: data.freshness_days: needs `data.time` in {paths.PARAMS}; "
+            "name the column that dates a row, or set freshness_days to null"
+        )
+    as_of = datetime.now(UTC) if params.data.as_of == "now" else params.data.as_of
+    # A row that is dated ahead must not make old data look fresh.
+    newest = rows.get_column(time).filter(rows.get_column(time) <= as_of).max()
+    if not isinstance(newest, datetime):
+        message = f"no row is dated before {as_of:%Y-%m-%d %H:%M}, the moment of `data.as_of`"
+        return [_whole("freshness", rows.height, message, time)]
+    age = as_of - newest
+    if age <= timedelta(days=days):
+        return []
+    message = (
+        f"the newest row, of {newest:%Y-%m-%d %H:%M}, is {age / timedelta(days=1):.1f} days old at "
+        f"{as_of:%Y-%m-%d %H:%M} (`data.as_of`); {paths.CONTRACT} allows {days:g} days"
+    )
+    return [_whole("freshness", rows.height, message, time)]
+
+
+def _whole(rule: str, number: int, message: str, column: str | None = None) -> Problem:
+    return Problem(
+        file=paths.INGESTED.as_posix(), column=column, rule=rule, count=number, message=message
+    )
+
+
+def validate(
+    rows: pl.DataFrame,
+    params: Params,
+    schema: Schema,
+    terms: DataTerms,
+    previous: Version | None = None,
+) -> list[Problem]:
+    """Find everything that is wrong with the ingested table.
+
+    Args:
+        rows: The table as `ingest` wrote it.
+        params: Names the key and the time.
+        schema: What a row is.
+        terms: What the data as a whole must hold.
+        previous: The version of the data that was accepted before.
+
+    Returns:
+        The problems, by file and column; none if the data is accepted.
+
+    Raises:
+        SettingsError: If a rule of the schema, or a term, cannot be applied.
+    """
+    check_rules(schema)
+    try:
+        problems = row_problems(rows, schema, params.data.key)
+    except DataError as error:
+        return list(error.problems)
+    problems += whole_problems(rows, params, terms, previous)
+    return sorted(problems, key=lambda p: (p.file, p.column or "", p.rule))
+
+
+def _write_reports(rows: pl.DataFrame, problems: list[Problem], files: list[str]) -> None:
+    report = {
+        "passed": not problems,
+        "rows": rows.height,
+        "files": files,
+        "problem_count": len(problems),
+        "problems": dump(problems),
+    }
+    write_json(paths.VALIDATION_REPORT, report)
+    paths.VALIDATION_PAGE.write_text(render(problems, rows.height, files), encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def main() -> int:
+    """Write the reports and, if nothing is wrong, the data's profile; 1 if something is."""
+    try:
+        params, schema, terms = load_params(), load_schema(), load_contract().data
+        check_against_params(schema, params)
+        rows = read_ingested()
+        data_sha256 = _sha256(paths.INGESTED)
+        accepted = read_profile(paths.DATA_PROFILE)
+        previous = accepted.before(data_sha256) if accepted else None
+        problems = validate(rows, params, schema, terms, previous)
+    except GitopsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    files = rows.get_column(SOURCE_FILE).unique().sort().to_list()
+    _write_reports(rows, problems, files)
+    if problems:
+        print_problems("validate", problems, paths.VALIDATION_PAGE)
+        return 1
+    profile = make_profile(rows, schema, data_sha256, previous)
+    write_json(paths.DATA_PROFILE, profile.model_dump(mode="json"))
+    print(f"Accepted {count(rows.height, 'row')} from {count(len(files), 'file')}")
+    return 0

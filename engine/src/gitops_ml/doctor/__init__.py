@@ -1,0 +1,1 @@
+"""What is missing here and on GitHub, and what to do."""

@@ -1,0 +1,190 @@
+"""What doctor checks on this machine: the tools and the working tree. Needs no network."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gitops_ml.core import paths
+from gitops_ml.core.dvc_remote import VARIABLE, from_environment
+from gitops_ml.core.run import run
+from gitops_ml.doctor.check import Check, Status
+
+# The oldest version of each tool that does what the tasks ask of it, and where to get it.
+_UV = ((0, 7), "https://docs.astral.sh/uv/getting-started/installation")
+_GIT = ((2, 28), "https://git-scm.com/downloads")
+_VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+# What the commit hook lets through, and what GitHub refuses.
+LARGE_KIB = 1024
+REFUSED_MIB = 100
+
+# How `dvc status` names the ways in which an input differs from what dvc.lock recorded. Outputs and
+# inputs that are merely not there (`deleted`) are what a fresh clone looks like.
+_STALE = frozenset({"modified", "new"})
+
+
+def check_local(root: Path) -> Iterator[Check]:
+    """Every check that needs no network, in order."""
+    yield check_tool(root, "uv", *_UV)
+    git = check_tool(root, "git", *_GIT)
+    yield git
+    yield check_gh(root)
+    if git.status != "ok":
+        return
+    repository = check_repository(root)
+    yield repository
+    if repository.status != "ok":
+        return
+    yield check_branch(root)
+    # Workflows install what uv.lock says and nothing else; without dvc.lock they train anew.
+    yield check_committed(root, "uv.lock", "`uv lock`", absent="fail")
+    yield check_committed(root, str(paths.DVC_LOCK), "`make pipeline`", absent="warn")
+    yield check_sizes(root)
+    if (root / paths.DVC_LOCK).is_file():
+        yield check_stale(root)
+    yield check_dvc_remote(root)
+
+
+def check_tool(root: Path, tool: str, oldest: tuple[int, ...], source: str) -> Check:
+    """A tool must be installed and not older than what its use here needs."""
+    done = run(root, tool, "--version")
+    if done is None or done.returncode != 0:
+        return Check(tool, "fail", "not installed", f"install it: {source}")
+    found = _VERSION.search(done.stdout)
+    version = found[0] if found else done.stdout.strip()
+    if found and tuple(map(int, version.split("."))) < oldest:
+        needed = ".".join(map(str, oldest))
+        return Check(tool, "fail", f"{version} is older than {needed}", f"update it: {source}")
+    return Check(tool, "ok", version)
+
+
+def check_gh(root: Path) -> Check:
+    """`gh` brings a token to those who set none themselves."""
+    done = run(root, "gh", "--version")
+    found = _VERSION.search(done.stdout) if done and done.returncode == 0 else None
+    if found is None:
+        return Check(
+            "gh",
+            "skipped",
+            "not installed",
+            "install it (https://cli.github.com) or set GITHUB_TOKEN",
+        )
+    return Check("gh", "ok", found[0])
+
+
+def check_repository(root: Path) -> Check:
+    """The project must be a git repository of its own."""
+    done = run(root, "git", "rev-parse", "--show-toplevel")
+    if done is None or done.returncode != 0:
+        return Check("repository", "fail", "not a git repository", "`git init -b main`, commit")
+    top = Path(done.stdout.strip())
+    if top.resolve() != root.resolve():
+        return Check(
+            "repository",
+            "fail",
+            f"the project is a folder of the repository in {top}",
+            "move it to a repository of its own: workflows only run from the top",
+        )
+    return Check("repository", "ok", "git")
+
+
+def check_branch(root: Path) -> Check:
+    """The workflows and the gate compare with the branch main."""
+    for reference in ("refs/remotes/origin/main", "refs/heads/main"):
+        done = run(root, "git", "rev-parse", "--verify", "--quiet", reference)
+        if done is not None and done.returncode == 0:
+            return Check("branch main", "ok", reference)
+    return Check(
+        "branch main", "fail", "not there, nor on origin", "`git branch -m main`, or fetch it"
+    )
+
+
+def check_committed(root: Path, name: str, maker: str, absent: Status) -> Check:
+    """A lock file must be in git as it is here."""
+    if not (root / name).is_file():
+        return Check(name, absent, "not there", f"{maker}, then commit {name}")
+    tracked = run(root, "git", "ls-files", "--error-unmatch", "--", name)
+    if tracked is None or tracked.returncode != 0:
+        return Check(name, absent, "not in git", f"`git add {name}`, then commit")
+    changed = run(root, "git", "status", "--porcelain", "--", name)
+    if changed is None or changed.returncode != 0 or changed.stdout.strip():
+        return Check(name, "warn", "changed, not committed", f"commit {name}, or restore it")
+    return Check(name, "ok", "committed")
+
+
+def check_stale(root: Path) -> Check:
+    """dvc.lock must be of the code, parameters and data that are here."""
+    done = run(root, sys.executable, "-m", "dvc", "status", "--json")
+    try:
+        status = json.loads(done.stdout) if done and done.returncode == 0 else None
+    except ValueError:
+        status = None
+    if not isinstance(status, dict):
+        said = done.stderr.strip().splitlines()[-1:] if done else []
+        return Check("stages", "fail", "; ".join(["dvc cannot tell", *said]), "`make setup`")
+    stale = {stage: sorted(set(_stale_inputs(entries))) for stage, entries in status.items()}
+    named = [f"{stage} ({', '.join(inputs)})" for stage, inputs in stale.items() if inputs]
+    if named:
+        return Check(
+            "stages",
+            "fail",
+            f"dvc.lock is older than what it was made from: {'; '.join(named)}",
+            "`make pipeline`, then commit dvc.lock and reports/",
+        )
+    return Check("stages", "ok", "dvc.lock fits the code, the parameters and the data")
+
+
+def _stale_inputs(entries: Sequence[Any]) -> Iterator[str]:
+    for entry in entries:
+        if entry == "changed command":
+            yield "command"
+        elif isinstance(entry, dict):
+            yield from _stale_paths(entry.get("changed deps", {}))
+
+
+def _stale_paths(dependencies: dict[str, Any]) -> Iterator[str]:
+    for path, state in dependencies.items():
+        # Parameters come as {file: {name: state}}.
+        states = set(state.values()) if isinstance(state, dict) else {state}
+        if isinstance(state, dict) or states & _STALE:
+            yield path
+
+
+def check_dvc_remote(root: Path) -> Check:
+    """Data and models are shared through a DVC remote, once there is one."""
+    if from_environment(root) is not None:
+        return Check("DVC remote", "ok", f"the one at {VARIABLE}")
+    done = run(root, sys.executable, "-m", "dvc", "config", "core.remote")
+    if done is not None and done.returncode == 0 and done.stdout.strip():
+        return Check("DVC remote", "ok", done.stdout.strip())
+    return Check(
+        "DVC remote",
+        "skipped",
+        "none: what DVC keeps stays on this machine",
+        f"set {VARIABLE}, or `uv run dvc remote add --default storage URL` and commit .dvc/config",
+    )
+
+
+def check_sizes(root: Path) -> Check:
+    """Large files belong to DVC."""
+    done = run(root, "git", "ls-files", "-z")
+    names = done.stdout.split("\0") if done is not None else []
+    sizes = {n: (root / n).stat().st_size for n in names if n and (root / n).is_file()}
+    large = sorted((n for n in sizes if sizes[n] > LARGE_KIB * 1024), key=lambda n: -sizes[n])
+    if not large:
+        return Check("file sizes", "ok", f"no file in git is larger than {LARGE_KIB} KiB")
+    most = ", ".join(f"{name} ({sizes[name] / 2**20:.1f} MiB)" for name in large[:3])
+    more = f" and {len(large) - 3} more" if len(large) > 3 else ""
+    refused = sizes[large[0]] > REFUSED_MIB * 2**20
+    return Check(
+        "file sizes",
+        "fail" if refused else "warn",
+        f"large files in git: {most}{more}",
+        "`git rm --cached FILE`, then `uv run dvc add FILE`"
+        + (f"; GitHub refuses files above {REFUSED_MIB} MiB" if refused else ""),
+    )

@@ -1,0 +1,1 @@
+"""From a row to the numbers that the model sees."""

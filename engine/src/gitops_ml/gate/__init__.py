@@ -1,0 +1,1 @@
+"""May this model take the champion's place?"""

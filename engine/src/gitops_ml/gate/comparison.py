@@ -1,0 +1,130 @@
+"""Challenger against champion on the same rows: is the difference more than noise?
+
+Both models answer the same rows, so their errors share most of the noise. The paired bootstrap
+keeps that pairing: each resample draws rows with replacement and measures *both* models on the
+draw; the spread of the differences is the uncertainty of the difference (Efron & Tibshirani, An
+Introduction to the Bootstrap, 1993, chapters 8 and 13, percentile interval). Rows that belong
+together, such as those of one hour, are drawn together (Davison & Hinkley, Bootstrap Methods and
+their Application, 1997, section 3.8).
+
+The challenger need not be better. It must not be worse by more than a margin: the one-sided lower
+confidence bound of its advantage must not lie below -margin (non-inferiority; Wellek, Testing
+Statistical Hypotheses of Equivalence and Noninferiority, 2010, chapter 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.settings import METRIC_DIRECTION
+from gitops_ml.gate.verdict import Outcome
+from gitops_ml.model.metrics import Scored, measure, resample_weights
+
+RESAMPLES = 1000
+SEED = 1993
+# Share of the resamples in which the metric may not exist, such as ROC AUC without one of the
+# classes; they are left out.
+UNDEFINED_MAX = 0.05
+
+
+class ComparisonError(GitopsError):
+    """The difference cannot be judged; the message says why."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference and its uncertainty, in the metric's own unit.
+
+    Attributes:
+        champion: The champion's metric on the compared rows.
+        challenger: The challenger's metric on the compared rows.
+        difference: Challenger minus champion.
+        low: One-sided lower confidence bound of the difference.
+        high: One-sided upper confidence bound of the difference.
+        margin: How much worse the challenger may be.
+        outcome: superior: better beyond doubt. non-inferior: not worse by more than the margin.
+            inferior: worse by more than the margin beyond doubt. inconclusive: these rows cannot
+            tell.
+    """
+
+    champion: float
+    challenger: float
+    difference: float
+    low: float
+    high: float
+    margin: float
+    outcome: Outcome
+
+    @property
+    def passed(self) -> bool:
+        """Whether the challenger was shown to be no worse than the margin allows."""
+        return self.outcome in ("superior", "non-inferior")
+
+
+def compare(
+    metric: str,
+    champion: Scored,
+    challenger: Scored,
+    *,
+    margin: float,
+    confidence: float,
+    groups: NDArray[Any] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Comparison:
+    """Compare two models by one metric; the same arguments give the same answer.
+
+    Args:
+        metric: A key of `settings.METRIC_DIRECTION`.
+        champion: n rows with the champion's answers.
+        challenger: The same rows, in the same order, with the challenger's answers.
+        margin: How much worse the challenger may be, in the metric's unit; 0 or more.
+        confidence: Of each one-sided bound, e.g. 0.95.
+        groups: Shape (n,), a label for each row; rows with the same label are drawn together.
+            None draws rows one by one.
+        resamples: Number of bootstrap resamples.
+        seed: Of the draws.
+
+    Raises:
+        ComparisonError: If the metric does not exist on these rows or on too many resamples.
+        MetricError: If it needs probabilities and one of the models has none.
+    """
+    values = [float(measure(metric, scored)[0]) for scored in (champion, challenger)]
+    if not np.isfinite(values).all():
+        raise ComparisonError(f"{metric} does not exist on these {len(champion)} rows")
+    differences = np.concatenate(
+        [
+            measure(metric, challenger, weights) - measure(metric, champion, weights)
+            for weights in resample_weights(len(champion), resamples, seed, groups)
+        ]
+    )
+    defined = differences[np.isfinite(differences)]
+    if len(defined) < (1 - UNDEFINED_MAX) * resamples:
+        raise ComparisonError(
+            f"{metric} does not exist in {resamples - len(defined)} of {resamples} resamples of "
+            f"these {len(champion)} rows: some class has too few"
+        )
+    low, high = (float(bound) for bound in np.quantile(defined, [1 - confidence, confidence]))
+    return Comparison(
+        champion=values[0],
+        challenger=values[1],
+        difference=values[1] - values[0],
+        low=low,
+        high=high,
+        margin=margin,
+        outcome=_outcome(low, high, METRIC_DIRECTION[metric], margin),
+    )
+
+
+def _outcome(low: float, high: float, direction: int, margin: float) -> Outcome:
+    worst, best = (low, high) if direction > 0 else (-high, -low)
+    if worst > 0:
+        return "superior"
+    if worst >= -margin:
+        return "non-inferior"
+    return "inferior" if best < -margin else "inconclusive"

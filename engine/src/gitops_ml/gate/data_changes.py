@@ -1,0 +1,77 @@
+"""How a change's data differ from the base's: rows and columns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from gitops_ml.core import paths
+from gitops_ml.core.git import Base
+from gitops_ml.core.schema import Column, Schema
+from gitops_ml.core.settings import SettingsError, parse_settings
+from gitops_ml.features.matrix import TableError
+from gitops_ml.gate.verdict import DataChanges
+
+
+def data_changes(root: Path, base: Base | None, schema: Schema) -> DataChanges:
+    """Count the rows and compare them and the schema with the base's.
+
+    Raises:
+        TableError: If the ingested table cannot be read.
+    """
+    path = root / paths.INGESTED
+    try:
+        rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TableError(f"{path}: cannot be read: {error}; run `make pipeline`") from error
+    return DataChanges(
+        rows=rows,
+        base_rows=_base_rows(base),
+        schema_changes=_schema_changes(base, schema),
+    )
+
+
+def _base_rows(base: Base | None) -> int | None:
+    profile = base.read(paths.DATA_PROFILE) if base else None
+    if profile is None:
+        return None
+    try:
+        rows = json.loads(profile)["rows"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return rows if isinstance(rows, int) else None
+
+
+def _schema_changes(base: Base | None, schema: Schema) -> tuple[str, ...]:
+    text = base.read(paths.SCHEMA) if base else None
+    if text is None:
+        return ()
+    try:
+        old = parse_settings(text, Schema, str(paths.SCHEMA))
+    except SettingsError:
+        return (f"the base's {paths.SCHEMA} cannot be read to compare",)
+    changes = [f"removed `{name}`" for name in old.columns if name not in schema.columns]
+    changes += [f"added `{name}`" for name in schema.columns if name not in old.columns]
+    for name, column in schema.columns.items():
+        if name in old.columns:
+            changes += _column_changes(name, old.columns[name], column)
+    changes += [f"removed the rule `{rule.name}`" for rule in old.rules if rule not in schema.rules]
+    changes += [f"added the rule `{rule.name}`" for rule in schema.rules if rule not in old.rules]
+    return tuple(changes)
+
+
+def _column_changes(name: str, old: Column, new: Column) -> list[str]:
+    changes = []
+    for key, before in old:
+        after = getattr(new, key)
+        if before == after or key in ("description", "unit"):
+            continue
+        if key == "categories":
+            gone = sorted(set(before or ()) - set(after or ()))
+            come = sorted(set(after or ()) - set(before or ()))
+            changes.append(f"`{name}`: categories {len(gone)} removed, {len(come)} added")
+        else:
+            changes.append(f"`{name}`: {key} {before} → {after}")
+    return changes

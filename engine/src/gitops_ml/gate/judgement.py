@@ -1,0 +1,217 @@
+"""The terms of a contract, held against what was measured: pure functions, no files.
+
+A failure is a sentence that names the term, what was found and what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gitops_ml.core.settings import METRIC_DIRECTION, MetricTerms, SliceTerms
+from gitops_ml.gate.comparison import Comparison, ComparisonError, compare
+from gitops_ml.gate.verdict import Finding, Limit
+from gitops_ml.model.metrics import MetricError, Scored, measure
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """The champion's answers for rows of the challenger's test set.
+
+    Attributes:
+        scored: The answers for m rows.
+        rows: Shape (m,), which of the challenger's n rows they are.
+    """
+
+    scored: Scored
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Holds metrics against terms.
+
+    Attributes:
+        challenger: The challenger's answers for the n test rows.
+        opponent: The champion's; None without one.
+        confidence: Of the one-sided bound that a margin is held against.
+        groups: Shape (n,), rows with the same label belong together; None if each stands alone.
+        binding: Whether a lost or impossible comparison is a failure.
+    """
+
+    challenger: Scored
+    opponent: Opponent | None
+    confidence: float
+    groups: NDArray[Any] | None = None
+    binding: bool = True
+
+    def metrics(self, terms: Mapping[str, MetricTerms]) -> tuple[Finding, ...]:
+        """Judge each metric on all test rows."""
+        everything = np.ones(len(self.challenger), dtype=np.bool_)
+        return tuple(
+            self._judge(f"model.metrics.{name}", name, part, everything, must_exist=True)
+            for name, part in terms.items()
+        )
+
+    def slices(self, terms: Sequence[SliceTerms], test: pl.DataFrame) -> tuple[Finding, ...]:
+        """Judge each metric inside every value of a column that has enough rows."""
+        return tuple(finding for part in terms for finding in self._slice(part, test))
+
+    def _slice(self, terms: SliceTerms, test: pl.DataFrame) -> list[Finding]:
+        column = test.get_column(terms.column).cast(pl.String)
+        where = f"model.slices.{terms.column}.{terms.metric}"
+        counts = column.value_counts().sort(terms.column, nulls_last=True)
+        findings = [
+            self._judge(
+                where,
+                terms.metric,
+                terms,
+                (
+                    column.is_null() if value is None else (column == value).fill_null(False)
+                ).to_numpy(),
+                slice_of=(terms.column, value),
+                min_rows=terms.min_rows,
+            )
+            for value, rows in counts.iter_rows()
+            if rows >= terms.min_rows
+        ]
+        if findings:
+            return findings
+        largest = max(rows for _, rows in counts.iter_rows())
+        empty = (
+            f"{where}: no value of `{terms.column}` has {terms.min_rows} test rows (the largest "
+            f"has {largest}), so this term checks nothing; lower min_rows"
+        )
+        return [
+            Finding(term=where, metric=terms.metric, column=terms.column, rows=0, failures=(empty,))
+        ]
+
+    def _judge(
+        self,
+        term: str,
+        metric: str,
+        terms: MetricTerms,
+        inside: NDArray[np.bool_],
+        slice_of: tuple[str, str | None] | None = None,
+        min_rows: int = 1,
+        must_exist: bool = False,
+    ) -> Finding:
+        column, value = slice_of or (None, None)
+        what = metric if column is None else f"{metric} where {column} is {value or 'missing'}"
+        bound = terms.floor if terms.floor is not None else terms.ceiling
+        failures: list[str] = []
+        duel, champion, note = None, None, None
+        value_or_reason = _value(metric, self.challenger.take(inside))
+        if isinstance(value_or_reason, str):
+            found, note = None, value_or_reason
+            if must_exist:
+                failures.append(note)
+        else:
+            found = value_or_reason
+            if bound is not None and (found - bound) * METRIC_DIRECTION[metric] < 0:
+                side = "below the floor" if terms.floor is not None else "above the ceiling"
+                failures.append(f"{found:.4g} is {side} {bound:g}")
+            if self.opponent is not None:
+                duel, champion, note = self._compare(metric, terms.margin, inside, min_rows)
+            if note is not None and must_exist and self.binding:
+                failures.append(f"not compared: {note}")
+        if duel is not None and not duel.passed and self.binding:
+            failures.append(_lost(duel, METRIC_DIRECTION[metric], self.confidence))
+        return Finding(
+            term=term,
+            metric=metric,
+            column=column,
+            value=value,
+            rows=int(inside.sum()),
+            challenger=found,
+            champion=champion,
+            bound=bound,
+            margin=terms.margin,
+            difference=duel.difference if duel else None,
+            low=duel.low if duel else None,
+            high=duel.high if duel else None,
+            outcome=duel.outcome if duel else None,
+            failures=tuple(f"{what}: {failure} ({term})" for failure in failures),
+            note=note,
+        )
+
+    def _compare(
+        self, metric: str, margin: float | None, inside: NDArray[np.bool_], min_rows: int
+    ) -> tuple[Comparison | None, float | None, str | None]:
+        """The comparison if a margin asks for one, the champion's metric, and why there is none."""
+        assert self.opponent is not None
+        common = inside[self.opponent.rows]
+        if common.sum() < min_rows:
+            return None, None, f"only {common.sum()} rows in common with the champion"
+        theirs = self.opponent.scored.take(common)
+        value = _value(metric, theirs)
+        if isinstance(value, str):
+            return None, None, f"the champion: {value}"
+        if margin is None:
+            return None, value, None
+        rows = self.opponent.rows[common]
+        try:
+            duel = compare(
+                metric,
+                theirs,
+                self.challenger.take(rows),
+                margin=margin,
+                confidence=self.confidence,
+                groups=None if self.groups is None else self.groups[rows],
+            )
+        except (ComparisonError, MetricError) as error:
+            return None, value, str(error)
+        return duel, value, None
+
+
+def _value(metric: str, scored: Scored) -> float | str:
+    """The metric, or why it does not exist."""
+    try:
+        value = float(measure(metric, scored)[0])
+    except MetricError as error:
+        return str(error)
+    return value if np.isfinite(value) else f"does not exist on these {len(scored)} rows"
+
+
+def _lost(duel: Comparison, direction: int, confidence: float) -> str:
+    worst = duel.low if direction > 0 else duel.high
+    allowed = -duel.margin if direction > 0 else duel.margin
+    why = (
+        "worse than the champion"
+        if duel.outcome == "inferior"
+        else "not shown to be as good as the champion"
+    )
+    return (
+        f"{why}: {duel.challenger:.4g} against {duel.champion:.4g}, difference "
+        f"{duel.difference:+.4g}, {confidence:.0%} bound {worst:+.4g}, allowed {allowed:+.4g}"
+    )
+
+
+def judge_limit(
+    term: str,
+    name: str,
+    value: float,
+    unit: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Limit:
+    """Hold a quantity against the least and the most that the contract allows."""
+    failures = []
+    if minimum is not None and value < minimum:
+        failures.append(f"{name}: {value:.4g} {unit} is less than {minimum:.4g} ({term})")
+    if maximum is not None and value > maximum:
+        failures.append(f"{name}: {value:.4g} {unit} is more than {maximum:.4g} ({term})")
+    return Limit(
+        term=term,
+        name=name,
+        value=value,
+        unit=unit,
+        minimum=minimum,
+        maximum=maximum,
+        failures=tuple(failures),
+    )

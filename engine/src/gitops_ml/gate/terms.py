@@ -1,0 +1,222 @@
+"""Which terms apply: those of the change, or the stricter of them and the base's.
+
+A contract counts from the first model on that was judged by it: while the base has no model, a
+project still looks for its terms and may change them freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from gitops_ml.core import paths
+from gitops_ml.core.git import Base
+from gitops_ml.core.settings import (
+    Contract,
+    Params,
+    SettingsError,
+    SplitParams,
+    Task,
+    metric_names,
+    parse_settings,
+)
+from gitops_ml.gate.contract_changes import Change, changes_between, stricter_of
+from gitops_ml.gate.gate_log import Case
+from gitops_ml.gate.verdict import Consent
+from gitops_ml.github.labels import LOOSEN_LABEL
+
+ContractName = Literal["this one", "the stricter of this one and the base's"]
+
+_CONSENT = (
+    f"a maintainer can consent with the label `{LOOSEN_LABEL}` on the pull request, "
+    "or with --allow-loosening"
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The terms that apply.
+
+    Attributes:
+        terms: The contract to judge by.
+        name: Whose contract it is.
+        changes: Every term that differs from the base's contract.
+    """
+
+    terms: Contract
+    name: ContractName
+    changes: Sequence[Change]
+
+
+def check_contract(contract: Contract, task: Task, columns: Collection[str]) -> None:
+    """Make sure that every term can be measured for this task and these test rows.
+
+    Raises:
+        SettingsError: With one line for every term that cannot.
+    """
+    problems = [
+        f"{paths.CONTRACT}: {where}: cannot be measured for {task}; choose from "
+        + ", ".join(sorted(metric_names(task)))
+        for where, metric in _metrics_of(contract)
+        if metric not in metric_names(task)
+    ]
+    problems += [
+        f"{paths.CONTRACT}: model.slices.{part.column}.{part.metric}: `{part.column}` is not a "
+        "column of the test rows"
+        for part in contract.model.slices
+        if part.column not in columns
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _metrics_of(contract: Contract) -> list[tuple[str, str]]:
+    named = [(f"model.metrics.{name}", name) for name in contract.model.metrics]
+    return named + [
+        (f"model.slices.{part.column}.{part.metric}", part.metric) for part in contract.model.slices
+    ]
+
+
+def find_bar(
+    case: Case,
+    base: Base | None,
+    contract: Contract,
+    task: Task,
+    columns: Collection[str],
+    consent: Consent,
+) -> Bar:
+    """Choose the terms, and block a change that loosens them without consent.
+
+    Args:
+        case: Takes the reasons and notes.
+        base: The base with a model; None if there is none.
+        contract: The change's contract.
+        task: What the model does.
+        columns: The columns of the test rows.
+        consent: What a maintainer agreed to.
+    """
+    if base is None:
+        return Bar(contract, "this one", ())
+    old = _contract_of(case, base, base.commit, consent)
+    if old is None:
+        return Bar(contract, "this one", ())
+    changes = changes_between(old, contract)
+    loosened = _loosened_here(case, base, changes, contract, consent)
+    if loosened and consent.allow_loosening:
+        case.notes.append(f"A maintainer consented to the loosened contract: {_named(loosened)}.")
+        return Bar(contract, "this one", changes)
+    if loosened:
+        case.reasons.append(f"the contract is loosened: {_named(loosened)}; {_CONSENT}")
+    terms = _measurable(stricter_of(old, contract), contract, task, columns)
+    return Bar(terms, "the stricter of this one and the base's", changes)
+
+
+def _contract_of(case: Case, base: Base, commit: str, consent: Consent) -> Contract | None:
+    text = base.read(paths.CONTRACT, commit)
+    name = f"{commit[:10]}:{paths.CONTRACT}"
+    if text is None:
+        case.notes.append(f"The base has no {paths.CONTRACT}: only this one applies.")
+        return None
+    try:
+        return parse_settings(text, Contract, name)
+    except SettingsError as error:
+        why = f"the base's contract cannot be read to compare: {error}"
+        _ask(case, why, consent)
+        return None
+
+
+def _loosened_here(
+    case: Case, base: Base, changes: Sequence[Change], contract: Contract, consent: Consent
+) -> list[Change]:
+    """The terms that this branch loosens; not those that the base tightened in the meantime."""
+    loosened = [change for change in changes if change.effect == "loosened"]
+    if not loosened or base.fork == base.commit:
+        return loosened
+    fork = _contract_of(case, base, base.fork, consent)
+    if fork is None:
+        return loosened
+    here = {
+        change.term for change in changes_between(fork, contract) if change.effect == "loosened"
+    }
+    behind = [change for change in loosened if change.term not in here]
+    if behind:
+        case.notes.append(
+            f"The base tightened its contract since this branch left it: {_named(behind)}. "
+            "Merge the base to see the terms in this branch."
+        )
+    return [change for change in loosened if change.term in here]
+
+
+def _named(changes: Sequence[Change]) -> str:
+    return ", ".join(
+        f"{change.term} {_shown(change.base)} → {_shown(change.head)}" for change in changes
+    )
+
+
+def _shown(value: float | bool | str | None) -> str:
+    if value is None:
+        return "removed"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ask(case: Case, why: str, consent: Consent) -> None:
+    if consent.allow_loosening:
+        case.notes.append(f"With a maintainer's consent: {why}.")
+    else:
+        case.reasons.append(f"{why}; {_CONSENT}")
+
+
+def _measurable(
+    terms: Contract, contract: Contract, task: Task, columns: Collection[str]
+) -> Contract:
+    """Without the base's terms that nothing can measure here; losing one is a loosening."""
+    metrics = {
+        name: part for name, part in terms.model.metrics.items() if name in metric_names(task)
+    }
+    slices = [
+        part
+        for part in terms.model.slices
+        if part.metric in metric_names(task) and part.column in columns
+    ]
+    model = terms.model.model_copy(
+        update={"metrics": metrics or contract.model.metrics, "slices": tuple(slices)}
+    )
+    return terms.model_copy(update={"model": model})
+
+
+def guard_split(case: Case, base: Base | None, params: Params, consent: Consent) -> None:
+    """Block a change that chooses another test set without consent: it might choose an easier one.
+
+    Args:
+        case: Takes the reasons and notes.
+        base: The base with a model; None if there is none.
+        params: The change's parameters.
+        consent: What a maintainer agreed to.
+    """
+    text = base.read(paths.PARAMS) if base else None
+    if base is None or text is None:
+        return
+    try:
+        document: dict[str, Any] = yaml.safe_load(text)
+        split = SplitParams.model_validate(document.get("split") or {})
+        key = tuple(document["data"].get("key") or ())
+    except (yaml.YAMLError, ValidationError, AttributeError, KeyError, TypeError):
+        _ask(case, f"the split in the base's {paths.PARAMS} cannot be read to compare", consent)
+        return
+    changed = [
+        f"split.{name} {old} → {getattr(params.split, name)}"
+        for name, old in split
+        if old != getattr(params.split, name)
+    ]
+    if not params.split.columns and params.split.method == "hash" and key != params.data.key:
+        changed.append(f"data.key {', '.join(key)} → {', '.join(params.data.key)}")
+    if changed:
+        why = (
+            f"the split changed ({'; '.join(changed)}): other rows are tested, and some of them "
+            "the champion may have been trained on"
+        )
+        _ask(case, why, consent)

@@ -1,0 +1,128 @@
+"""The records of a judgement: what `reports/gate.json` holds, and nothing that needs more to read.
+
+Who only shows a report need not install what it takes to make one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from gitops_ml.gate.contract_changes import Change
+
+Outcome = Literal["superior", "non-inferior", "inconclusive", "inferior"]
+Verdict = Literal["promote", "keep", "block"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Finding(_Record):
+    """One metric, on all test rows or inside one value of a column, held against its terms.
+
+    Attributes:
+        term: Where the contract says it, e.g. `model.metrics.roc_auc`.
+        metric: The metric.
+        column: The slice's column; None for all rows.
+        value: The slice's value; None for rows where the column has none.
+        rows: The number of rows measured.
+        challenger: The challenger's metric; None where it does not exist.
+        champion: The champion's metric on the same rows; None without one.
+        bound: The floor or the ceiling.
+        margin: How much worse than the champion the challenger may be.
+        difference: Challenger minus champion.
+        low: One-sided lower confidence bound of the difference.
+        high: One-sided upper confidence bound of the difference.
+        outcome: What the comparison showed; None if there was none.
+        failures: Why it does not hold the terms; empty if it does.
+        note: What a reader should know about the measurement.
+    """
+
+    term: str
+    metric: str
+    column: str | None = None
+    value: str | None = None
+    rows: int
+    challenger: float | None = None
+    champion: float | None = None
+    bound: float | None = None
+    margin: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    outcome: Outcome | None = None
+    failures: tuple[str, ...] = ()
+    note: str | None = None
+
+
+class Limit(_Record):
+    """A measured quantity and the limits that the contract sets for it."""
+
+    term: str
+    name: str
+    value: float
+    unit: str
+    minimum: float | None = None
+    maximum: float | None = None
+    failures: tuple[str, ...] = ()
+
+
+class BaseRecord(_Record):
+    """The commit that was judged against."""
+
+    revision: str
+    commit: str
+
+
+class ModelRecord(_Record):
+    """A model, by the hash that DVC gave its folder.
+
+    Attributes:
+        hash: DVC's hash of the models folder.
+        sha256: The hash of the file that is served; None if it was not looked at.
+        source: `working tree`; for a champion `same` as the challenger, `cache`, `remote`,
+            `reproduced` or `not found`.
+    """
+
+    hash: str
+    sha256: str | None = None
+    source: str
+
+
+class Consent(_Record):
+    """What a maintainer agreed to."""
+
+    allow_loosening: bool = False
+    accept_new_baseline: str | None = None
+
+
+class DataChanges(_Record):
+    """How the data differ from the base's."""
+
+    rows: int
+    base_rows: int | None = None
+    schema_changes: tuple[str, ...] = ()
+
+
+class Report(_Record):
+    """The whole of `reports/gate.json`."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    commit: str | None
+    base: BaseRecord | None
+    challenger: ModelRecord
+    champion: ModelRecord | None
+    consent: Consent
+    contract: str
+    contract_changes: tuple[Change, ...]
+    confidence: float
+    rows: int
+    metrics: tuple[Finding, ...]
+    slices: tuple[Finding, ...]
+    limits: tuple[Limit, ...]
+    data: DataChanges
+    seconds: dict[str, float]

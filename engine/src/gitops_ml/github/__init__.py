@@ -1,0 +1,1 @@
+"""GitHub: its API, and the settings that protect the repository."""

@@ -1,0 +1,118 @@
+"""The event that a workflow runs for, as GitHub describes it to every step.
+
+The runner names a file with the event's payload in GITHUB_EVENT_PATH:
+https://docs.github.com/en/webhooks/webhook-events-and-payloads
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gitops_ml.core.errors import GitopsError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+class EventError(GitopsError):
+    """The event cannot be read or lacks something; the message says what."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a workflow runs for.
+
+    Attributes:
+        name: For example `pull_request`.
+        payload: As GitHub sent it.
+    """
+
+    name: str
+    payload: Mapping[str, Any]
+
+    def find(self, path: str) -> Any:
+        """A value inside the payload, e.g. `pull_request.base.sha`; None if it is not there."""
+        value: Any = self.payload
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def get(self, path: str) -> Any:
+        """Like `find`, for what must be there.
+
+        Raises:
+            EventError: If it is not there.
+        """
+        value = self.find(path)
+        if value is None:
+            raise EventError(f"the payload of the event {self.name} has no {path}")
+        return value
+
+    @property
+    def default_branch(self) -> str:
+        """The branch that others are judged against.
+
+        Raises:
+            EventError: If the payload does not name it.
+        """
+        branch = self.find("repository.default_branch")
+        if branch is None and self.name == "schedule":
+            # A schedule runs on the default branch.
+            branch = os.environ.get("GITHUB_REF_NAME")
+        return str(branch or self.get("repository.default_branch"))
+
+    @property
+    def changes_default_branch(self) -> bool:
+        """Whether commits were pushed to the default branch."""
+        return self.name == "push" and self.get("ref") == f"refs/heads/{self.default_branch}"
+
+
+def read_event() -> Event:
+    """Read the event of this workflow run.
+
+    Raises:
+        EventError: If this is no workflow run, or the file cannot be read.
+    """
+    name, path = os.environ.get("GITHUB_EVENT_NAME"), os.environ.get("GITHUB_EVENT_PATH")
+    if not name or not path:
+        raise EventError(
+            "GITHUB_EVENT_NAME and GITHUB_EVENT_PATH are not set: this is no workflow run"
+        )
+    try:
+        payload = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EventError(f"GITHUB_EVENT_PATH is {path}: cannot be read: {error}") from error
+    if not isinstance(payload, dict):
+        raise EventError(f"GITHUB_EVENT_PATH is {path}: must hold a JSON object")
+    return Event(name, payload)
+
+
+def base_of(event: Event) -> str:
+    """The git revision that the event's change is judged against.
+
+    A pull request and a merge group name theirs. A push to the default branch is judged against
+    what the branch held before (nothing but zeros when it is new), and everything else against the
+    default branch.
+
+    Raises:
+        EventError: If the payload does not say.
+    """
+    if event.name == "pull_request":
+        return _commit(event, "pull_request.base.sha")
+    if event.name == "merge_group":
+        return _commit(event, "merge_group.base_sha")
+    if event.changes_default_branch:
+        return _commit(event, "before")
+    return f"origin/{event.default_branch}"
+
+
+def _commit(event: Event, path: str) -> str:
+    commit = event.get(path)
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise EventError(f"the event {event.name}: {path} is {commit!r}, not a commit")
+    return commit

@@ -1,0 +1,4 @@
+"""The labels of a pull request by which a maintainer consents."""
+
+LOOSEN_LABEL = "contract: loosen"
+NEW_BASELINE_LABEL = "model: new baseline"

@@ -1,0 +1,1 @@
+"""Train, export, predict, evaluate."""

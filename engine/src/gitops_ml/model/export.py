@@ -1,0 +1,183 @@
+"""The fitted pipeline as ONNX, which loads without running code and answers single rows fast.
+
+An exported model takes one input, `features` of shape (n, number of features) in float32, and
+gives one output:
+
+- `probabilities`, shape (n, number of classes): a classifier that has them
+- `labels`, shape (n,): the places of the classes, from a classifier that has no probabilities
+- `values`, shape (n,) or (n, 1): regression
+
+It is kept only where it gives the answers that scikit-learn gives.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType
+from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
+from sklearn.pipeline import Pipeline
+
+from gitops_ml.features.encode import UNSEEN, Features, Matrix
+
+TOLERANCE = 1e-5
+PARITY_ROWS = 10_000
+_PROBES = 20
+
+
+@dataclass(frozen=True)
+class Export:
+    """An ONNX model, or the reason why there is none.
+
+    Attributes:
+        model: The serialised model; None if it could not be made or answers differently.
+        parity: `{"max_difference": …, "rows": …}` or `{"reason": …}`.
+    """
+
+    model: bytes | None
+    parity: dict[str, Any]
+
+
+def export_onnx(
+    pipeline: Pipeline,
+    task: str,
+    matrix: Matrix,
+    may_be_missing: Sequence[int],
+    features: Features,
+) -> Export:
+    """Convert a fitted pipeline, and compare the answers of both.
+
+    Args:
+        pipeline: Fitted on the matrix.
+        task: classification or regression.
+        matrix: Shape (n, number of features); up to `PARITY_ROWS` evenly spaced rows are compared.
+        may_be_missing: Places of features that can be missing; each is compared missing as well.
+        features: The columns of the matrix.
+    """
+    try:
+        model = convert(pipeline, task, len(features.items))
+    except Exception as error:
+        # Converters fail in their own many ways; the joblib file is served then.
+        first_line = next(iter(str(error).strip().splitlines()), "")
+        return Export(None, {"reason": f"it cannot be converted to ONNX: {first_line[:200]}"})
+    rows = probe_rows(matrix, may_be_missing, features)
+    try:
+        difference = largest_difference(pipeline, task, model, rows)
+    except Exception as error:
+        return Export(None, {"reason": f"ONNX Runtime cannot run it: {str(error)[:200]}"})
+    if not difference <= TOLERANCE:
+        reason = f"ONNX answers differ by {difference:.1e}, more than {TOLERANCE:.0e}"
+        return Export(None, {"reason": reason})
+    return Export(model, {"max_difference": difference, "rows": len(rows)})
+
+
+def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
+    """Convert a fitted pipeline to a model with the input and the output described above.
+
+    Raises:
+        Exception: Whatever the converter raises for what it does not know.
+    """
+    wanted = _wanted_output(pipeline, task)
+    with_probabilities = wanted == "probabilities"
+    with warnings.catch_warnings(), _quiet("skl2onnx"):
+        warnings.simplefilter("ignore")
+        model = to_onnx(
+            pipeline,
+            initial_types=[("features", FloatTensorType([None, width]))],
+            name="model",
+            options={id(pipeline): {"zipmap": False}} if with_probabilities else None,
+        )
+        # A classifier gives its labels first and its probabilities second.
+        name = model.graph.output[1 if with_probabilities else 0].name
+        model = select_model_inputs_outputs(model, outputs=[name])
+    _rename(model.graph, name, wanted)
+    # The converter lists the operator sets in the order of a Python set, which changes from
+    # process to process.
+    operator_sets = sorted(model.opset_import, key=lambda one: str(one.domain))
+    del model.opset_import[:]
+    model.opset_import.extend(operator_sets)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _wanted_output(pipeline: Pipeline, task: str) -> str:
+    if task == "regression":
+        return "values"
+    return "probabilities" if hasattr(pipeline, "predict_proba") else "labels"
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == old:
+                    names[place] = new
+    for output in graph.output:
+        if output.name == old:
+            output.name = new
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence a logger for the length of a block."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def probe_rows(matrix: Matrix, may_be_missing: Sequence[int], features: Features) -> Matrix:
+    """The rows on which both models must agree.
+
+    Args:
+        matrix: Shape (n, number of features).
+        may_be_missing: Places of features that can be missing in rows to come.
+        features: The columns of the matrix.
+
+    Returns:
+        Up to `PARITY_ROWS` evenly spaced rows, then the first few once more with each of those
+        features missing, and with all of them missing at once.
+    """
+    spaced = np.linspace(0, len(matrix) - 1, min(len(matrix), PARITY_ROWS)).astype(int)
+    parts = [matrix[spaced]]
+    missing = {
+        place: UNSEEN if features.items[place].type == "category" else np.nan
+        for place in may_be_missing
+    }
+    for places in [*([place] for place in missing), list(missing)]:
+        probes = matrix[:_PROBES].copy()
+        for place in places:
+            probes[:, place] = missing[place]
+        parts.append(probes)
+    return np.concatenate(parts)
+
+
+def largest_difference(pipeline: Pipeline, task: str, model: bytes, matrix: Matrix) -> float:
+    """How far ONNX Runtime is from scikit-learn on the same rows.
+
+    Returns:
+        The largest difference of a probability, or of a number relative to its size or to the
+        standard deviation of all numbers, whichever is larger; infinite when a classifier without
+        probabilities gives another label, or when an answer is not finite.
+    """
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"features": matrix})
+    output = session.get_outputs()[0].name
+    if output == "labels":
+        return 0.0 if np.array_equal(found.ravel(), pipeline.predict(matrix)) else np.inf
+    answer = pipeline.predict_proba if output == "probabilities" else pipeline.predict
+    expected = np.asarray(answer(matrix), dtype=np.float64)
+    difference = np.abs(found.reshape(expected.shape) - expected)
+    if task == "regression":
+        difference /= np.maximum(np.abs(expected), expected.std() or 1.0)
+    return float(np.nan_to_num(difference, nan=np.inf).max())

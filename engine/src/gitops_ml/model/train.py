@@ -1,0 +1,348 @@
+"""Fit the estimator that `params.yaml` names and write what the service loads.
+
+    gitops-ml train
+
+The same rows, parameters and library versions give the same bytes: nothing written here depends
+on the time, the machine or the order in which sets are walked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils import all_estimators, get_tags
+
+from gitops_ml.core import paths
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.schema import Schema, check_against_params, load_schema
+from gitops_ml.core.settings import Params, SettingsError, TrainParams, load_params
+from gitops_ml.features.encode import Features, Matrix
+from gitops_ml.features.matrix import matrix_of, read_table
+from gitops_ml.model.export import Export, export_onnx
+from gitops_ml.model.target import Class, classes_of, target_values
+
+_ESTIMATOR = f"{paths.PARAMS}: train.estimator"
+_HYPERPARAMETERS = f"{paths.PARAMS}: train.hyperparameters"
+
+
+class TrainError(GitopsError):
+    """The model cannot be trained as asked; the message is meant for people."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted model with all that is recorded about it.
+
+    Attributes:
+        pipeline: Takes the feature matrix. A classifier predicts places in `classes`.
+        features: The columns of that matrix.
+        classes: What a classifier's answers mean, sorted; None for regression.
+        rows: The number of rows that it was fitted on.
+        export: The same model as ONNX, or why there is none.
+    """
+
+    pipeline: Pipeline
+    features: Features
+    classes: tuple[Class, ...] | None
+    rows: int
+    export: Export
+
+
+def load_estimator(settings: TrainParams, task: str) -> BaseEstimator:
+    """Build the unfitted estimator from its class path and hyper-parameters.
+
+    Every `random_state` that is not given is set to the seed.
+
+    Raises:
+        SettingsError: If there is no such class, it does not fit the task, or it does not know a
+            hyper-parameter.
+    """
+    kind = _estimator_class(settings.estimator)
+    _check_hyperparameters(kind, settings)
+    try:
+        estimator = kind(**settings.hyperparameters)
+    except TypeError as error:
+        raise SettingsError(f"{_HYPERPARAMETERS}: {kind.__name__} refuses them: {error}") from error
+    fits_task = is_classifier if task == "classification" else is_regressor
+    if not fits_task(estimator):
+        raise SettingsError(
+            f"{_ESTIMATOR}: {settings.estimator} is not made for {task}; "
+            f"choose one that is, or change `task`"
+        )
+    seeds = {
+        name: settings.seed
+        for name, value in estimator.get_params(deep=True).items()
+        if name.rpartition("__")[2] == "random_state" and value is None
+    }
+    estimator.set_params(**seeds)
+    return estimator
+
+
+def _estimator_class(path: str) -> type[BaseEstimator]:
+    module_name, _, class_name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SettingsError(
+            f"{_ESTIMATOR}: {path}: cannot import {module_name}: {error}{_similar(class_name)}"
+        ) from error
+    kind = getattr(module, class_name, None)
+    if kind is None:
+        raise SettingsError(
+            f"{_ESTIMATOR}: {module_name} has no class {class_name}{_similar(class_name)}"
+        )
+    if not (isinstance(kind, type) and issubclass(kind, BaseEstimator)):
+        raise SettingsError(f"{_ESTIMATOR}: {path} is not a scikit-learn estimator class")
+    return kind
+
+
+def _similar(class_name: str) -> str:
+    public: dict[str, str] = {}
+    for name, kind in all_estimators(type_filter=["classifier", "regressor"]):
+        parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
+        public[name] = ".".join([*parts, name])
+    close = difflib.get_close_matches(class_name, public, n=3)
+    return f"; did you mean {' or '.join(public[name] for name in close)}?" if close else ""
+
+
+def _check_hyperparameters(kind: type[BaseEstimator], settings: TrainParams) -> None:
+    known = inspect.signature(kind).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    problems = []
+    for name in settings.hyperparameters:
+        if name in known:
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}"
+        problems.append(f"{_HYPERPARAMETERS}: {kind.__name__} has no {name}; {hint}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def build_pipeline(settings: TrainParams, task: str, features: Features) -> Pipeline:
+    """Put the preprocessing before the estimator; the whole takes the feature matrix.
+
+    Raises:
+        SettingsError: As `load_estimator`.
+    """
+    estimator = load_estimator(settings, task)
+    is_category = [item.type == "category" for item in features.items]
+    numbers = [place for place, category in enumerate(is_category) if not category]
+    categories = [place for place, category in enumerate(is_category) if category]
+    branches: list[tuple[str, Any, list[int]]] = []
+    if numbers:
+        branches.append(("numbers", _number_steps(settings), numbers))
+    if categories:
+        sizes = [len(features.items[place].categories) for place in categories]
+        branches.append(("categories", _category_step(settings, sizes), categories))
+    return Pipeline([("prepare", ColumnTransformer(branches)), ("estimator", estimator)])
+
+
+def _number_steps(settings: TrainParams) -> Any:
+    steps: list[tuple[str, Any]] = []
+    if settings.preprocessing.missing == "median":
+        imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+        steps.append(("missing", imputer))
+    if settings.preprocessing.scale:
+        steps.append(("scale", StandardScaler()))
+    return Pipeline(steps) if steps else "passthrough"
+
+
+def _category_step(settings: TrainParams, sizes: Sequence[int]) -> Any:
+    if settings.preprocessing.categories == "ordinal":
+        return "passthrough"
+    # The columns are the schema's categories, seen in training or not; the code of a missing one
+    # is none of them and becomes zeros.
+    return OneHotEncoder(
+        categories=[np.arange(size, dtype=np.float32) for size in sizes],
+        handle_unknown="ignore",
+        sparse_output=False,
+        dtype=np.float32,
+    )
+
+
+def fit(
+    settings: TrainParams,
+    task: str,
+    features: Features,
+    matrix: Matrix,
+    target: NDArray[Any],
+    may_be_missing: Sequence[int] = (),
+) -> Pipeline:
+    """Build and fit the pipeline.
+
+    Args:
+        settings: The `train` section of `params.yaml`.
+        task: classification or regression.
+        features: The columns of the matrix.
+        matrix: Shape (n, number of features).
+        target: Shape (n,).
+        may_be_missing: Places of the features that can be missing in rows still to come.
+
+    Raises:
+        SettingsError: If the estimator cannot be built or does not take missing values.
+        TrainError: If it cannot be fitted to this data.
+    """
+    pipeline = build_pipeline(settings, task, features)
+    _check_missing(settings, pipeline, features, matrix, may_be_missing)
+    try:
+        return pipeline.fit(matrix, target)
+    except Exception as error:
+        # Estimators raise whatever they like for values that do not suit them.
+        raise TrainError(
+            f"{_ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
+            f"{error}{_number_hint(settings)}"
+        ) from error
+
+
+def _check_missing(
+    settings: TrainParams,
+    pipeline: Pipeline,
+    features: Features,
+    matrix: Matrix,
+    may_be_missing: Sequence[int],
+) -> None:
+    if settings.preprocessing.missing != "keep":
+        return
+    if get_tags(pipeline.named_steps["estimator"]).input_tags.allow_nan:
+        return
+    missing = set(np.flatnonzero(np.isnan(matrix).any(axis=0)).tolist())
+    missing |= {place for place in may_be_missing if features.items[place].type != "category"}
+    if missing:
+        names = ", ".join(features.names[place] for place in sorted(missing))
+        raise SettingsError(
+            f"{paths.PARAMS}: train.preprocessing.missing: `keep`, but {settings.estimator} takes "
+            f"no missing values, and these columns can have some: {names}; set it to `median`"
+        )
+
+
+def _number_hint(settings: TrainParams) -> str:
+    """YAML reads `1e-3` as text; say so when that may be what went wrong."""
+    for name, value in settings.hyperparameters.items():
+        if isinstance(value, str) and _is_number(value):
+            return f" (hint: {name} is text to YAML; write {float(value)!r} with a decimal point)"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def train(frame: pl.DataFrame, params: Params, schema: Schema) -> Trained:
+    """Fit a model on a table and export it.
+
+    Args:
+        frame: The training rows, in the schema's types.
+        params: What to train.
+        schema: What a row is.
+
+    Raises:
+        SettingsError: If the settings ask for something impossible.
+        TrainError: If the estimator cannot be fitted to these rows.
+        TableError: If a column is missing or of another type, or the target is all of one class.
+    """
+    features = Features.from_schema(schema)
+    matrix = matrix_of(frame, features)
+    column = frame.get_column(params.target)
+    classes = classes_of(column) if params.task == "classification" else None
+    target = target_values(column, classes)
+    may_be_missing = [
+        place
+        for place, declared in enumerate(schema.features().values())
+        if declared.nullable or declared.unseen == "missing"
+    ]
+    pipeline = fit(params.train, params.task, features, matrix, target, may_be_missing)
+    export = export_onnx(pipeline, params.task, matrix, may_be_missing, features)
+    return Trained(pipeline, features, classes, len(frame), export)
+
+
+def write(trained: Trained, params: Params, folder: Path) -> dict[str, Any]:
+    """Write the model files and the manifest that names them by hash.
+
+    Returns:
+        The manifest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / paths.MODEL.name
+    joblib.dump(trained.pipeline, model)
+    files = {model.name: _sha256(model)}
+    onnx = folder / paths.ONNX_MODEL.name
+    onnx.unlink(missing_ok=True)
+    if trained.export.model is not None:
+        onnx.write_bytes(trained.export.model)
+        files[onnx.name] = _sha256(onnx)
+    manifest = {
+        "task": params.task,
+        "target": params.target,
+        "classes": None if trained.classes is None else list(trained.classes),
+        "probabilities": has_probabilities(trained.pipeline),
+        "estimator": params.train.estimator,
+        "features": trained.features.to_manifest(),
+        "files": files,
+        "served": model.name if trained.export.model is None else onnx.name,
+        "parity": trained.export.parity,
+        "seed": params.train.seed,
+        "rows": trained.rows,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "onnx", "scikit-learn", "skl2onnx")},
+        },
+    }
+    (folder / paths.MANIFEST.name).write_text(
+        json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return manifest
+
+
+def has_probabilities(pipeline: Pipeline) -> bool:
+    """Whether a fitted model says how likely each class is."""
+    return is_classifier(pipeline) and hasattr(pipeline, "predict_proba")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> int:
+    """Train from `params.yaml`, `schema.yaml` and the training rows; 0 if all went well."""
+    try:
+        params, schema = load_params(), load_schema()
+        check_against_params(schema, params)
+        frame = read_table(paths.TRAIN, [*schema.features(), params.target])
+        manifest = write(train(frame, params, schema), params, paths.MODELS)
+    except GitopsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"Trained {manifest['estimator']} on {manifest['rows']} rows; {_parity_line(manifest)}")
+    return 0
+
+
+def _parity_line(manifest: dict[str, Any]) -> str:
+    if "reason" in manifest["parity"]:
+        return f"served by scikit-learn, since {manifest['parity']['reason']}"
+    return f"served as ONNX, which differs by {manifest['parity']['max_difference']:.1e} at most"

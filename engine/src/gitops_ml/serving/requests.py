@@ -1,0 +1,237 @@
+"""What a request may hold: read and checked against the schema before the model sees it.
+
+`schema.yaml` says which features there are, their types, ranges and categories, and whether they
+may be null; the checks below are compiled from it once, into pydantic's Rust core. Types are
+strict: "1" is no number, `true` is no number, 3.5 is no integer. Every feature must be named, a
+missing value is an explicit null, and what is no feature is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, Literal, Optional
+
+import numpy as np
+from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, from_json
+from typing_extensions import TypedDict
+
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.schema import Column
+
+Record = dict[str, Any]
+
+# A larger number would become infinite in the float32 matrix.
+LARGEST = float(np.finfo(np.float32).max)
+PROBLEMS_SHOWN = 20
+VALUE_SHOWN = 80
+CATEGORIES_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a request."""
+
+    field: str | None
+    row: int | None
+    problem: str
+    value: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The problem as a JSON object, without the parts that do not apply."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+class RequestError(GitopsError):
+    """A request that cannot be answered.
+
+    Attributes:
+        status: The HTTP status to answer with, a 4xx.
+        problems: What is wrong, at most `PROBLEMS_SHOWN` entries.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, message: str, problems: tuple[Problem, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problems = problems
+
+    def as_json(self) -> dict[str, Any]:
+        """The body of the answer."""
+        body: dict[str, Any] = {"error": str(self)}
+        if self.problems:
+            body["problems"] = [problem.as_json() for problem in self.problems]
+        return body
+
+
+class RequestReader:
+    """Reads the body of a prediction request: a record, or an array of records."""
+
+    def __init__(self, features: Mapping[str, Column], max_rows: int) -> None:
+        self.max_rows = max_rows
+        self._features = features
+        record = _record(features)
+        self._record: TypeAdapter[Record] = TypeAdapter(record)
+        array: Any = list  # a type checker wants to know what is in it
+        self._records: TypeAdapter[list[Record]] = TypeAdapter(
+            Annotated[array[record], Field(min_length=1, max_length=max_rows), FailFast()]
+        )
+
+    def read(self, body: bytes) -> tuple[list[Record], bool]:
+        """Check a body.
+
+        Returns:
+            The records, and whether they came as an array.
+
+        Raises:
+            RequestError: 400 if the body is not JSON, 413 if it holds too many records, 422 if it
+                breaks the schema, with every problem's field and row.
+        """
+        batch = body.lstrip(b" \t\r\n").startswith(b"[")
+        try:
+            if batch:
+                return self._records.validate_json(body), True
+            return [self._record.validate_json(body)], False
+        except ValidationError as error:
+            raise self._explain(body, batch, error.errors(include_url=False)) from None
+
+    def _explain(self, body: bytes, batch: bool, errors: list[ErrorDetails]) -> RequestError:
+        kind = errors[0]["type"]
+        if kind == "json_invalid":
+            what = "is empty" if not body.strip() else f"is not JSON: {errors[0]['ctx']['error']}"
+            return RequestError(HTTPStatus.BAD_REQUEST, f"The body {what}.")
+        if not batch:
+            return _does_not_match(self._problems(errors, None))
+        rows = from_json(body)
+        if len(rows) > self.max_rows:
+            return RequestError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"A request may hold at most {self.max_rows:,} records; send several requests.",
+            )
+        if not rows:
+            return RequestError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "The array is empty; send at least one record."
+            )
+        return _does_not_match(self._batch_problems(rows))
+
+    def _batch_problems(self, rows: list[Any]) -> list[Problem]:
+        """Check row by row until there is enough to show, so that a bad batch costs little."""
+        problems: list[Problem] = []
+        for row, record in enumerate(rows):
+            try:
+                self._record.validate_python(record)
+            except ValidationError as error:
+                problems += self._problems(error.errors(include_url=False), row)
+            if len(problems) >= PROBLEMS_SHOWN:
+                break
+        return problems
+
+    def _problems(self, errors: list[ErrorDetails], row: int | None) -> list[Problem]:
+        return [self._problem(error, row) for error in errors]
+
+    def _problem(self, error: ErrorDetails, row: int | None) -> Problem:
+        if not error["loc"]:
+            return Problem(None, row, "must be an object of features", _shown(error["input"]))
+        field = str(error["loc"][0])
+        if error["type"] == "missing":
+            return Problem(field, row, "is missing")
+        if error["type"] == "extra_forbidden":
+            return Problem(_clip(field), row, "is not a feature")
+        column = self._features[field]
+        return Problem(field, row, _rule(column, error), _shown(error["input"]))
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON schema of one record, made from the very types that check it."""
+        return self._record.json_schema()
+
+
+def _does_not_match(problems: list[Problem]) -> RequestError:
+    return RequestError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The request does not match the schema.",
+        tuple(problems[:PROBLEMS_SHOWN]),
+    )
+
+
+def _record(features: Mapping[str, Column]) -> Any:
+    """The type of a record: a dictionary with exactly these keys."""
+    typed_dict: Any = TypedDict  # a type checker wants to know the keys
+    record = typed_dict("Record", {name: _field(column) for name, column in features.items()})
+    record.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    return record
+
+
+def _field(column: Column) -> Any:
+    """The type of one feature's value."""
+    about = " ".join(filter(None, (column.description, _unit(column))))
+    kind: Any
+    if column.type == "boolean":
+        kind = Annotated[bool, Field(description=about)]
+    elif column.type == "category" and column.unseen == "error":
+        kind = Annotated[Literal[column.categories], Field(description=about)]
+    elif column.type == "category":
+        # A value that was never seen is allowed and counts as missing; the known ones document.
+        known = list(column.categories or ())
+        kind = Annotated[str, Field(description=about, examples=known)]
+    else:
+        whole = column.type == "integer"
+        kind = Annotated[
+            float,
+            Field(
+                description=about,
+                ge=-LARGEST if column.min is None else column.min,
+                le=LARGEST if column.max is None else column.max,
+                allow_inf_nan=False,
+                # 3.0 is an integer too: clients that know only one kind of number send it.
+                multiple_of=1 if whole else None,
+                json_schema_extra={"type": "integer"} if whole else None,
+            ),
+        ]
+    return Optional[kind] if column.nullable else kind  # noqa: UP045 - built at run time
+
+
+def _unit(column: Column) -> str:
+    return f"[{column.unit}]" if column.unit else ""
+
+
+def _rule(column: Column, error: ErrorDetails) -> str:
+    """The rule that a value broke, in words."""
+    if error["input"] is None:
+        return "must not be null"
+    if error["type"] in ("greater_than_equal", "less_than_equal"):
+        return _range(column)
+    if column.type == "boolean":
+        return "must be true or false"
+    if column.type == "category":
+        return _one_of(column.categories or ()) if column.unseen == "error" else "must be a text"
+    if error["type"] == "finite_number":
+        return "must be a finite number"
+    return "must be a whole number" if column.type == "integer" else "must be a number"
+
+
+def _one_of(categories: tuple[str, ...]) -> str:
+    shown = ", ".join(categories[:CATEGORIES_SHOWN])
+    more = len(categories) - CATEGORIES_SHOWN
+    return f"must be one of: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _range(column: Column) -> str:
+    if column.min is None and column.max is None:
+        return "is too large a number"
+    if column.max is None:
+        return f"must be at least {column.min:g}"
+    if column.min is None:
+        return f"must be at most {column.max:g}"
+    return f"must be between {column.min:g} and {column.max:g}"
+
+
+def _shown(value: Any) -> str:
+    return _clip(json.dumps(value, ensure_ascii=False))
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= VALUE_SHOWN else text[: VALUE_SHOWN - 1] + "…"

@@ -1,0 +1,1 @@
+"""Deliver a gated bento: plan, fetch, release, environments, targets."""

@@ -1,0 +1,1 @@
+"""Environment branches: promote, probe, roll back."""

@@ -1,0 +1,275 @@
+"""Git for the environment branches: never the working tree, never a prompt, every failure named."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gitops_ml.core.git import outside_git
+from gitops_ml.ship.settings import DeploymentError, github_server
+
+# A transfer that takes longer is stuck.
+TRANSFER_SECONDS = 300
+SAID_LENGTH = 2000
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+# Git's words, and those of servers, for a branch that somebody else has moved in the meantime.
+_OVERTAKEN = re.compile(
+    r"\[rejected\]|cannot lock ref|failed to update ref|reference already exists|"
+    r"incorrect old value"
+)
+_NO_COMMIT = re.compile(r"not our ref|couldn't find remote ref")
+_NO_PERMISSION = re.compile(
+    r"returned error: 40[13]|Permission .*denied|permission denied|Authentication failed|"
+    r"[Ww]rite access|could not read (?:Username|Password)|not granted"
+)
+_GITHUB_BOT = {
+    "NAME": "github-actions[bot]",
+    "EMAIL": "41898282+github-actions[bot]@users.noreply.github.com",
+}
+
+
+class GitError(DeploymentError):
+    """Git cannot do something; the message holds its own words."""
+
+
+class OvertakenError(GitError):
+    """Somebody else has pushed in the meantime."""
+
+
+class UnreachableError(GitError):
+    """The remote does not answer."""
+
+
+class RefusedError(GitError):
+    """The remote answers, and does not take the push."""
+
+
+class Repository:
+    """The repository of a folder, and one remote of it.
+
+    Args:
+        root: A folder of the working tree.
+        remote: The remote's name.
+    """
+
+    def __init__(self, root: Path, remote: str = "origin") -> None:
+        self.root = root
+        self.remote = remote
+
+    def run(
+        self, *arguments: str, data: bytes = b"", env: Mapping[str, str] | None = None
+    ) -> bytes:
+        """What a git command prints.
+
+        Raises:
+            GitError: If it fails.
+        """
+        done = self._git(*arguments, data=data, env=env)
+        if done.returncode != 0:
+            raise GitError(f"`git {arguments[0]}` failed: {_said(done)}")
+        return done.stdout
+
+    def find(self, revision: str) -> str | None:
+        """The hash of the object that a revision names; None if it is not here."""
+        done = self._git("rev-parse", "--verify", "--quiet", "--end-of-options", revision)
+        return done.stdout.decode().strip() if done.returncode == 0 else None
+
+    def identity(self) -> dict[str, str]:
+        """Variables that say who commits: git's own settings, else the workflow's account.
+
+        Raises:
+            GitError: If there is neither.
+        """
+        known = self._git("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+        if known.returncode == 0:
+            return {}
+        if os.environ.get("GITHUB_ACTIONS") != "true":
+            raise GitError(
+                "git does not know who you are: run `git config user.name ...` and "
+                "`git config user.email ...`"
+            )
+        return {
+            f"GIT_{role}_{key}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for key, value in _GITHUB_BOT.items()
+        }
+
+    def fetch_branch(self, branch: str) -> str | None:
+        """Fetch a branch of the remote.
+
+        Returns:
+            Its commit; None if the remote has no such branch.
+
+        Raises:
+            GitError: If the remote cannot be reached, or does not let us read.
+        """
+        ref, tracking = f"refs/heads/{branch}", f"refs/remotes/{self.remote}/{branch}"
+        listed = self._transfer("ls-remote", self.remote, ref)
+        if listed.returncode != 0:
+            raise self._failure(listed, f"fetch {branch} from")
+        # Longer names that end alike are listed too.
+        lines = (line.split("\t") for line in listed.stdout.decode().splitlines())
+        commit = next((found for found, name in lines if name == ref), None)
+        if commit is None:
+            self._git("update-ref", "-d", tracking)
+            return None
+        if commit == self.find(tracking):
+            return commit
+        # Not the listed commit: the branch may have moved since.
+        fetched = self._fetch(f"+{ref}:{tracking}")
+        if fetched.returncode != 0:
+            raise self._failure(fetched, f"fetch {branch} from")
+        return self.find(tracking)
+
+    def fetch_commit(self, commit: str) -> bool:
+        """Make sure that a commit is here; False if the remote does not have it either.
+
+        Raises:
+            GitError: If the remote cannot be reached, or does not let us read.
+        """
+        if self.find(f"{commit}^{{commit}}") is not None:
+            return True
+        done = self._fetch(commit)
+        if done.returncode != 0 and not _NO_COMMIT.search(_said(done)):
+            raise self._failure(done, f"fetch {commit} from")
+        return done.returncode == 0
+
+    def is_shallow(self) -> bool:
+        """Whether the history was cut off when it was cloned."""
+        return self.run("rev-parse", "--is-shallow-repository").strip() == b"true"
+
+    def is_ancestor(self, commit: str, other: str) -> bool:
+        """Whether a commit is in the history of another; both must be here.
+
+        Raises:
+            GitError: If git cannot tell.
+        """
+        done = self._git("merge-base", "--is-ancestor", commit, other)
+        if done.returncode not in (0, 1):
+            raise GitError(f"`git merge-base` failed: {_said(done)}")
+        return done.returncode == 0
+
+    def push(self, commit: str, branch: str) -> None:
+        """Move a branch of the remote forward to a commit; never back, never aside.
+
+        Raises:
+            OvertakenError: If somebody else has moved it in the meantime.
+            RefusedError: If the remote's rules or the token do not allow it.
+            UnreachableError: If the remote does not answer.
+        """
+        done = self._transfer(
+            # Hooks of the repository are for people and their branches.
+            *("-c", f"core.hooksPath={os.devnull}"),
+            *("push", "--porcelain", "--no-follow-tags", "--recurse-submodules=no"),
+            *(self.remote, f"{commit}:refs/heads/{branch}"),
+        )
+        if done.returncode != 0:
+            raise self._failure(done, f"push {branch} to")
+        self._git("update-ref", f"refs/remotes/{self.remote}/{branch}", commit)
+
+    def _fetch(self, what: str) -> subprocess.CompletedProcess[bytes]:
+        return self._transfer(
+            *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"),
+            *("--recurse-submodules=no", self.remote, what),
+        )
+
+    def _failure(self, done: subprocess.CompletedProcess[bytes], what: str) -> GitError:
+        """The error that git's or the server's words stand for."""
+        said = _said(done)
+        if _OVERTAKEN.search(said):
+            return OvertakenError(f"cannot {what} {self.remote}: it has moved:\n{said}")
+        if "[remote rejected]" in said:
+            return RefusedError(
+                f"cannot {what} {self.remote}: its rules do not allow it. Let no rule that needs "
+                "pull requests, reviews or checks cover env/**, or let the workflow bypass it:\n"
+                f"{said}"
+            )
+        if _NO_PERMISSION.search(said):
+            return RefusedError(
+                f"cannot {what} {self.remote}: not permitted. In a workflow the job needs "
+                f"`permissions: contents: write` and GITHUB_TOKEN:\n{said}"
+            )
+        return UnreachableError(f"cannot {what} {self.remote}: it cannot be reached:\n{said}")
+
+    def _transfer(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a command that talks to the remote."""
+        env = credentials(self._url)
+        try:
+            return self._git(*arguments, env=env, timeout=TRANSFER_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise UnreachableError(
+                f"`git {arguments[0]}`: {self.remote} does not answer for {TRANSFER_SECONDS} s"
+            ) from error
+
+    @cached_property
+    def _url(self) -> str:
+        done = self._git("remote", "get-url", "--push", self.remote)
+        if done.returncode != 0:
+            raise GitError(
+                f"there is no git remote `{self.remote}`: run `git remote add {self.remote} ...`"
+            )
+        return done.stdout.decode().strip()
+
+    def _git(
+        self,
+        *arguments: str,
+        data: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        # Messages are told apart by their words: in English. Nobody is there to type a password.
+        own = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(env or {})}
+        try:
+            return subprocess.run(
+                ["git", *arguments],
+                cwd=self.root,
+                env={**outside_git(), **own},
+                input=data,
+                capture_output=True,
+                timeout=timeout,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise GitError("git is not installed, or not on PATH") from error
+
+
+def credentials(url: str) -> dict[str, str]:
+    """Variables that let git log in to GitHub with GITHUB_TOKEN; none for any other remote.
+
+    The token is in no argument, address or file. A header that is configured already, as by a
+    checkout that kept its credentials, is replaced: GitHub refuses two.
+    https://git-scm.com/docs/git-config#ENVIRONMENT
+
+    Args:
+        url: The remote's address.
+    """
+    token = os.environ.get("GITHUB_TOKEN", "").strip()
+    server, remote = urlsplit(github_server()), urlsplit(url)
+    if not token or (remote.scheme, remote.netloc) != (server.scheme, server.netloc):
+        return {}
+    if server.scheme != "https" and server.hostname not in _LOOPBACK:
+        return {}
+    secret = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+    name = f"http.{server.scheme}://{server.netloc}/.extraheader"
+    count = os.environ.get("GIT_CONFIG_COUNT", "")
+    first = int(count) if count.isdecimal() else 0
+    return {
+        "GIT_CONFIG_COUNT": str(first + 2),
+        f"GIT_CONFIG_KEY_{first}": name,
+        f"GIT_CONFIG_VALUE_{first}": "",
+        f"GIT_CONFIG_KEY_{first + 1}": name,
+        f"GIT_CONFIG_VALUE_{first + 1}": f"Authorization: Basic {secret}",
+    }
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    parts = [part.strip() for part in (done.stderr, done.stdout) if part.strip()]
+    said = b"\n".join(parts).decode(errors="replace")
+    return said[-SAID_LENGTH:] or f"exit code {done.returncode}, without a message"

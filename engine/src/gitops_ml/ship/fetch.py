@@ -1,0 +1,379 @@
+"""Fetch the bento that the pipeline built for a commit of the default branch, and the gate passed.
+
+    gitops-ml fetch-bento [--commit 0a1b2c3]
+
+What is delivered is what was judged: the model in the bento, its manifest, its release and the
+gate's report must all name the same file by hash, and the same commit. Only runs of pushes to the
+default branch count, since only there everything was reviewed. The bento goes to `build/bento/` and
+to BentoML's store, beside it the gate's report and the run. To run it twice is to run it once.
+
+https://docs.github.com/en/rest/actions/workflow-runs
+https://docs.github.com/en/rest/actions/artifacts
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import lzma
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import bentoml
+import yaml
+from bentoml.exceptions import BentoMLException, NotFound
+from pydantic import ValidationError
+
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.project import load_project
+from gitops_ml.gate.verdict import Report
+from gitops_ml.github.client import GitHub, connect
+from gitops_ml.report.run_artifacts import ARCHIVE_BYTES, GATE, EvidenceError, from_archive
+from gitops_ml.ship.environments.repository import Repository
+from gitops_ml.ship.settings import DeploymentError, write_outputs
+
+FOLDER = Path("build/bento")
+RUN = "run.json"
+WORKFLOW = "pipeline.yml"
+
+BENTO_BYTES = 2_000_000_000
+ENTRIES = 20_000
+TEXT_BYTES = 20_000_000
+PART_BYTES = 1_000_000
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_AGAIN = "run the pipeline for this commit again (Actions, Pipeline, Re-run all jobs)"
+
+
+def _bento_file() -> str:
+    return load_project().bento_file
+
+
+class FetchError(DeploymentError):
+    """There is no bento to deliver, or it is not what was judged; the message says which."""
+
+
+class NoRunError(FetchError):
+    """The pipeline has not passed for the commit."""
+
+
+class ArtifactError(FetchError):
+    """What the run left behind is missing, expired or damaged."""
+
+
+class DiffersError(FetchError):
+    """What is in the bento is not what the gate judged."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the pipeline.
+
+    Attributes:
+        number: GitHub's number of it.
+        url: Its page.
+    """
+
+    number: int
+    url: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bento says about itself.
+
+    Attributes:
+        tag: Its name and version.
+        release: Its `release.json`.
+        manifest: The model's manifest.
+        model: The sha256 of the model file that it holds.
+    """
+
+    tag: str
+    release: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    model: str
+
+
+def commit_of(root: Path, revision: str) -> str:
+    """The commit that a revision names.
+
+    Raises:
+        FetchError: If it names none.
+    """
+    commit = Repository(root).find(f"{revision}^{{commit}}")
+    if commit is None and _COMMIT.fullmatch(revision):
+        return revision
+    if commit is None:
+        raise FetchError(
+            f"--commit {revision}: git knows no such commit; fetch it, or name another"
+        )
+    return commit
+
+
+def find_run(api: GitHub, repository: str, commit: str) -> Run:
+    """The newest run of the pipeline that passed for a commit pushed to the default branch.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+        NoRunError: If there is none; says what there is instead.
+    """
+    branch, runs = find_runs(api, repository, commit)
+    what = f"the pipeline for the commit {commit} on {branch}"
+    if not runs:
+        raise NoRunError(f"{what} has not run: push the commit to {branch}, and wait for it")
+    passed = [run for run in runs if run["conclusion"] == "success"]
+    if not passed:
+        newest = max(runs, key=lambda run: int(run["id"]))
+        if newest["status"] != "completed":
+            raise NoRunError(f"{what} is not done yet: {newest['html_url']}; wait for it")
+        raise NoRunError(
+            f"{what} ended as {newest['conclusion']}: {newest['html_url']}; only what passed is "
+            "delivered"
+        )
+    run = max(passed, key=lambda run: int(run["id"]))
+    return Run(int(run["id"]), str(run["html_url"]))
+
+
+def find_runs(api: GitHub, repository: str, commit: str) -> tuple[str, list[dict[str, Any]]]:
+    """The default branch, and all runs of the pipeline for a commit that was pushed to it.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+    """
+    branch = str(api.get(f"/repos/{repository}")["default_branch"])
+    runs = pushed_runs(api, repository, branch, head_sha=commit)
+    return branch, [run for run in runs if run["head_sha"] == commit]
+
+
+def pushed_runs(
+    api: GitHub, repository: str, branch: str, **filters: str
+) -> Iterator[dict[str, Any]]:
+    """The runs of the pipeline for pushes to a branch, the newest first.
+
+    Args:
+        api: GitHub.
+        repository: owner/name.
+        branch: Its name.
+        filters: What GitHub shall look for besides.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+    """
+    runs = api.items(
+        f"/repos/{repository}/actions/workflows/{WORKFLOW}/runs",
+        "workflow_runs",
+        event="push",
+        branch=branch,
+        **filters,
+    )
+    return (run for run in runs if (run["event"], run["head_branch"]) == ("push", branch))
+
+
+def download(api: GitHub, repository: str, run: Run, name: str, most: int) -> bytes:
+    """The zip archive of an artifact, the newest where several attempts made one.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+        ArtifactError: If the run has none, it has expired, or it is too large.
+    """
+    path = f"/repos/{repository}/actions/runs/{run.number}/artifacts"
+    found = [item for item in api.items(path, "artifacts") if item["name"] == name]
+    if not found:
+        raise ArtifactError(f"{run.url}: left no artifact {name}; {_AGAIN}")
+    artifact = max(found, key=lambda item: int(item["id"]))
+    if artifact["expired"]:
+        raise ArtifactError(
+            f"{run.url}: the artifact {name} has expired; roll back to this commit if it was "
+            "released before, else push a newer one"
+        )
+    if artifact["size_in_bytes"] > most:
+        size = f"{artifact['size_in_bytes']:,}"
+        raise ArtifactError(f"{run.url}: the artifact {name} has {size} bytes, more than {most:,}")
+    return api.download(f"/repos/{repository}/actions/artifacts/{int(artifact['id'])}/zip", most)
+
+
+def read_gate(archive: bytes) -> tuple[Report, bytes]:
+    """The gate's report in the pipeline's report, and its bytes.
+
+    Raises:
+        ArtifactError: If it is not there or cannot be read.
+    """
+    try:
+        content = from_archive(archive)[GATE]
+        return Report.model_validate_json(content), content
+    except KeyError as error:
+        raise ArtifactError(f"the artifact report holds no {GATE}; {_AGAIN}") from error
+    except EvidenceError as error:
+        raise ArtifactError(f"the artifact report {error}") from error
+    except ValidationError as error:
+        raise ArtifactError(f"{GATE} of the artifact report: is no report: {error}") from error
+
+
+def unpack_bento(archive: bytes, target: Path) -> None:
+    """Write the bento of an artifact to a file.
+
+    Raises:
+        ArtifactError: If it is not in the artifact, or that cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as files:
+            names = [name for name in files.namelist() if PurePosixPath(name).name == _bento_file()]
+            if len(names) != 1:
+                raise ArtifactError(
+                    f"the artifact bento holds {len(names)} files {_bento_file()}, not one"
+                )
+            if files.getinfo(names[0]).file_size > BENTO_BYTES:
+                raise ArtifactError(f"{_bento_file()} has more than {BENTO_BYTES:,} bytes")
+            with files.open(names[0]) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ArtifactError(f"the artifact bento cannot be read: {error}; {_AGAIN}") from error
+    except OSError as error:
+        raise FetchError(f"{target}: cannot be written: {error}") from error
+
+
+def look_into(bento: Path) -> Contents:
+    """Read what a bento holds, without unpacking it.
+
+    Raises:
+        ArtifactError: If it is no bento, lacks a file, or was made to do harm when unpacked.
+    """
+    texts: dict[str, bytes] = {}
+    hashes: dict[str, str] = {}
+    try:
+        with tarfile.open(bento) as archive:
+            for count, member in enumerate(archive):
+                name = PurePosixPath(member.name)
+                inside = not name.is_absolute() and ".." not in name.parts
+                if not inside or not (member.isfile() or member.isdir()) or count >= ENTRIES:
+                    raise ArtifactError(f"{_bento_file()}: must not hold {member.name!r}")
+                stream = archive.extractfile(member)
+                if stream is None:
+                    continue
+                if name.suffix in {".json", ".yaml"} and member.size <= TEXT_BYTES:
+                    texts[str(name)] = stream.read()
+                    continue
+                digest = hashlib.sha256()
+                while part := stream.read(PART_BYTES):
+                    digest.update(part)
+                hashes[str(name)] = digest.hexdigest()
+        information = yaml.safe_load(texts["bento.yaml"])
+        release = json.loads(texts["src/release.json"])
+        manifest = json.loads(texts["src/models/manifest.json"])
+        served = f"src/models/{manifest['served']}"
+        if not isinstance(release["source"], dict) or not isinstance(release["model"], dict):
+            raise ArtifactError(f"{_bento_file()}: its release.json is malformed")
+        tag = f"{information['name']}:{information['version']}"
+        return Contents(tag, release, manifest, hashes[served])
+    except KeyError as error:
+        raise ArtifactError(f"{_bento_file()}: lacks {error}; {_AGAIN}") from error
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
+        raise ArtifactError(f"{_bento_file()}: is damaged: {error}; {_AGAIN}") from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{_bento_file()}: cannot be read: {error}; {_AGAIN}") from error
+
+
+def check(contents: Contents, gate: Report, commit: str) -> None:
+    """Make sure that a bento holds the model that the gate let pass for a commit.
+
+    Raises:
+        DiffersError: Naming everything that is not as it must be.
+    """
+    problems = []
+    if gate.verdict == "block":
+        problems.append("the gate's verdict is block")
+    named, source = contents.release.get("release"), contents.release["source"]
+    if named != contents.tag:
+        problems.append(f"its tag is {contents.tag}, but its release is {named}")
+    if source.get("dirty"):
+        problems.append(
+            "it was built from files that are in no commit: run `make pipeline`, commit dvc.lock "
+            "and reports/, push"
+        )
+    for what, found in (("release", source.get("commit")), ("gate's report", gate.commit)):
+        if found != commit:
+            problems.append(f"the {what} is about the commit {found}, not {commit}")
+    for what, found in (
+        ("release", contents.release["model"].get("sha256")),
+        ("manifest", contents.manifest.get("files", {}).get(contents.manifest["served"])),
+        ("gate's report", gate.challenger.sha256),
+    ):
+        if found != contents.model:
+            problems.append(f"the {what} is about the model {found}, not {contents.model}")
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise DiffersError(f"{_bento_file()}: is not what the gate let pass:\n{lines}")
+
+
+def keep(bento: Path, tag: str) -> None:
+    """Put a bento into the store, in place of one with the same tag.
+
+    Raises:
+        ArtifactError: If BentoML does not take it.
+    """
+    try:
+        with contextlib.suppress(NotFound):
+            bentoml.bentos.delete(tag)
+        bentoml.bentos.import_bento(str(bento))
+    except (BentoMLException, ExceptionGroup) as error:
+        raise ArtifactError(
+            f"{_bento_file()}: BentoML cannot read it: {error}; {_AGAIN}"
+        ) from error
+
+
+def fetch(root: Path, api: GitHub, repository: str, commit: str) -> str:
+    """Fetch, check and keep the bento of a commit.
+
+    Returns:
+        Its tag.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+        FetchError: If there is none, or it is not what was judged.
+    """
+    run = find_run(api, repository, commit)
+    gate, gate_text = read_gate(download(api, repository, run, "report", ARCHIVE_BYTES))
+    folder = root / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unchecked:
+        path = Path(unchecked, _bento_file())
+        unpack_bento(download(api, repository, run, "bento", BENTO_BYTES), path)
+        contents = look_into(path)
+        check(contents, gate, commit)
+        keep(path, contents.tag)
+        (folder / GATE).write_bytes(gate_text)
+        (folder / RUN).write_text(json.dumps({"id": run.number}) + "\n", encoding="utf-8")
+        path.replace(folder / _bento_file())
+    return contents.tag
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch the bento of a commit; 0 if it is there and is what was judged."""
+    parser = argparse.ArgumentParser(description="Fetch the bento that the gate let pass.")
+    parser.add_argument("--commit", default="HEAD", help="default: the one that is checked out")
+    options = parser.parse_args(arguments)
+    root = Path.cwd()
+    try:
+        commit = commit_of(root, options.commit)
+        api, repository = connect(root)
+        tag = fetch(root, api, repository, commit)
+        write_outputs(commit=commit, bento=tag)
+    except GitopsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{tag} of the commit {commit} is in {FOLDER / _bento_file()} and in BentoML's store")
+    return 0

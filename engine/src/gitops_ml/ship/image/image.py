@@ -1,0 +1,544 @@
+"""The container image: built from the gated bento, tested as it will run, pushed by digest.
+
+    gitops-ml image build | smoke | push
+
+CONTAINER_ENGINE (docker or podman) builds and runs it, IMAGE says where it is kept; both as in
+`image_settings.py`. What is known of the image goes into `build/image.json`, step by step:
+
+- build: `bentoml containerize` on a base image that is pinned by the digest that its tag has today.
+- smoke: runs it as the Deployment does: read-only, without privileges, with production's memory. It
+  must not be root, answer as the model did and say what it was deployed as, refuse bad requests and
+  stop when it is asked to.
+- push: only what has passed the smoke test; then the registry is asked what it holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gitops_ml.bento.build import PYTHON
+from gitops_ml.bento.smoke import (
+    SmokeError,
+    ask,
+    check_golden,
+    check_refusal,
+    read_golden,
+    wait_for,
+)
+from gitops_ml.bento.store import Bento, fetched_tag, find_bento
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.project import load_project
+from gitops_ml.github.client import NotSetUpError, find_remote
+from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry, RegistryError
+from gitops_ml.ship.image.settings import (
+    Engine,
+    Login,
+    container_engine,
+    image_name,
+    registry_login,
+)
+from gitops_ml.ship.settings import DeploymentError, github_server, write_outputs
+
+RECORD = Path("build/image.json")
+LABEL = "org.opencontainers.image"  # how the names of the labels begin that the build sets
+
+PORT = 3000
+KILLED = 137  # not every engine tells whether it was for the memory
+# As in deploy/base/deployment.yaml, which also sets these variables.
+LIMITS = (
+    "--read-only",
+    "--tmpfs=/tmp:size=256m",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--env=BENTOML_HOME=/tmp/bentoml",
+)
+# Where the memory of production is limited, for which container, and how it may be written:
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+RESOURCES = Path("deploy/overlays/production/resources.yaml")
+CONTAINER = "service"
+QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]|[KMGT]i)?")
+READY_SECONDS = 120.0
+STOP_SECONDS = 30
+ATTEMPTS = 3
+WAIT_SECONDS = 2.0
+LOG_LINES = 60
+SAID_LENGTH = 2000
+
+_DENIED = re.compile(
+    r"denied|unauthorized|authentication required|forbidden|requested access", re.IGNORECASE
+)
+
+
+class ImageError(DeploymentError):
+    """The image cannot be built, does not work or cannot be pushed; the message says why."""
+
+
+class Container:
+    """The command of a container engine.
+
+    Args:
+        engine: Which one.
+        variables: More environment variables.
+    """
+
+    def __init__(self, engine: Engine, variables: Mapping[str, str] | None = None) -> None:
+        self.engine = engine
+        self._environment = {**os.environ, **(variables or {})}
+
+    def try_to(self, *arguments: str, data: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command, whatever comes of it.
+
+        Raises:
+            ImageError: If the engine is not installed.
+        """
+        try:
+            return subprocess.run(
+                [self.engine, *arguments],
+                input=data or "",
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise ImageError(
+                f"{self.engine}: not installed; install it, or set CONTAINER_ENGINE to another"
+            ) from error
+
+    def run(self, *arguments: str, data: str | None = None) -> str:
+        """What a command prints.
+
+        Raises:
+            ImageError: If it fails, with what it said.
+        """
+        done = self.try_to(*arguments, data=data)
+        if done.returncode != 0:
+            raise ImageError(f"`{self.engine} {arguments[0]}` failed:\n{said(done)}")
+        return done.stdout.strip()
+
+    def transfer(self, *arguments: str, advice: str) -> None:
+        """Run a command that talks to a registry; again where that may help.
+
+        Raises:
+            ImageError: If it fails every time, or is not permitted.
+        """
+        attempt = 1
+        while (done := self.try_to(*arguments)).returncode != 0:
+            what = f"`{self.engine} {' '.join(arguments)}` failed"
+            if _DENIED.search(done.stderr):
+                raise ImageError(f"{what}: not permitted; {advice}\n{said(done)}")
+            if attempt == ATTEMPTS:
+                raise ImageError(f"{what}, {ATTEMPTS} times; {advice}\n{said(done)}")
+            time.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
+            attempt += 1
+
+    def image_id(self, image: str) -> str:
+        """The identity of an image on this machine, as sha256:...
+
+        Raises:
+            ImageError: If it is not here.
+        """
+        found = self.run("image", "inspect", "--format", "{{.Id}}", image)
+        return f"sha256:{found.removeprefix('sha256:')}"
+
+    def digest(self, image: str) -> str:
+        """The digest by which a registry has given an image.
+
+        Raises:
+            ImageError: If no registry has.
+        """
+        name = image.rpartition(":")[0]
+        listed = json.loads(
+            self.run("image", "inspect", "--format", "{{json .RepoDigests}}", image)
+        )
+        for entry in listed or ():
+            repository, _, digest = entry.partition("@")
+            if qualified(repository) == name and DIGEST.fullmatch(digest):
+                return str(digest)
+        raise ImageError(f"{image}: {self.engine} does not know its digest")
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of what a command said."""
+    text = done.stderr.strip() or done.stdout.strip()
+    return text[-SAID_LENGTH:] or f"exit code {done.returncode}, without a message"
+
+
+def qualified(image: str) -> str:
+    """An image's name with its registry: `python:3.11` is docker.io/library/python:3.11."""
+    first, slash, _ = image.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first):
+        return image
+    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
+
+
+def read_record(root: Path) -> dict[str, Any]:
+    """What is known of the image.
+
+    Raises:
+        ImageError: If there is no such record or it cannot be read.
+    """
+    try:
+        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
+        known = all(isinstance(record[key], str) for key in ("name", "tag", "base", "bento", "id"))
+    except FileNotFoundError as error:
+        raise ImageError(f"{RECORD}: no such file; run `make image`") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ImageError(f"{RECORD}: cannot be read: {error!r}; run `make image`") from error
+    if not known:
+        raise ImageError(f"{RECORD}: is incomplete; run `make image`")
+    return dict(record)
+
+
+def write_record(root: Path, record: Mapping[str, Any]) -> None:
+    """Write down what is known of the image."""
+    path = root / RECORD
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def base_image_of(bento: Bento) -> str:
+    """The base image, as the bento names it."""
+    content = yaml.safe_load((bento.folder / "bento.yaml").read_text(encoding="utf-8"))
+    return str(content["image"]["base_image"])
+
+
+def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, Any]:
+    """Build the image of a bento.
+
+    The tag of the base image is resolved once, here, and everything is built on that digest: what
+    is recorded is what was used, even if the tag moves at this moment.
+
+    Args:
+        root: The project's folder.
+        bento: What to build it from.
+        engine: What builds it.
+        name: The image's name, with registry and without tag.
+
+    Returns:
+        What is known of it.
+
+    Raises:
+        ImageError: If the base image cannot be pulled or the build fails.
+    """
+    (root / RECORD).unlink(missing_ok=True)
+    base_image = base_image_of(bento)
+    base = qualified(base_image)
+    engine.transfer("pull", "--quiet", base, advice="is the base image's registry reachable?")
+    pinned = f"{base.rpartition(':')[0]}@{engine.digest(base)}"
+    image = f"{name}:{bento.version}"
+    options = [
+        # The build finds this one where the bento names its base image.
+        f"build-context={base_image}=docker-image://{pinned}",
+        *(f"label={key}={value}" for key, value in _labels(root, bento, pinned).items()),
+    ]
+    command = [*PYTHON, "bentoml", "containerize", bento.tag, "--backend", engine.engine]
+    command += ["--image-tag", image, *(part for opt in options for part in ("--opt", opt))]
+    if subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+        raise ImageError(f"{image}: cannot be built; the reason is above")
+    record = {
+        "name": name,
+        "tag": bento.version,
+        "base": pinned,
+        "bento": bento.tag,
+        "id": engine.image_id(image),
+    }
+    write_record(root, record)
+    return record
+
+
+def _labels(root: Path, bento: Bento, base: str) -> dict[str, str]:
+    """Where the image comes from, for people and registries.
+
+    https://github.com/opencontainers/image-spec/blob/main/annotations.md
+    """
+    labels = {
+        "title": load_project().package,
+        "version": bento.version,
+        "revision": str(bento.release["source"]["commit"]),
+        "base.name": base.partition("@")[0],
+        "base.digest": base.partition("@")[2],
+    }
+    with contextlib.suppress(NotSetUpError):
+        # By this GitHub's registry shows the image beside the repository.
+        labels["source"] = f"{github_server()}/{find_remote(root).repository}"
+    return {f"{LABEL}.{key}": value for key, value in labels.items()}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How much memory a container may use.
+
+    Attributes:
+        limit: As it is written, e.g. 1Gi.
+        size: In bytes.
+    """
+
+    limit: str
+    size: int
+
+
+def production_memory(root: Path) -> Memory:
+    """How much memory the service may use in production.
+
+    Raises:
+        ImageError: If the file that says it is missing, or says it otherwise.
+    """
+    try:
+        found = yaml.safe_load((root / RESOURCES).read_text(encoding="utf-8"))
+        containers = found["spec"]["template"]["spec"]["containers"]
+        (own,) = (one for one in containers if one["name"] == CONTAINER)
+        limit = str(own["resources"]["limits"]["memory"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ImageError(
+            f"{RESOURCES}: must limit the memory of the container {CONTAINER!r}, e.g. "
+            f"`limits: {{memory: 1Gi}}`: {error!r}"
+        ) from error
+    quantity = QUANTITY.fullmatch(limit)
+    if quantity is None:
+        raise ImageError(f"{RESOURCES}: the memory limit is {limit!r}, not like 1Gi or 1500M")
+    number, unit = quantity[1], quantity[2] or ""
+    power = " KMGT".index(unit[:1].upper() or " ")
+    return Memory(limit, int(float(number) * (1024 if unit.endswith("i") else 1000) ** power))
+
+
+def smoke(root: Path, engine: Container, timeout: float = READY_SECONDS) -> str:
+    """Run the image as it will be deployed, and ask it.
+
+    Returns:
+        One line that says what was checked.
+
+    Raises:
+        SmokeError: At the first check that fails, with the end of the container's log.
+        ImageError: If it cannot be run at all, or it is unknown with how much memory.
+    """
+    record = read_record(root)
+    write_record(root, {key: value for key, value in record.items() if key != "tested"})
+    memory = production_memory(root)
+    bento = find_bento(record["bento"])
+    expected = str(bento.release["model"]["sha256"])
+    golden = read_golden(bento.golden)
+    # No registry has given it a digest yet: the image's own identity stands for it.
+    digest = record["id"]
+    variables = {
+        "EXPECTED_RELEASE": bento.tag,
+        "EXPECTED_MODEL_SHA256": expected,
+        "RELEASE_DIGEST": digest,
+    }
+    with running(engine, record["id"], variables, memory) as (container, url):
+        ask = partial(wait_for, url, expected, timeout=1.0, digest=digest)
+        _wait(engine, container, ask, memory, timeout)
+        user = engine.run("exec", container, "id", "-u")
+        if user == "0":
+            raise SmokeError(f"{record['name']}: runs as root; its user must be another")
+        compared = check_golden(url, golden)
+        check_bad_requests(url)
+        _stop(engine, container)
+    write_record(root, {**record, "tested": record["id"]})
+    return (
+        f"{record['name']}:{record['tag']} runs read-only and as user {user}, gives all {compared} "
+        "golden predictions, one by one and as a batch, refuses bad requests and stops when asked"
+    )
+
+
+@contextmanager
+def running(
+    engine: Container, image: str, variables: Mapping[str, str], memory: Memory
+) -> Iterator[tuple[str, str]]:
+    """Run an image while the block runs, on a free port of this machine.
+
+    Yields:
+        The container, and the service's address.
+
+    Raises:
+        SmokeError: From the block, with the end of the container's log added.
+        ImageError: If it cannot be started.
+    """
+    settings = [f"--env={name}={value}" for name, value in variables.items()]
+    settings.append(f"--memory={memory.size}")
+    publish = f"--publish=127.0.0.1::{PORT}"
+    container = engine.run("create", *LIMITS, *settings, publish, image)
+    try:
+        engine.run("start", container)
+        address = engine.run("port", container, f"{PORT}/tcp").splitlines()[0]
+        yield container, f"http://{address}"
+    except SmokeError as error:
+        log = engine.try_to("logs", f"--tail={LOG_LINES}", container)
+        text = f"{log.stdout}{log.stderr}".strip()
+        raise SmokeError(f"{error}\nThe container said:\n{text}") from error
+    finally:
+        engine.try_to("rm", "--force", "--volumes", container)
+
+
+def _wait(
+    engine: Container, container: str, ask: Callable[[], Any], memory: Memory, timeout: float
+) -> None:
+    """Wait until the service answers as it should, or its container has ended."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            ask()
+        except SmokeError as error:
+            state = _state(engine, container)
+            if not state["Running"]:
+                code = state["ExitCode"]
+                killed = state["OOMKilled"] or code == KILLED
+                why = (
+                    f"; does it need more memory than the {memory.limit} of production? "
+                    f"{RESOURCES} sets the limit"
+                    if killed
+                    else ""
+                )
+                raise SmokeError(f"the container ended with exit code {code}{why}") from error
+            if time.monotonic() >= deadline:
+                raise SmokeError(f"not ready after {timeout:g} s: {error}") from error
+        else:
+            return
+
+
+def _state(engine: Container, container: str) -> dict[str, Any]:
+    return dict(json.loads(engine.run("inspect", "--format", "{{json .State}}", container)))
+
+
+def check_bad_requests(url: str) -> None:
+    """Make sure that bad requests are refused, and that the service is none the worse for them.
+
+    Raises:
+        SmokeError: If one is not refused as it should be.
+    """
+    check_refusal(url)
+    for body, what in ((b'{"', "a request that is not JSON"), (b"[1]", "a record that is none")):
+        status, answer = ask(f"{url}/predict", body)
+        if not 400 <= status < 500:
+            raise SmokeError(f"{url}/predict: answers {status} to {what}, not 4xx: {answer}")
+    status, answer = ask(f"{url}/readyz")
+    if status != 200:
+        raise SmokeError(f"{url}/readyz: answers {status} after bad requests: {answer}")
+
+
+def _stop(engine: Container, container: str) -> None:
+    """Ask the container to stop; requests under way would be lost if it had to be killed."""
+    engine.run("stop", "-t", str(STOP_SECONDS), container)
+    code = _state(engine, container)["ExitCode"]
+    if code != 0:
+        raise SmokeError(f"the container was asked to stop and ended with exit code {code}, not 0")
+
+
+def push(root: Path, engine: Container, login: Login | None) -> dict[str, Any]:
+    """Push the image that was tested, and ask the registry what it holds now.
+
+    Returns:
+        What is known of the image, its digest included.
+
+    Raises:
+        ImageError: If it was not tested, or the registry does not take it.
+        RegistryError: If the registry holds something else afterwards.
+    """
+    record = read_record(root)
+    if record.get("tested") != record["id"]:
+        raise ImageError(f"{RECORD}: the image is not tested; run `make smoke-image`")
+    image = f"{record['name']}:{record['tag']}"
+    engine.run("tag", record["id"], image)
+    advice = "is the registry up, is IMAGE right, and may REGISTRY_USER write to it?"
+    with logged_in(engine, login) as pusher:
+        pusher.transfer("push", "--quiet", image, advice=advice)
+    held = Registry(record["name"], login).manifest(record["tag"])
+    if held is None:
+        raise RegistryError(f"{image}: was pushed, but the registry does not hold it")
+    check_same(image, record["id"], held)
+    record = {**record, "digest": held.digest}
+    write_record(root, record)
+    return record
+
+
+def check_same(image: str, tested: str, held: Manifest) -> None:
+    """Make sure that the registry holds the image that was tested.
+
+    Docker with containerd's store calls an image by its manifest's digest, everything else by its
+    configuration's.
+
+    Raises:
+        RegistryError: If it holds another one.
+    """
+    if tested not in (held.digest, held.config):
+        raise RegistryError(
+            f"{image}: the registry holds another image ({held.digest}) than the one that was "
+            f"tested ({tested}); does somebody else push this tag? Run the delivery again"
+        )
+
+
+@contextmanager
+def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
+    """Log in to a registry while the block runs, apart from the logins of this machine.
+
+    Yields:
+        The engine to push with.
+
+    Raises:
+        ImageError: If the registry does not let us in.
+    """
+    if login is None:
+        yield engine
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        # https://docs.docker.com/reference/cli/docker/#environment-variables
+        # https://docs.podman.io/en/latest/markdown/podman-login.1.html
+        logins = Path(folder, "auth.json")
+        logins.write_text("{}", encoding="utf-8")
+        own = {"DOCKER_CONFIG": folder, "REGISTRY_AUTH_FILE": str(logins)}
+        pusher = Container(engine.engine, own)
+        who = ("--username", login.user, "--password-stdin", login.registry)
+        done = pusher.try_to("login", *who, data=login.token)
+        if done.returncode != 0:
+            raise ImageError(
+                f"{login.registry}: {login.user} cannot log in; is it up, and are REGISTRY_USER "
+                f"and REGISTRY_TOKEN right?\n{said(done).replace(login.token, '***')}"
+            )
+        yield pusher
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build, test or push the image; 0 if that was done."""
+    parser = argparse.ArgumentParser(description="The container image of the service.")
+    steps = parser.add_subparsers(dest="step", required=True)
+    step = steps.add_parser("build", help="build it from a bento")
+    step.add_argument(
+        "--bento", metavar="TAG", help="default: the fetched bento, else the newest of the store"
+    )
+    step = steps.add_parser("smoke", help="run it and ask for the golden predictions")
+    step.add_argument("--timeout", type=float, default=READY_SECONDS, help="seconds until ready")
+    steps.add_parser("push", help="push it and say its digest")
+    options = parser.parse_args(arguments)
+    root = Path.cwd()
+    try:
+        engine = Container(container_engine())
+        if options.step == "build":
+            bento = find_bento(options.bento or fetched_tag(root) or "latest")
+            record = build(root, bento, engine, image_name(root))
+            print(f"{record['name']}:{record['tag']} is built from {bento.tag} on {record['base']}")
+        elif options.step == "smoke":
+            print(smoke(root, engine, options.timeout))
+        else:
+            record = push(root, engine, registry_login(read_record(root)["name"]))
+            write_outputs(name=record["name"], digest=record["digest"])
+            print(f"{record['name']}@{record['digest']}")
+    except GitopsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

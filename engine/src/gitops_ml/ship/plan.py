@@ -1,0 +1,129 @@
+"""Choose the commit to deliver, and tell whether it can be.
+
+    gitops-ml plan                      # the commit that is checked out
+    gitops-ml plan --commit 0a1b2c3d    # another one of main
+    gitops-ml plan --commit newest      # of main, whose pipeline passed
+
+Only what was merged to main is delivered: what is chosen here is checked out and run by jobs that
+may write. A release is made of what git names. Where `dvc.lock` was never committed, git names no
+model: the pipeline still trains and judges one, but nothing is delivered, and that is said. Tells
+later steps `deliverable` (true or false), `commit`, whole, and for a commit that was named the
+newest commit of each environment's branch under the environment's name: what a person who starts a
+delivery means to replace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gitops_ml.core import paths
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.github.client import GitHub, connect
+from gitops_ml.ship.environments.branches import EnvironmentBranch
+from gitops_ml.ship.environments.repository import Repository
+from gitops_ml.ship.fetch import pushed_runs
+from gitops_ml.ship.settings import ENVIRONMENTS, DeploymentError, tell_skipped, write_outputs
+
+MAIN = "main"
+NEWEST = "newest"
+_HASH = re.compile(r"[0-9a-f]{40}")
+
+
+class PlanError(DeploymentError):
+    """There is no such commit to deliver; the message says why and what to do."""
+
+
+def newest_passed(api: GitHub, repository: str) -> str:
+    """The newest commit that was pushed to main and whose pipeline passed.
+
+    Raises:
+        GitHubError: If GitHub cannot be asked.
+        PlanError: If there is none.
+    """
+    for run in pushed_runs(api, repository, MAIN, status="success"):
+        if run["conclusion"] == "success":
+            return str(run["head_sha"])
+    raise PlanError(
+        f"the pipeline has passed for no push to {MAIN} yet, as far as GitHub remembers: push, or "
+        "run it again, and wait for its end"
+    )
+
+
+def find_commit(root: Path, wanted: str | None) -> str:
+    """The whole hash of the commit that is meant.
+
+    Args:
+        root: A folder of the working tree.
+        wanted: A revision of git; None for what is checked out.
+
+    Raises:
+        PlanError: If there is none, or if it is named and was not merged to main.
+        GitError: If the remote cannot be reached.
+    """
+    repository = Repository(root)
+    if wanted is None:
+        commit = repository.find("HEAD^{commit}")
+        if commit is None:
+            raise PlanError("there is no commit to deliver; commit first (`git commit`)")
+        return commit
+    main = repository.fetch_branch(MAIN)
+    if main is None:
+        raise PlanError(f"{repository.remote} has no branch {MAIN}: push it first")
+    if _HASH.fullmatch(wanted):
+        repository.fetch_commit(wanted)
+    commit = repository.find(f"{wanted}^{{commit}}")
+    if commit is None:
+        raise PlanError(f"COMMIT is {wanted!r}: git knows no such commit; name one of {MAIN}")
+    if not repository.is_ancestor(commit, main):
+        unshallow = "; this clone is shallow: run `git fetch --unshallow`"
+        raise PlanError(
+            f"COMMIT is {wanted!r}, the commit {commit}, which is not on {MAIN}: only what was "
+            f"merged is delivered{unshallow if repository.is_shallow() else ''}"
+        )
+    return commit
+
+
+def environment_heads(root: Path) -> dict[str, str]:
+    """The newest commit of each environment's branch; empty where there is none.
+
+    Raises:
+        GitError: If the remote cannot be reached.
+    """
+    heads: dict[str, str] = {}
+    for environment in ENVIRONMENTS:
+        branch = EnvironmentBranch(root, environment)
+        branch.fetch()
+        heads[environment] = branch.head() or ""
+    return heads
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Look; 0 whether or not there is something to deliver, 1 when that cannot be told."""
+    parser = argparse.ArgumentParser(description="What is there to deliver?")
+    parser.add_argument(
+        "--commit", help=f"of {MAIN}, or `{NEWEST}`: whose pipeline passed (default: HEAD)"
+    )
+    wanted = parser.parse_args(arguments).commit
+    root = Path.cwd()
+    try:
+        if wanted == NEWEST:
+            wanted = newest_passed(*connect(root))
+        commit = find_commit(root, wanted)
+        heads = environment_heads(root) if wanted is not None else {}
+        found = Repository(root).find(f"{commit}:{paths.DVC_LOCK}") is not None
+        write_outputs(commit=commit, deliverable=found, **heads)
+        if not found:
+            tell_skipped(
+                f"the delivery of {commit[:8]}, which names no model",
+                f"`make pipeline`, then commit `{paths.DVC_LOCK}` and `reports/`, and push",
+            )
+    except GitopsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if found:
+        print(f"{commit} is to be delivered")
+    return 0

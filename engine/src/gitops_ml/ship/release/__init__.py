@@ -1,0 +1,1 @@
+"""What is released: `release.json`, its lineage and its publication."""

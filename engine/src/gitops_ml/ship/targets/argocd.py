@@ -1,0 +1,99 @@
+"""Point the Argo CD applications at this repository.
+
+    gitops-ml argocd            # writes its address into deploy/argocd
+    gitops-ml argocd --check    # only says what is wrong
+
+They come with an address that stands for yours; one that you wrote yourself stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.github.client import NotSetUpError, find_remote
+from gitops_ml.ship.settings import DeploymentError
+
+APPLICATIONS = Path("deploy/argocd")
+PLACEHOLDER = "https://github.com/OWNER/REPOSITORY.git"
+_ADDRESS = re.compile(r"^(\s+repoURL: )(\S+)$", re.MULTILINE)
+
+
+class ApplicationError(DeploymentError):
+    """The applications follow no repository; the message says which and what to do."""
+
+
+def read_addresses(root: Path) -> dict[Path, str]:
+    """The repository that each application follows, by its file.
+
+    Raises:
+        ApplicationError: If there is no application, or one does not say.
+    """
+    addresses = {}
+    for path in sorted((root / APPLICATIONS).glob("*.yaml")):
+        found = _ADDRESS.search(path.read_text(encoding="utf-8"))
+        if found is None:
+            raise ApplicationError(f"{path.relative_to(root)}: has no line `repoURL: ADDRESS`")
+        addresses[path] = found[2]
+    if not addresses:
+        raise ApplicationError(f"{APPLICATIONS}: holds no application")
+    return addresses
+
+
+def check(root: Path) -> str:
+    """Make sure that every application follows a repository.
+
+    Returns:
+        What they follow, for people.
+
+    Raises:
+        ApplicationError: If one still has the address that stands for yours.
+    """
+    addresses = read_addresses(root)
+    lacking = [path for path, url in addresses.items() if url == PLACEHOLDER]
+    if lacking:
+        names = ", ".join(str(path.relative_to(root)) for path in lacking)
+        raise ApplicationError(
+            f"{names}: repoURL is still {PLACEHOLDER}; run `make argocd`, or write "
+            "the address of your repository there"
+        )
+    return "\n".join(f"{path.relative_to(root)} follows {url}" for path, url in addresses.items())
+
+
+def point(root: Path) -> str:
+    """Write the repository's address into the applications that have none.
+
+    Returns:
+        What they follow now, for people.
+
+    Raises:
+        ApplicationError: If there is no address to write.
+    """
+    addresses = read_addresses(root)
+    if PLACEHOLDER in addresses.values():
+        try:
+            remote = find_remote(root)
+        except NotSetUpError as error:
+            raise ApplicationError(f"{APPLICATIONS}: {error}") from error
+        url = f"https://{remote.host}/{remote.repository}.git"
+        for path in (path for path, old in addresses.items() if old == PLACEHOLDER):
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text.replace(PLACEHOLDER, url), encoding="utf-8")
+    return check(root)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Point or check; 0 if every application follows a repository."""
+    parser = argparse.ArgumentParser(description="Point deploy/argocd at this repository.")
+    parser.add_argument("--check", action="store_true", help="only say what is wrong")
+    options = parser.parse_args(arguments)
+    try:
+        print(check(Path()) if options.check else point(Path()))
+    except (GitopsError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from gitops_ml.features.encode import Feature, Features
+from gitops_ml.features.matrix import TableError
+from gitops_ml.gate import challenger
+from gitops_ml.gate.challenger import latency_p99_ms, score, stale_stages
+
+RECORDS = [{"x": 1.0}, {"x": 2.0}]
+
+
+class Sleeper:
+    """A model that takes its time: the next of some durations in seconds, for ever."""
+
+    manifest: dict[str, Any] = SimpleNamespace()  # type: ignore[assignment]
+    features = Features((Feature("x", "number"),))
+
+    def __init__(self, durations: Iterator[float]) -> None:
+        self.durations = durations
+        self.asked: list[float] = []
+
+    def predict(self, matrix: np.ndarray) -> Any:
+        self.asked.append(float(matrix[0, 0]))
+        time.sleep(next(self.durations))
+
+
+def repeat(*durations: float) -> Iterator[float]:
+    while True:
+        yield from durations
+
+
+def test_the_latency_is_that_of_single_rows_in_turn() -> None:
+    model = Sleeper(repeat(0.001))
+    assert 1 <= latency_p99_ms(model, RECORDS) < 10
+    assert model.asked[:4] == [1, 2, 1, 2]
+    assert len(model.asked) > 3 * 250
+
+
+def test_one_call_in_twenty_counts_but_one_stall_does_not() -> None:
+    often = Sleeper(repeat(*[0.0] * 19, 0.01))
+    assert latency_p99_ms(often, RECORDS) > 9
+    calls = iter([*[0.0] * 400, 0.05])
+    once = Sleeper(next(calls, 0.0) for _ in iter(int, 1))
+    assert latency_p99_ms(once, RECORDS) < 25
+
+
+def test_a_very_slow_model_is_not_asked_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(challenger, "_SECONDS_PER_ROUND", 0.05)
+    model = Sleeper(repeat(0.02))
+    assert latency_p99_ms(model, RECORDS) > 19
+    assert len(model.asked) < 30
+
+
+def test_answers_are_put_beside_what_happened() -> None:
+    truth = pl.Series("late", [True, False, True])
+    answers = pl.DataFrame(
+        {
+            "prediction": [True, True, False],
+            "probability_true": [0.9, 0.6, 0.2],
+            "probability_false": [0.1, 0.4, 0.8],
+        }
+    )
+    found = score(truth, answers, (False, True))
+    assert found.truth.tolist() == [1, 0, 1]
+    assert found.prediction.tolist() == [1, 1, 0]
+    assert found.probability is not None
+    assert found.probability.tolist() == [[0.1, 0.9], [0.4, 0.6], [0.8, 0.2]]
+    assert found.classes == 2
+
+
+def test_a_champion_that_knows_other_classes_is_wrong_where_it_names_them() -> None:
+    answers = pl.DataFrame(
+        {"prediction": ["a", "old"], "probability_a": [0.7, 0.2], "probability_old": [0.3, 0.8]}
+    )
+    found = score(pl.Series("kind", ["a", "new"]), answers, ("a", "new"))
+    assert found.prediction.tolist() == [0, -1]
+    assert found.probability is not None
+    assert found.probability.tolist() == [[0.7, 0], [0.2, 0]]
+
+
+def test_answers_without_probabilities_have_none() -> None:
+    found = score(pl.Series("n", [1, 2]), pl.DataFrame({"prediction": [2, 2]}), (1, 2))
+    assert (found.truth.tolist(), found.prediction.tolist()) == ([0, 1], [1, 1])
+    assert found.probability is None
+
+
+def test_numbers_stay_numbers() -> None:
+    found = score(pl.Series("delay", [1, 2]), pl.DataFrame({"prediction": [1.5, 2.5]}), ())
+    assert (found.truth.tolist(), found.prediction.tolist()) == ([1, 2], [1.5, 2.5])
+    assert found.classes == 0
+
+
+def test_a_class_that_no_model_knows_is_an_error() -> None:
+    with pytest.raises(TableError, match="column `kind`"):
+        score(pl.Series("kind", ["c"]), pl.DataFrame({"prediction": ["a"]}), ("a", "b"))
+
+
+def test_stages_are_stale_for_what_changed_and_not_for_what_has_no_copy_in_the_cache() -> None:
+    status = {
+        "ingest": [{"changed outs": {"data/ingested.parquet": "not in cache"}}],
+        "train": [
+            {"changed deps": {"params.yaml": {"train": "modified", "task": "new"}}},
+            {"changed outs": {"models": "not in cache", "reports/a.json": "modified"}},
+            "changed command",
+        ],
+    }
+    assert stale_stages(status) == {
+        "train": [
+            "changed deps: params.yaml (train, task)",
+            "changed outs: reports/a.json (modified)",
+            "changed command",
+        ]
+    }
+    assert stale_stages({}) == {}

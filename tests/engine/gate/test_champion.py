@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from gitops_ml.core.git import Base, BaseError, LockedModel, find_base
+from gitops_ml.gate.champion import ChampionError, bring_back
+
+MODEL = LockedModel(hash="0123.dir", stage="train")
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
+    """A commit of a project that DVC cannot work with, for it was never initialised."""
+    project, scratch = tmp_path / "project", tmp_path / "scratch"
+    for folder in (project, scratch):
+        folder.mkdir()
+    for key in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    (project / "params.yaml").write_text("task: regression", encoding="utf-8")
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    for command in (["init", "-q"], ["add", "--all"], [*identity, "commit", "-qm", "Start"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    found = find_base(project, "HEAD")
+    assert found is not None
+    return found
+
+
+def worktrees(base: Base) -> list[str]:
+    listing = subprocess.run(
+        ["git", "worktree", "list"], cwd=base.root, capture_output=True, text=True, check=True
+    )
+    return listing.stdout.splitlines()
+
+
+def test_a_champion_that_cannot_be_brought_back_leaves_nothing_behind(
+    base: Base, tmp_path: Path
+) -> None:
+    with pytest.raises(BaseError, match="`dvc cache dir` failed"), bring_back(base, MODEL):
+        pytest.fail("there is no champion")
+    assert len(worktrees(base)) == 1
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_commit_that_is_not_there_is_named(base: Base, tmp_path: Path) -> None:
+    gone = Base(base.root, base.prefix, "main", "f" * 40, "f" * 40)
+    with pytest.raises(ChampionError, match="git cannot check out ffff"), bring_back(gone, MODEL):
+        pytest.fail("there is no champion")
+    assert len(worktrees(base)) == 1
+    assert list((tmp_path / "scratch").iterdir()) == []

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from gitops_ml.core import paths
+from gitops_ml.core.git import LockedModel
+from gitops_ml.core.settings import Contract, Params, parse_settings
+from gitops_ml.features.encode import Feature, Features
+from gitops_ml.gate import propose as proposal
+from gitops_ml.gate.challenger import Challenger
+from gitops_ml.gate.contract_changes import main
+from gitops_ml.gate.judgement import Judge
+from gitops_ml.gate.propose import bound_for, contract_text, margin_for
+from gitops_ml.model.metrics import Scored, estimate
+
+ROWS = 900
+CITY = np.repeat(["north", "south", "tiny"], [500, 380, 20])
+
+
+@dataclass
+class Quick:
+    """A model that answers at once."""
+
+    manifest: dict[str, Any]
+    features: Features
+
+    def predict(self, matrix: Any) -> Any:
+        return None
+
+
+def params(task: str, time: str | None) -> Params:
+    return Params.model_validate(
+        {
+            "task": task,
+            "target": "y",
+            "data": {"source": "data", "time": time, "as_of": "2024-02-01T00:00:00Z"},
+            "train": {"estimator": "sklearn.dummy.DummyClassifier"},
+            "evaluate": {
+                "metrics": ["roc_auc", "log_loss"] if task == "classification" else ["mae", "r2"],
+                "slices": ["the city"],
+            },
+        }
+    )
+
+
+def scored(task: str) -> Scored:
+    random = np.random.default_rng(5)
+    if task == "regression":
+        truth = random.normal(10, 3, ROWS)
+        return Scored(truth, truth + random.normal(0.2, 1, ROWS))
+    stated = random.random(ROWS)
+    truth = (random.random(ROWS) < stated).astype(np.int64)
+    return Scored(truth, (stated > 0.5).astype(np.int64), np.column_stack([1 - stated, stated]), 2)
+
+
+def proposed(task: str, time: str | None = "when") -> tuple[Contract, str, Challenger]:
+    wanted, answers = params(task, time), scored(task)
+
+    def measured(part: Scored) -> dict[str, Any]:
+        found = estimate(wanted.evaluate.metrics, part, 0.95, 200, seed=1)
+        return {name: one.as_json() for name, one in found.items()}
+
+    challenger = Challenger(
+        locked=LockedModel("hash", "train"),
+        predictor=Quick({"served": "model.onnx"}, Features((Feature("x", "number"),))),  # type: ignore[arg-type]
+        size=2_300_000,
+        test=pl.DataFrame({"x": np.ones(ROWS), "the city": CITY}),
+        scored=answers,
+    )
+    evaluation = {
+        "metrics": measured(answers),
+        "slices": [
+            {
+                "column": "the city",
+                "value": city,
+                "rows": int((city == CITY).sum()),
+                "metrics": measured(answers.take(city == CITY)),
+            }
+            for city in ("north", "south", "tiny")
+        ],
+    }
+    start = pl.datetime_range(
+        pl.datetime(2024, 1, 1, time_zone="UTC"),
+        pl.datetime(2024, 1, 30, time_zone="UTC"),
+        interval="1d",
+        eager=True,
+    )
+    text = contract_text(wanted, evaluation, challenger, pl.DataFrame({"when": start}))
+    return parse_settings(text, Contract, "contract.yaml"), text, challenger
+
+
+def test_a_contract_that_is_replaced_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, text, _ = proposed("classification")
+    for name in ("load_params", "load_schema", "load_challenger", "check_up_to_date", "read_table"):
+        monkeypatch.setattr(proposal, name, MagicMock())
+    monkeypatch.setattr(proposal, "contract_text", lambda *_: text)
+    monkeypatch.chdir(tmp_path)
+    Path("reports").mkdir()
+    paths.EVALUATION.write_text("{}", encoding="utf-8")
+    paths.CONTRACT.write_text("ours", encoding="utf-8")
+
+    assert main(["--propose", "--force"]) == 0
+    assert "contract.yaml.bak" in capsys.readouterr().out
+    assert Path("contract.yaml.bak").read_text(encoding="utf-8") == "ours"
+    assert paths.CONTRACT.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_evaluated_model_holds_what_is_proposed_and_a_worse_one_does_not(task: str) -> None:
+    contract, _, challenger = proposed(task)
+    court = Judge(challenger.scored, None, contract.model.confidence)
+    findings = [
+        *court.metrics(contract.model.metrics),
+        *court.slices(contract.model.slices, challenger.test),
+    ]
+    assert [found.failures for found in findings if found.failures] == []
+    assert {found.value for found in findings} == {None, "north", "south"}
+    random = np.random.default_rng(0).permutation(ROWS)
+    guess = challenger.scored.take(random)
+    wrong = Scored(challenger.scored.truth, guess.prediction, guess.probability, guess.classes)
+    worse = Judge(wrong, None, 0.95)
+    assert all(found.failures for found in worse.metrics(contract.model.metrics))
+    assert all(found.failures for found in worse.slices(contract.model.slices, challenger.test))
+
+
+def test_limits_leave_room_and_are_round() -> None:
+    contract, text, _ = proposed("classification")
+    assert contract.model.size_mb == 7
+    assert contract.model.latency_p99_ms == 5
+    assert contract.data.rows_min == 10
+    assert contract.data.freshness_days == 7
+    assert contract.data.row_count_change is not None
+    assert 0.05 <= (contract.behaviour.calibration_error_max or 0) < 0.3
+    assert contract.behaviour.bias_max is None
+    assert text.startswith("# yaml-language-server: $schema=contract.schema.json\n")
+    assert "# one row, in process" in text
+
+
+def test_a_regression_gets_a_bias_and_ceilings() -> None:
+    contract, _, challenger = proposed("regression", time=None)
+    errors = challenger.scored.prediction - challenger.scored.truth
+    assert contract.behaviour.bias_max is not None
+    assert abs(errors.mean()) < contract.behaviour.bias_max < 1
+    assert contract.behaviour.calibration_error_max is None
+    assert contract.data.freshness_days is None
+    mae = contract.model.metrics["mae"]
+    assert mae.floor is None
+    assert mae.ceiling is not None
+    assert mae.ceiling > np.abs(errors).mean()
+
+
+def test_a_margin_is_a_share_of_the_interval_and_never_nothing() -> None:
+    assert margin_for({"value": 0.8, "low": 0.78, "high": 0.82}) == 0.01
+    assert margin_for({"value": 1.0, "low": 1.0, "high": 1.0}) == 0.005
+    assert margin_for({"value": 40.0, "low": None, "high": None}) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("metric", "found", "bound"),
+    [
+        ("roc_auc", {"value": 0.8, "low": 0.7656, "high": 0.83}, ("floor", 0.765)),
+        ("roc_auc", {"value": 1.0, "low": 1.0, "high": 1.0}, ("floor", 0.995)),
+        ("roc_auc", {"value": 0.8, "low": None, "high": None}, ("floor", 0.795)),
+        ("mae", {"value": 12.0, "low": 11.0, "high": 13.021}, ("ceiling", 13.1)),
+        ("r2", {"value": -0.1, "low": -0.2222, "high": 0.1}, ("floor", -0.223)),
+    ],
+)
+def test_a_bound_is_the_far_end_of_the_interval_rounded_away(
+    metric: str, found: dict[str, Any], bound: tuple[str, float]
+) -> None:
+    assert bound_for(metric, [found], margin=0.005) == bound
+
+
+def test_the_worst_slice_sets_the_bound() -> None:
+    found = [{"value": 0.8, "low": 0.7, "high": 0.9}, {"value": 0.7, "low": 0.6, "high": 0.8}]
+    assert bound_for("accuracy", found, margin=0.01) == ("floor", 0.6)
+
+
+def test_the_proposal_is_yaml_with_its_comments() -> None:
+    _, text, _ = proposed("classification")
+    assert yaml.safe_load(text)["model"]["slices"][0]["column"] == "the city"
+    assert text.count("#") >= 8

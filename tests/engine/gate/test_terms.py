@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gitops_ml.core.git import Base
+from gitops_ml.core.settings import Contract, Params, SettingsError
+from gitops_ml.gate.gate_log import Case
+from gitops_ml.gate.terms import check_contract, find_bar, guard_split
+from gitops_ml.gate.verdict import Consent
+
+COLUMNS = ("origin", "late")
+CONSENT = Consent(allow_loosening=True)
+
+
+class Files(Base):
+    """A base whose commits hold these files."""
+
+    def read(self, path: Path, commit: str | None = None) -> str | None:
+        return FILES.get((commit or self.commit, path.as_posix()))
+
+
+FILES: dict[tuple[str, str], str] = {}
+
+
+@pytest.fixture
+def base() -> Base:
+    FILES.clear()
+    return Files(root=Path(), prefix="", revision="main", commit="tip", fork="tip")
+
+
+def contract(floor: float = 0.7, **model: Any) -> Contract:
+    document = {
+        "model": {
+            "metrics": {"roc_auc": {"floor": floor}},
+            "size_mb": 10,
+            "latency_p99_ms": 20,
+            **model,
+        },
+        "data": {},
+    }
+    return Contract.model_validate(document)
+
+
+def put(commit: str, held: Contract) -> None:
+    FILES[commit, "contract.yaml"] = yaml.safe_dump(held.model_dump(mode="json"))
+
+
+def params(split: Mapping[str, Any], key: tuple[str, ...] = ("id",)) -> Params:
+    return Params.model_validate(
+        {
+            "task": "classification",
+            "target": "late",
+            "data": {"source": "data", "key": key, "time": "when"},
+            "split": split,
+            "train": {"estimator": "sklearn.dummy.DummyClassifier"},
+            "evaluate": {"metrics": ["roc_auc"]},
+        }
+    )
+
+
+def bar(case: Case, base: Base | None, ours: Contract, consent: Consent | None = None) -> Any:
+    return find_bar(case, base, ours, "classification", COLUMNS, consent or Consent())
+
+
+def test_the_base_s_stricter_term_applies_and_loosening_blocks(base: Base) -> None:
+    put("tip", contract(floor=0.8))
+    case = Case()
+    found = bar(case, base, contract(floor=0.7, size_mb=9))
+    assert found.terms.model.metrics["roc_auc"].floor == 0.8
+    assert found.terms.model.size_mb == 9
+    assert {change.term: change.effect for change in found.changes} == {
+        "model.metrics.roc_auc.floor": "loosened",
+        "model.size_mb": "tightened",
+    }
+    (reason,) = case.reasons
+    assert "the contract is loosened: model.metrics.roc_auc.floor 0.8 → 0.7" in reason
+    assert "--allow-loosening" in reason
+
+
+def test_with_consent_the_change_s_contract_applies_and_the_report_says_so(base: Base) -> None:
+    put("tip", contract(floor=0.8))
+    case = Case()
+    found = bar(case, base, contract(floor=0.7), CONSENT)
+    assert found.terms == contract(floor=0.7)
+    assert case.reasons == []
+    assert "consented to the loosened contract: model.metrics.roc_auc.floor" in case.notes[0]
+
+
+def test_a_tightened_contract_needs_no_consent_and_applies(base: Base) -> None:
+    put("tip", contract(floor=0.7))
+    case = Case()
+    assert bar(case, base, contract(floor=0.8)).terms == contract(floor=0.8)
+    assert (case.reasons, case.notes) == ([], [])
+
+
+def test_without_a_model_in_the_base_the_terms_are_still_free() -> None:
+    case = Case()
+    found = bar(case, None, contract(floor=0.1))
+    assert (found.terms, found.changes, case.reasons) == (contract(floor=0.1), (), [])
+
+
+def test_a_branch_that_is_behind_a_tightened_base_loosens_nothing(base: Base) -> None:
+    behind = Files(root=Path(), prefix="", revision="main", commit="tip", fork="fork")
+    put("fork", contract(floor=0.7))
+    put("tip", contract(floor=0.8))
+    case = Case()
+    found = bar(case, behind, contract(floor=0.7))
+    assert found.terms.model.metrics["roc_auc"].floor == 0.8
+    assert case.reasons == []
+    assert "tightened its contract since this branch left it" in case.notes[0]
+
+
+def test_a_branch_that_is_behind_cannot_hide_its_own_loosening(base: Base) -> None:
+    behind = Files(root=Path(), prefix="", revision="main", commit="tip", fork="fork")
+    put("fork", contract(floor=0.75))
+    put("tip", contract(floor=0.8))
+    case = Case()
+    bar(case, behind, contract(floor=0.7))
+    assert "the contract is loosened" in case.reasons[0]
+
+
+def test_a_base_contract_that_cannot_be_read_needs_consent(base: Base) -> None:
+    FILES["tip", "contract.yaml"] = "model: 3"
+    blocked, agreed = Case(), Case()
+    bar(blocked, base, contract())
+    bar(agreed, base, contract(), CONSENT)
+    assert "cannot be read to compare" in blocked.reasons[0]
+    assert agreed.reasons == []
+    assert "With a maintainer's consent" in agreed.notes[0]
+
+
+def test_a_base_without_a_contract_is_noted(base: Base) -> None:
+    case = Case()
+    assert bar(case, base, contract()).terms == contract()
+    assert "The base has no contract.yaml" in case.notes[0]
+
+
+def test_base_terms_that_nothing_can_measure_here_block_as_removed(base: Base) -> None:
+    gone = {"column": "airport", "metric": "roc_auc", "min_rows": 9, "floor": 0.5}
+    put("tip", contract(metrics={"mae": {"ceiling": 3}}, slices=[gone]))
+    case = Case()
+    found = bar(case, base, contract())
+    assert set(found.terms.model.metrics) == {"roc_auc"}
+    assert found.terms.model.slices == ()
+    assert "model.metrics.mae.ceiling 3 → removed" in case.reasons[0]
+    assert "model.slices.airport.roc_auc.floor" in case.reasons[0]
+
+
+def test_terms_that_cannot_be_measured_are_mistakes() -> None:
+    wrong = contract(
+        metrics={"mae": {"ceiling": 3}},
+        slices=[{"column": "airport", "metric": "roc_auc", "min_rows": 9, "floor": 0.5}],
+    )
+    with pytest.raises(SettingsError) as caught:
+        check_contract(wrong, "classification", COLUMNS)
+    first, second = str(caught.value).splitlines()
+    assert "contract.yaml: model.metrics.mae: cannot be measured for classification" in first
+    assert "`airport` is not a column of the test rows" in second
+    check_contract(contract(), "classification", COLUMNS)
+
+
+SPLIT = {"method": "hash", "columns": ["when"], "test_fraction": 0.2, "salt": "1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"test_fraction": 0.1}, "split.test_fraction 0.2 → 0.1"),
+        ({"salt": "2"}, "split.salt 1 → 2"),
+        ({"columns": ["origin"]}, "split.columns"),
+        ({"method": "time", "test_from": "2024-01-01T00:00:00Z"}, "split.method hash → time"),
+    ],
+)
+def test_another_split_needs_consent(base: Base, change: dict[str, Any], says: str) -> None:
+    FILES["tip", "params.yaml"] = yaml.safe_dump(params(SPLIT).model_dump(mode="json"))
+    blocked, agreed = Case(), Case()
+    guard_split(blocked, base, params({**SPLIT, **change}), Consent())
+    guard_split(agreed, base, params({**SPLIT, **change}), CONSENT)
+    assert says in blocked.reasons[0]
+    assert "--allow-loosening" in blocked.reasons[0]
+    assert (agreed.reasons, says in agreed.notes[0]) == ([], True)
+
+
+def test_the_same_split_of_other_data_is_fine(base: Base) -> None:
+    FILES["tip", "params.yaml"] = yaml.safe_dump(params(SPLIT).model_dump(mode="json"))
+    case = Case()
+    guard_split(case, base, params(SPLIT, key=("id", "when")), Consent())
+    guard_split(case, None, params(SPLIT), Consent())
+    assert (case.reasons, case.notes) == ([], [])
+
+
+def test_where_the_key_decides_the_split_another_key_is_another_split(base: Base) -> None:
+    by_key = {**SPLIT, "columns": []}
+    FILES["tip", "params.yaml"] = yaml.safe_dump(params(by_key).model_dump(mode="json"))
+    case = Case()
+    guard_split(case, base, params(by_key, key=("when",)), Consent())
+    assert "data.key id → when" in case.reasons[0]
+
+
+def test_base_params_that_cannot_be_read_need_consent(base: Base) -> None:
+    FILES["tip", "params.yaml"] = "split: {method: dice}"
+    case = Case()
+    guard_split(case, base, params(SPLIT), Consent())
+    assert "cannot be read to compare" in case.reasons[0]

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gitops_ml.gate.contract_changes import Change
+from gitops_ml.gate.judgement import judge_limit
+from gitops_ml.gate.verdict import (
+    BaseRecord,
+    Consent,
+    DataChanges,
+    Finding,
+    ModelRecord,
+    Report,
+)
+from gitops_ml.report.verdict_report import as_markdown, as_text, escape
+
+HOSTILE = "a|b `c` **d** <script>@team #1 [x](https://evil.example) www.evil.example"
+
+
+def finding(metric: str = "roc_auc", **values: Any) -> Finding:
+    return Finding(**{"term": f"model.metrics.{metric}", "metric": metric, "rows": 900, **values})
+
+
+COMPARED = finding(
+    champion=0.8, challenger=0.75, bound=0.7, margin=0.01, difference=-0.05, low=-0.07, high=-0.03,
+    outcome="inferior", failures=("roc_auc: worse than the champion",),
+)  # fmt: skip
+
+
+def report(**values: Any) -> Report:
+    return Report(
+        **{
+            "verdict": "promote",
+            "reasons": (),
+            "notes": (),
+            "commit": "c" * 40,
+            "base": BaseRecord(revision="origin/main", commit="0123456789abcdef"),
+            "challenger": ModelRecord(hash="1111111111.dir", source="working tree"),
+            "champion": ModelRecord(hash="2222222222.dir", source="cache"),
+            "consent": Consent(),
+            "contract": "this one",
+            "contract_changes": (),
+            "confidence": 0.95,
+            "rows": 1234,
+            "metrics": (finding(challenger=0.8, bound=0.7),),
+            "slices": (),
+            "limits": (judge_limit("model.size_mb", "size", 2.5, "MB", maximum=10),),
+            "data": DataChanges(rows=5000),
+            "seconds": {"compare": 1.25},
+            **values,
+        }
+    )
+
+
+def cells(markdown: str, first: str) -> list[str]:
+    (line,) = [line for line in markdown.splitlines() if line.startswith(f"| {first}")]
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+@pytest.mark.parametrize("verdict", ["promote", "keep", "block"])
+def test_the_verdict_comes_first(verdict: str) -> None:
+    first = as_markdown(report(verdict=verdict)).splitlines()[0]
+    assert first.startswith("## ")
+    assert verdict.capitalize() in first
+    assert verdict.capitalize() in as_text(report(verdict=verdict)).splitlines()[0]
+
+
+def test_every_reason_is_listed_before_the_tables() -> None:
+    markdown = as_markdown(report(verdict="block", reasons=("the size", "the metric")))
+    assert markdown.index("- the size\n- the metric") < markdown.index("| metric")
+
+
+def test_a_metric_shows_both_models_difference_bounds_margin_and_result() -> None:
+    row = cells(as_markdown(report(metrics=(COMPARED,))), "roc")
+    assert row == [
+        r"roc\_auc ↑", "0.8", "0.75", "-0.0500", "-0.0700 to -0.0300", "0.01", "≥ 0.7",
+        "❌ inferior",
+    ]  # fmt: skip
+
+
+def test_a_metric_that_should_be_small_has_its_ceiling() -> None:
+    row = cells(as_markdown(report(metrics=(finding("mae", challenger=3.0, bound=4.0),))), "mae")
+    assert (row[0], row[6], row[7]) == ("mae ↓", "≤ 4", "✅")
+
+
+def test_slices_are_folded_with_the_worst_first() -> None:
+    slices = tuple(
+        finding(
+            column="city", value=value, challenger=0.7, difference=difference, failures=failures
+        )
+        for value, difference, failures in [
+            ("good", 0.02, ()),
+            ("bad", -0.05, ()),
+            ("failed", -0.01, ("no",)),
+        ]
+    )
+    markdown = as_markdown(report(slices=slices))
+    assert "<summary>Slices: 1 of 3 do not hold; worst first</summary>\n\n|" in markdown
+    assert "<details open>" in markdown
+    places = [markdown.index(f"city = {value}") for value in ("failed", "bad", "good")]
+    assert places == sorted(places)
+    assert "<details open>" not in as_markdown(report(slices=slices[:2]))
+
+
+def test_limits_contract_data_notes_and_timings_are_shown() -> None:
+    markdown = as_markdown(
+        report(
+            limits=(judge_limit("model.size_mb", "size", 12, "MB", maximum=10),),
+            contract_changes=(
+                Change("model.size_mb", 10, 12, "loosened"),
+                Change("model.metrics.roc_auc.floor", 0.7, None, "loosened"),
+            ),
+            data=DataChanges(rows=5000, base_rows=4000, schema_changes=("added `gate`",)),
+            notes=("Trained again.",),
+        )
+    )
+    assert cells(markdown, "size") == ["size", "12 MB", "≤ 10", "❌"]
+    assert cells(markdown, r"model.size\_mb") == [r"model.size\_mb", "10", "12", "loosened"]
+    assert cells(markdown, "model.metrics")[1:] == ["0.7", "removed", "loosened"]
+    assert "5,000 rows, 4,000 in the base" in markdown
+    assert r"Schema: added \`gate\`" in markdown
+    assert "- Trained again." in markdown
+    assert cells(markdown, "compare") == ["compare", "1.2"]
+
+
+def test_consent_is_recorded_with_its_reason() -> None:
+    agreed = report(consent=Consent(allow_loosening=True, accept_new_baseline="the label leaked"))
+    for text in (as_markdown(agreed), as_text(agreed)):
+        assert "consent to loosening" in text
+        assert "the label leaked" in text
+    assert json.loads(agreed.model_dump_json())["consent"] == {
+        "allow_loosening": True,
+        "accept_new_baseline": "the label leaked",
+    }
+
+
+def test_where_the_champion_came_from_is_said() -> None:
+    record = ModelRecord(hash="2222222222.dir", source="reproduced")
+    assert "Champion: 2222222222, trained again from the base" in as_text(report(champion=record))
+    assert "Judged against nothing yet" in as_text(report(base=None, champion=None))
+
+
+def test_names_from_data_cannot_format_link_or_mention() -> None:
+    safe = escape(HOSTILE)
+    assert r"a\|b \`c\` \*\*d\*\* &lt;script&gt;" in safe
+    for link in ("@team", "#1", "://", "[x]", "www."):
+        assert link not in safe
+    hostile = finding(column="city", value=f"{HOSTILE}\nnext | line", challenger=1.0)
+    markdown = as_markdown(report(slices=(hostile,), reasons=(HOSTILE,), notes=(HOSTILE,)))
+    assert "<script>" not in markdown
+    assert "@team" not in markdown
+    tables = [line for line in markdown.splitlines() if line.startswith("| roc")]
+    assert len(tables) == 2
+    assert all(line.replace(r"\|", "").count("|") == 9 for line in tables)
+
+
+def test_a_message_of_several_lines_stays_one_item() -> None:
+    markdown = as_markdown(report(verdict="block", reasons=("first\n  second line",)))
+    assert "- first<br>second line\n" in markdown
+
+
+def test_the_terminal_gets_aligned_columns() -> None:
+    lines = as_text(report(metrics=(COMPARED, finding("log_loss", challenger=0.5)))).splitlines()
+    header, *rows = [line for line in lines if line.startswith(("metric", "roc", "log"))]
+    place = header.index("this model")
+    assert [row[place:].split()[0] for row in rows] == ["0.75", "0.5"]

@@ -1,0 +1,222 @@
+"""Which commit is delivered: real git, and a GitHub that is played by a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_actions import NAME, TOKEN, FakeActions
+from fake_origin import World, git
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from gitops_ml.ship import plan
+from gitops_ml.ship.environments.branches import EnvironmentBranch
+
+
+@pytest.fixture
+def told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder is a clone; gives the folder of what later steps and the page are told."""
+    monkeypatch.chdir(world.root)
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page"))
+    return tmp_path
+
+
+def outputs(told: Path) -> dict[str, str]:
+    text = (told / "output").read_text(encoding="utf-8") if (told / "output").exists() else ""
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def planned(told: Path) -> tuple[str, str]:
+    """The commit, and whether it is deliverable."""
+    found = outputs(told)
+    return found["commit"], found["deliverable"]
+
+
+def trained(world: World) -> str:
+    (world.root / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
+    git(world.root, "add", "dvc.lock")
+    git(world.root, "commit", "-qm", "Train")
+    git(world.root, "push", "-q", "origin", "HEAD:main")
+    return git(world.root, "rev-parse", "HEAD")
+
+
+def test_a_commit_without_a_lock_is_not_delivered_and_says_what_to_do(
+    world: World, told: Path
+) -> None:
+    (world.root / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
+    assert plan.main([]) == 0
+    commit = git(world.root, "rev-parse", "HEAD")
+    assert outputs(told) == {"commit": commit, "deliverable": "false"}
+    assert "commit `dvc.lock` and `reports/`" in (told / "page").read_text(encoding="utf-8")
+
+
+def test_a_commit_with_a_lock_is_delivered(world: World, told: Path) -> None:
+    commit = trained(world)
+    assert plan.main([]) == 0
+    assert outputs(told) == {"commit": commit, "deliverable": "true"}
+    assert not (told / "page").exists()
+
+
+def test_without_a_commit_it_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(tmp_path, "init", "-q")
+    monkeypatch.chdir(tmp_path)
+    assert plan.main([]) == 1
+    assert "there is no commit to deliver" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("length", [40, 8], ids=["whole", "short"])
+def test_an_earlier_commit_of_main_can_be_chosen(world: World, told: Path, length: int) -> None:
+    commit = trained(world)
+    world.commit("later")
+    assert plan.main(["--commit", commit[:length]]) == 0
+    assert planned(told) == (commit, "true")
+
+
+def test_what_each_environment_runs_is_told(world: World, told: Path) -> None:
+    commit = trained(world)
+    assert plan.main(["--commit", commit]) == 0
+    assert (outputs(told)["staging"], outputs(told)["production"]) == ("", "")
+    other = EnvironmentBranch(world.clone("other"), "staging")
+    head = other.publish({"release.json": b"{}"}, "one", lambda _: None)
+    assert plan.main(["--commit", commit]) == 0
+    assert (outputs(told)["staging"], outputs(told)["production"]) == (head, "")
+
+
+def test_a_commit_of_main_that_is_not_here_is_fetched(
+    world: World, told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.clone("earlier"))
+    commit = trained(world)
+    assert plan.main(["--commit", commit]) == 0
+    assert outputs(told)["commit"] == commit
+
+
+@pytest.mark.parametrize("form", ["branch", "hash", "unfetched hash"])
+def test_what_was_not_merged_is_not_delivered(
+    world: World,
+    told: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+) -> None:
+    """Its own code would run, with all that the workflow may do."""
+    clone = world.clone("elsewhere")
+    git(world.root, "config", "receive.denyCurrentBranch", "ignore")
+    git(world.root, "checkout", "-qb", "mine")
+    (world.root / "dvc.lock").touch()
+    git(world.root, "add", "dvc.lock")
+    git(world.root, "commit", "-qm", "mine")
+    git(world.root, "push", "-q", "origin", "mine")
+    commit = git(world.root, "rev-parse", "HEAD")
+    if form == "unfetched hash":
+        git(world.origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+        monkeypatch.chdir(clone)
+    assert plan.main(["--commit", "mine" if form == "branch" else commit]) == 1
+    said = capsys.readouterr().err
+    assert f"the commit {commit}, which is not on main: only what was merged" in said
+    assert outputs(told) == {}
+
+
+@pytest.mark.parametrize("wanted", ["nothing", "e" * 40, "--force", "HEAD:dvc.lock", ""])
+def test_a_commit_that_nobody_has_is_named(
+    world: World, told: Path, capsys: pytest.CaptureFixture[str], wanted: str
+) -> None:
+    trained(world)
+    assert plan.main([f"--commit={wanted}"]) == 1
+    assert f"COMMIT is {wanted!r}: git knows no such commit" in capsys.readouterr().err
+    assert outputs(told) == {}
+
+
+def test_a_clone_without_history_says_how_to_get_it(
+    world: World, told: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = trained(world)
+    world.commit("later")
+    git(world.origin, "config", "uploadpack.allowAnySHA1InWant", "true")
+    monkeypatch.chdir(world.clone("shallow", "--depth=1"))
+    assert plan.main(["--commit", first]) == 1
+    assert "git fetch --unshallow" in capsys.readouterr().err
+
+
+def test_without_main_nothing_is_merged(
+    world: World, told: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(world.origin, "update-ref", "-d", "refs/heads/main")
+    assert plan.main(["--commit", world.first]) == 1
+    assert "origin has no branch main" in capsys.readouterr().err
+
+
+class Pipeline(FakeActions):
+    """A repository whose pipeline has run."""
+
+    def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
+        return [
+            ("GET", "/actions/workflows/pipeline.yml/runs", self._pipeline_runs),
+            *super()._routes(),
+        ]
+
+    def _pipeline_runs(self, request: Request) -> Response:
+        assert request.args["event"] == "push"
+        assert (request.args["branch"], request.args["status"]) == ("main", "success")
+        return Response(json.dumps({"workflow_runs": self.runs}))
+
+
+@pytest.fixture
+def github(
+    told: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Pipeline]:
+    with HTTPServer() as storage:
+        fake = Pipeline(httpserver, storage)
+        monkeypatch.setenv("GITHUB_API_URL", fake.url)
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        monkeypatch.setenv("GITHUB_REPOSITORY", NAME)
+        yield fake
+    httpserver.check_handler_errors()
+
+
+def passed(commit: str, **changes: Any) -> dict[str, Any]:
+    run = {"event": "push", "head_branch": "main", "conclusion": "success", "head_sha": commit}
+    return {**run, **changes}
+
+
+def test_the_newest_that_passed_is_the_newest_to_deliver(
+    world: World, told: Path, github: Pipeline
+) -> None:
+    good = trained(world)
+    red = world.commit("red")
+    github.runs = [
+        passed(red, conclusion="failure"),
+        passed(red, event="pull_request"),
+        passed(red, head_branch="other"),
+        passed(good),
+        passed(world.first),
+    ]
+    assert plan.main(["--commit", "newest"]) == 0
+    assert planned(told) == (good, "true")
+
+
+def test_where_none_has_passed_there_is_none_to_deliver(
+    world: World, told: Path, github: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(["--commit", "newest"]) == 1
+    assert "the pipeline has passed for no push to main yet" in capsys.readouterr().err
+
+
+def test_without_an_answer_from_github_the_newest_cannot_be_told(
+    world: World,
+    told: Path,
+    github: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "wrong")
+    assert plan.main(["--commit", "newest"]) == 1
+    assert "Bad credentials" in capsys.readouterr().err
+    assert outputs(told) == {}
