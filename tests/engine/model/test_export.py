@@ -9,15 +9,23 @@ import onnxruntime
 import polars as pl
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
+from sklearn.tree import DecisionTreeRegressor
 
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
 from gitops_ml.features.encode import Features, Matrix
 from gitops_ml.features.matrix import matrix_of
 from gitops_ml.model import export
-from gitops_ml.model.export import convert, export_onnx, largest_difference, probe_rows
+from gitops_ml.model.export import (
+    convert,
+    end_rows,
+    export_onnx,
+    largest_difference,
+    missing_rows,
+    spaced_rows,
+)
 from gitops_ml.model.train import fit, train
 
 Orders = Callable[..., pl.DataFrame]
@@ -104,7 +112,8 @@ def test_a_model_that_answers_differently_is_not_kept(
     wrong = Pipeline([("estimator", LogisticRegression())]).fit(complete, complete[:, 0] > 3)
     faithful = export_onnx(pipeline, "classification", complete, [], features)
     assert faithful.model is not None
-    assert faithful.parity["rows"] == len(complete) + 20
+    ends = 2 * 3 + 3  # of three features that are no category, and the colours
+    assert faithful.parity["rows"] == len(complete) + 20 + ends
 
     monkeypatch.setattr(export, "convert", lambda *_: convert(wrong, "classification", 4))
     found = export_onnx(pipeline, "classification", complete, [], features)
@@ -134,13 +143,9 @@ def test_a_difference_on_missing_values_alone_is_seen(
 def test_probes_hold_each_feature_missing_once_and_all_at_once(
     shop_schema: Schema, complete: Matrix
 ) -> None:
-    features = Features.from_schema(shop_schema)
+    rows = missing_rows(complete, [0, 3], Features.from_schema(shop_schema))
 
-    rows = probe_rows(complete, [0, 3], features)
-
-    n = len(complete)
-    np.testing.assert_array_equal(rows[:n], complete)
-    weight, colour, both = rows[n : n + 20], rows[n + 20 : n + 40], rows[n + 40 :]
+    weight, colour, both = rows[:20], rows[20:40], rows[40:]
     assert np.isnan(weight[:, 0]).all()
     assert (weight[:, 3] >= 0).all()
     assert (colour[:, 3] == -1).all()
@@ -149,14 +154,75 @@ def test_probes_hold_each_feature_missing_once_and_all_at_once(
     assert (both[:, 3] == -1).all()
 
 
-def test_a_large_table_is_compared_on_evenly_spaced_rows(shop_schema: Schema) -> None:
+def test_a_large_table_is_compared_on_evenly_spaced_rows() -> None:
     rows = np.repeat(np.arange(30_000, dtype=np.float32)[:, None], 4, axis=1)
 
-    probes = probe_rows(rows, [], Features.from_schema(shop_schema))
+    probes = spaced_rows(rows)
 
     assert probes[0, 0] == 0
-    assert probes[9_999, 0] == 29_999
-    assert len(probes) == 10_000 + 20
+    assert probes[-1, 0] == 29_999
+    assert len(probes) == 10_000
+
+
+def test_probes_hold_the_ends_of_each_range_and_each_category(
+    shop_schema: Schema, make_orders: Orders
+) -> None:
+    features = Features.from_schema(shop_schema)
+    matrix = matrix_of(make_orders(200), features)
+    ranges = [(-0.1, 1e6), (0, None), (None, None), (None, None)]
+
+    rows = end_rows(matrix, features, ranges)
+
+    for place, allowed in enumerate([[-0.1, 1e6], [0], [], [0, 1, 2]]):
+        changed = set(rows[:, place].tolist())
+        assert {float(np.float32(value)) for value in allowed} <= changed
+        assert {np.nanmin(matrix[:, place]), np.nanmax(matrix[:, place])} <= changed
+    assert len(rows) == 4 + 3 + 2 + 3
+    assert matrix[:, 0].min() != -0.1
+    np.testing.assert_array_equal(end_rows(matrix, features, ranges), rows)
+
+
+def test_a_difference_at_the_end_of_a_range_alone_is_seen(
+    shop_schema: Schema, complete: Matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights up to 1000 are allowed, far above those of the table."""
+    features = Features.from_schema(shop_schema)
+    truth = complete[:, 0]
+    # The other columns say nothing, so no tree splits on them.
+    weights = complete * np.array([1, 0, 0, 0], dtype=np.float32)
+    heavy = np.concatenate([weights, weights])
+    heavy[len(weights) :, 0] = 500
+    pipeline = Pipeline([("estimator", DecisionTreeRegressor())]).fit(weights, truth)
+    other = Pipeline([("estimator", DecisionTreeRegressor())]).fit(
+        heavy, np.append(truth, np.full(len(truth), 500))
+    )
+    monkeypatch.setattr(export, "convert", lambda *_: convert(other, "regression", 4))
+    monkeypatch.setattr(export, "split_rows", lambda *_: complete[:0])
+
+    within = export_onnx(pipeline, "regression", complete, [], features)
+    beyond = export_onnx(
+        pipeline, "regression", complete, [], features, [(0, 1000), *[(None, None)] * 3]
+    )
+
+    assert within.model is not None
+    assert beyond.model is None
+    assert "ONNX answers differ by" in beyond.parity["reason"]
+
+
+def test_what_is_far_from_usual_does_not_hide_a_usual_difference(
+    shop_schema: Schema, complete: Matrix
+) -> None:
+    pipeline = Pipeline([("estimator", LinearRegression())]).fit(complete, complete[:, 0])
+    other = Pipeline([("estimator", LinearRegression())]).fit(complete, complete[:, 0] + 0.01)
+    model = convert(other, "regression", 4)
+    far = complete[:5].copy()
+    far[:, 0] = 1e9
+    rows = np.concatenate([complete, far])
+
+    hidden = largest_difference(pipeline, "regression", model, rows)
+    seen = largest_difference(pipeline, "regression", model, rows, len(complete))
+
+    assert hidden < 1e-5 < 1e-4 < seen
 
 
 def test_differences_of_numbers_are_relative_and_of_labels_absolute(

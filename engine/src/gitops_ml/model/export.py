@@ -25,12 +25,16 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from gitops_ml.features.encode import UNSEEN, Features, Matrix
+from gitops_ml.model.thresholds import evenly, in_single_precision, split_rows
 
 TOLERANCE = 1e-5
 PARITY_ROWS = 10_000
 _PROBES = 20
+
+Range = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def export_onnx(
     matrix: Matrix,
     may_be_missing: Sequence[int],
     features: Features,
+    ranges: Sequence[Range] = (),
 ) -> Export:
     """Convert a fitted pipeline, and compare the answers of both.
 
@@ -61,6 +66,7 @@ def export_onnx(
         matrix: Shape (n, number of features); up to `PARITY_ROWS` evenly spaced rows are compared.
         may_be_missing: Places of features that can be missing; each is compared missing as well.
         features: The columns of the matrix.
+        ranges: The smallest and the largest value that each feature may have, where it is known.
     """
     try:
         model = convert(pipeline, task, len(features.items))
@@ -68,9 +74,17 @@ def export_onnx(
         # Converters fail in their own many ways; the joblib file is served then.
         first_line = next(iter(str(error).strip().splitlines()), "")
         return Export(None, {"reason": f"it cannot be converted to ONNX: {first_line[:200]}"})
-    rows = probe_rows(matrix, may_be_missing, features)
+    observed = spaced_rows(matrix)
     try:
-        difference = largest_difference(pipeline, task, model, rows)
+        rows = np.concatenate(
+            [
+                observed,
+                missing_rows(matrix, may_be_missing, features),
+                end_rows(matrix, features, ranges),
+                split_rows(model, matrix, features),
+            ]
+        )
+        difference = largest_difference(pipeline, task, model, rows, len(observed))
     except Exception as error:
         return Export(None, {"reason": f"ONNX Runtime cannot run it: {str(error)[:200]}"})
     if not difference <= TOLERANCE:
@@ -85,15 +99,20 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
     Raises:
         Exception: Whatever the converter raises for what it does not know.
     """
+    pipeline = in_single_precision(pipeline)
     wanted = _wanted_output(pipeline, task)
     with_probabilities = wanted == "probabilities"
+    # Divided by the scale, as scikit-learn does, and not multiplied by one over it.
+    options: dict[Any, dict[str, Any]] = {StandardScaler: {"div": "div"}}
+    if with_probabilities:
+        options[id(pipeline)] = {"zipmap": False}
     with warnings.catch_warnings(), _quiet("skl2onnx"):
         warnings.simplefilter("ignore")
         model = to_onnx(
             pipeline,
             initial_types=[("features", FloatTensorType([None, width]))],
             name="model",
-            options={id(pipeline): {"zipmap": False}} if with_probabilities else None,
+            options=options,
         )
         # A classifier gives its labels first and its probabilities second.
         name = model.graph.output[1 if with_probabilities else 0].name
@@ -136,20 +155,21 @@ def _quiet(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def probe_rows(matrix: Matrix, may_be_missing: Sequence[int], features: Features) -> Matrix:
-    """The rows on which both models must agree.
+def spaced_rows(matrix: Matrix) -> Matrix:
+    """Up to `PARITY_ROWS` evenly spaced rows."""
+    rows: Matrix = matrix[evenly(len(matrix), PARITY_ROWS)]
+    return rows
+
+
+def missing_rows(matrix: Matrix, may_be_missing: Sequence[int], features: Features) -> Matrix:
+    """The first few rows with each feature missing that can be, and with all of them at once.
 
     Args:
         matrix: Shape (n, number of features).
         may_be_missing: Places of features that can be missing in rows to come.
         features: The columns of the matrix.
-
-    Returns:
-        Up to `PARITY_ROWS` evenly spaced rows, then the first few once more with each of those
-        features missing, and with all of them missing at once.
     """
-    spaced = np.linspace(0, len(matrix) - 1, min(len(matrix), PARITY_ROWS)).astype(int)
-    parts = [matrix[spaced]]
+    parts = []
     missing = {
         place: UNSEEN if features.items[place].type == "category" else np.nan
         for place in may_be_missing
@@ -162,13 +182,49 @@ def probe_rows(matrix: Matrix, may_be_missing: Sequence[int], features: Features
     return np.concatenate(parts)
 
 
-def largest_difference(pipeline: Pipeline, task: str, model: bytes, matrix: Matrix) -> float:
+def end_rows(matrix: Matrix, features: Features, ranges: Sequence[Range]) -> Matrix:
+    """Rows that hold what a feature can at most and at least be, and each of its categories.
+
+    Args:
+        matrix: Shape (n, number of features).
+        features: The columns of the matrix.
+        ranges: As of `export_onnx`; what occurs in the matrix counts as well.
+
+    Returns:
+        One row for each such value, equal but for that value to one of evenly spaced rows.
+    """
+    values: list[tuple[int, float]] = []
+    for place, feature in enumerate(features.items):
+        if feature.type == "category":
+            found = {float(code) for code in range(len(feature.categories))}
+        else:
+            known = matrix[np.isfinite(matrix[:, place]), place]
+            allowed = ranges[place] if ranges else ()
+            found = {float(np.float32(end)) for end in allowed if end is not None}
+            found |= {float(known.min()), float(known.max())} if len(known) else set()
+        values += [(place, value) for value in sorted(found)]
+    rows: Matrix = matrix[np.linspace(0, len(matrix) - 1, len(values)).astype(int)]
+    for row, (place, value) in zip(rows, values, strict=True):
+        row[place] = value
+    return rows
+
+
+def largest_difference(
+    pipeline: Pipeline, task: str, model: bytes, matrix: Matrix, observed: int | None = None
+) -> float:
     """How far ONNX Runtime is from scikit-learn on the same rows.
+
+    Args:
+        pipeline: Fitted.
+        task: classification or regression.
+        model: The exported model.
+        matrix: Shape (n, number of features).
+        observed: How many of the first rows are real, and say what is usual; None if all are.
 
     Returns:
         The largest difference of a probability, or of a number relative to its size or to the
-        standard deviation of all numbers, whichever is larger; infinite when a classifier without
-        probabilities gives another label, or when an answer is not finite.
+        standard deviation of the usual numbers, whichever is larger; infinite when a classifier
+        without probabilities gives another label, or when an answer is not finite.
     """
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"features": matrix})
@@ -179,5 +235,5 @@ def largest_difference(pipeline: Pipeline, task: str, model: bytes, matrix: Matr
     expected = np.asarray(answer(matrix), dtype=np.float64)
     difference = np.abs(found.reshape(expected.shape) - expected)
     if task == "regression":
-        difference /= np.maximum(np.abs(expected), expected.std() or 1.0)
+        difference /= np.maximum(np.abs(expected), expected[:observed].std() or 1.0)
     return float(np.nan_to_num(difference, nan=np.inf).max())

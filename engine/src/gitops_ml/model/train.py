@@ -277,7 +277,8 @@ def train(frame: pl.DataFrame, params: Params, schema: Schema) -> Trained:
         if declared.nullable or declared.unseen == "missing"
     ]
     pipeline = fit(params.train, params.task, features, matrix, target, may_be_missing)
-    export = export_onnx(pipeline, params.task, matrix, may_be_missing, features)
+    ranges = [(column.min, column.max) for column in schema.features().values()]
+    export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
     return Trained(pipeline, features, classes, len(frame), export)
 
 
