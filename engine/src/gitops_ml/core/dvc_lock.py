@@ -137,7 +137,7 @@ def verify(root: Path) -> str:
         advice = (
             MEND
             if stale
-            else "share the trained model through a DVC remote (docs/data.md, `DVC_REMOTE_URL`), or "
+            else "share the trained model through a DVC remote (docs/data.md says how), or "
             "commit the dvc.lock and reports/ of this machine"
         )
         raise LockError(
