@@ -49,6 +49,7 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
                 ".github/workflows/deliver.yml",
                 ".github/workflows/rollback.yml",
                 "deploy",
+                "docs/deliver.md",
             ),
         ),
         (("kubernetes", "host"), ("deploy/base", "deploy/overlays")),
@@ -284,7 +285,7 @@ def say_what_next(project: Path, answers: Mapping[str, object]) -> None:
   make test        test the code, the data, the model and the service
   make serve       serve the model on http://127.0.0.1:3000
 
-README.md has the map, and how to put your own data in.""")
+README.md has the map; docs/own-data.md says how to put your own data in.""")
     if "_commit" in answers:
         say('Commit .cruft.json too: git add .cruft.json && git commit -m "Record the template"')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ pytestmark = pytest.mark.slow
 
 Bake = Callable[..., Path]
 Run = Callable[..., CompletedProcess[str]]
+
+# A line of a code block inside a numbered step.
+CODE = " " * 7
+PIPELINE_TESTS = ("pytest", "-m", "pipeline")
 
 # Written by the project's own environment, which has scikit-learn and polars.
 MAKE_DATA = """
@@ -154,18 +159,31 @@ def must(project_run: Run) -> Callable[..., str]:
     return run_command
 
 
-def commit_own_data(project: Path, wanted: DataSet, must: Callable[..., str]) -> None:
-    """Do what the README says of own data, up to the commit that is to be judged."""
+def commands(project: Path) -> list[list[str]]:
+    """The commands of `docs/own-data.md`, in order."""
+    page = (project / "docs" / "own-data.md").read_text(encoding="utf-8")
+    return [shlex.split(line) for line in page.splitlines() if line.startswith(CODE)]
+
+
+def follow_the_page(
+    project: Path, wanted: DataSet, must: Callable[..., str]
+) -> tuple[list[str], list[str]]:
+    """Do what `docs/own-data.md` says, up to the commit that is to be judged.
+
+    Returns:
+        The two commands that are left: the one that judges, and the one that also consents.
+    """
+    *steps, judge, consent = commands(project)
     must(project, "python", "-c", MAKE_DATA, wanted.name, f"data/{wanted.name}")
     point_params_at(project, wanted)
-    must(project, "make", "schema", "FORCE=1")
-    settle_the_data_terms(project)
-    (project / "reports" / "data_profile.json").unlink(missing_ok=True)
-    must(project, "make", "pipeline")
-    must(project, "make", "contract", "FORCE=1")
-    must(project, "git", "add", "--all")
-    must(project, "git", "commit", "--no-verify", "-qm", "Use our own data")
+    for step in steps:
+        # The unit tests know nothing of the data, and other tests run them.
+        must(project, *(PIPELINE_TESTS if step == ["make", "test"] else step))
+        if step[:2] == ["make", "schema"]:
+            settle_the_data_terms(project)
+    assert steps[-1][:2] == ["git", "commit"]
     assert ".yaml.bak" not in must(project, "git", "ls-files")
+    return judge, consent
 
 
 @pytest.mark.parametrize("wanted", DATA_SETS, ids=lambda wanted: wanted.name)
@@ -174,10 +192,8 @@ def test_own_data_reach_a_served_prediction(
 ) -> None:
     project = bake(lock=True, task="classification")
     sources = {path: path.read_bytes() for path in (project / "src").rglob("*.py")}
-    commit_own_data(project, wanted, must)
-    must(project, "make", "gate", "BASE=HEAD~1")
-    must(project, "pytest", "-m", "pipeline")
-    must(project, "make", "package")
+    judge, _ = follow_the_page(project, wanted, must)
+    must(project, *judge)
     served = must(project, "make", "smoke-bento")
 
     assert "golden" in served
@@ -189,13 +205,12 @@ def test_own_data_replace_the_example_once_a_maintainer_says_so(
 ) -> None:
     project = pipelined("classification")
     (wanted,) = (one for one in DATA_SETS if one.name == "tumours")
-    commit_own_data(project, wanted, must)
+    judge, consent = follow_the_page(project, wanted, must)
 
-    blocked = must(project, "make", "gate", "BASE=HEAD~1", status=2)
+    blocked = must(project, *judge, status=2)
     assert "change of the row count since the base: " in blocked
     assert "the contract is loosened: " in blocked
-    consent = "ARGS=--allow-loosening --accept-new-baseline 'own data'"
-    must(project, "make", "gate", "package", "BASE=HEAD~1", consent)
+    must(project, *consent)
     report = json.loads((project / "reports" / "gate.json").read_text(encoding="utf-8"))
     assert report["verdict"] == "promote"
     assert report["data"]["base_rows"] > 2 * report["data"]["rows"]

@@ -104,8 +104,9 @@ def test_only_a_project_that_delivers_protects_environment_branches(
     files = {path.name for path in (project / ".github" / "rulesets").iterdir()}
     expected = {"main.json"} if target == "none" else {"main.json", "environments.json"}
     assert files == expected
-    readme = (project / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in readme.splitlines() if line.startswith("| `.github/rulesets/")]
+    pages = [page.read_text(encoding="utf-8") for page in (project / "docs").glob("*.md")]
+    lines = [line for page in pages for line in page.splitlines()]
+    rows = [line for line in lines if line.startswith("| `.github/rulesets/")]
     assert {row.split("`")[1].rpartition("/")[2] for row in rows} == expected
 
 

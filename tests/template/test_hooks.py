@@ -482,6 +482,7 @@ DELIVERED = {path for _, path in replacement_paths(SLUG)} | {
     ".github/workflows/deliver.yml",
     ".github/workflows/rollback.yml",
     "deploy/file.txt",
+    "docs/deliver.md",
     f"src/{SLUG}/deployment/file.txt",
     "tests/unit/deployment/file.txt",
 }
@@ -550,7 +551,7 @@ def test_what_others_put_into_an_older_project_is_not_removed(
 
     assert (rendered / "deploy" / "mine.tf").read_text() == "mine"
     told = capsys.readouterr().err
-    assert f"deploy, src/{SLUG}/deployment, tests/unit/deployment" in told
+    assert f"deploy, docs/deliver.md, src/{SLUG}/deployment, tests/unit/deployment" in told
     assert "nothing was removed" in told
 
 
