@@ -64,24 +64,24 @@ DEPENDENCIES = """
     distro dotenv dpath dulwich dvc dvc_azure dvc_data dvc_gs dvc_http dvc_objects dvc_render dvc_s3
     dvc_ssh dvc_studio_client dvc_task entrypoints evidently example fastapi feast filelock
     flatbuffers flatten_dict flufl flufl_lock fonttools frozenlist fs fsspec funcy git gitdb
-    gitpython google grandalf gto h11 hatchling httpcore httptools httpx httpx_ws hydra hydra_core
-    identify idna iniconfig iterative_telemetry jinja2 joblib jsonschema jsonschema_specifications
-    kantoku kiwisolver kombu librt markdown_it markdown_it_py markupsafe matplotlib mdurl ml_dtypes
-    mlflow mpl_toolkits multidict multipart mypy mypy_extensions mypyc narwhals networkx nodeenv
-    numpy nvidia_ml_py omegaconf onnx onnxruntime opentelemetry opentelemetry_api
-    opentelemetry_instrumentation opentelemetry_sdk opentelemetry_util_http orjson packaging
-    packaging_legacy_version pandas pandera pathspec pil pillow pip pip_requirements_parser
-    pkg_resources platformdirs pluggy polars polars_runtime_32 pre_commit pre_commit_hooks
-    prometheus_client prompt_toolkit propcache protobuf psutil public py pyarrow pycparser pydantic
-    pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments pygtrie pylab pynvml
-    pyparsing pytest pytest_cov pytest_httpserver python_dateutil python_discovery python_dotenv
-    python_json_logger python_multipart pythonjsonlogger pytz pyyaml pyzmq redis referencing regress
-    requests rich rich_toolkit rpds rpds_py ruamel ruamel_yaml ruff sacred schema scikit_learn scipy
-    scmrepo semver setuptools shellingham shortuuid shtab simple_di six skl2onnx sklearn smmap
-    sqlalchemy sqltrie starlette sympy tabulate tests threadpoolctl tomli tomli_w tomlkit tornado
-    tqdm typeguard typer types_pyyaml typing_extensions typing_inspect typing_inspection tzdata
-    tzlocal urllib3 uv uvicorn uvloop validate vine virtualenv voluptuous watchfiles wcwidth
-    werkzeug wheel wrapt wsproto yaml yarl zc zc_lockfile zizmor zmq
+    gitops_ml gitpython google grandalf gto h11 hatchling httpcore httptools httpx httpx_ws hydra
+    hydra_core identify idna iniconfig iterative_telemetry jinja2 joblib jsonschema
+    jsonschema_specifications kantoku kiwisolver kombu librt markdown_it markdown_it_py markupsafe
+    matplotlib mdurl ml_dtypes mlflow mpl_toolkits multidict multipart mypy mypy_extensions mypyc
+    narwhals networkx nodeenv numpy nvidia_ml_py omegaconf onnx onnxruntime opentelemetry
+    opentelemetry_api opentelemetry_instrumentation opentelemetry_sdk opentelemetry_util_http orjson
+    packaging packaging_legacy_version pandas pandera pathspec pil pillow pip
+    pip_requirements_parser pkg_resources platformdirs pluggy polars polars_runtime_32 pre_commit
+    pre_commit_hooks prometheus_client prompt_toolkit propcache protobuf psutil public py pyarrow
+    pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments pygtrie
+    pylab pynvml pyparsing pytest pytest_cov pytest_httpserver python_dateutil python_discovery
+    python_dotenv python_json_logger python_multipart pythonjsonlogger pytz pyyaml pyzmq redis
+    referencing regress requests rich rich_toolkit rpds rpds_py ruamel ruamel_yaml ruff sacred
+    schema scikit_learn scipy scmrepo semver setuptools shellingham shortuuid shtab simple_di six
+    skl2onnx sklearn smmap sqlalchemy sqltrie starlette sympy tabulate tests threadpoolctl tomli
+    tomli_w tomlkit tornado tqdm typeguard typer types_pyyaml typing_extensions typing_inspect
+    typing_inspection tzdata tzlocal urllib3 uv uv_build uvicorn uvloop validate vine virtualenv
+    voluptuous watchfiles wcwidth werkzeug wheel wrapt wsproto yaml yarl zc zc_lockfile zizmor zmq
 """
 
 

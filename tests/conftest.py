@@ -232,6 +232,11 @@ def project_env(
     }
 
 
+def sources_of(project: Path) -> str:
+    """What PYTHONPATH must be for a project's own sources, engine included."""
+    return os.pathsep.join(str(folder) for folder in (project / "src", project / "engine" / "src"))
+
+
 @pytest.fixture(scope="session")
 def project_run(project_env: Mapping[str, str], run: Run) -> Run:
     """Run a command in a project: `project_run(project, "dvc", "repro")`.
@@ -248,7 +253,7 @@ def project_run(project_env: Mapping[str, str], run: Run) -> Run:
     ) -> subprocess.CompletedProcess[str]:
         variables = {
             **project_env,
-            "PYTHONPATH": f"{project / 'src'}{os.pathsep}{project / 'engine' / 'src'}",
+            "PYTHONPATH": sources_of(project),
             "BENTOML_HOME": str(project.parent / "bentoml"),
             **(env or {}),
         }

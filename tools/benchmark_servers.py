@@ -1,7 +1,7 @@
 """The servers that `benchmark_serving.py` compares, each written as its users would write it.
 
-They run in the benchmark's own environment, in the folder of a generated project; the variable
-BENCHMARK_PACKAGE names its package. One factory per server:
+They run in the benchmark's own environment, in the folder of a generated project.
+One factory per server:
 
     uvicorn --factory --app-dir tools benchmark_servers:fastapi_pandas
 """
@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-
-PACKAGE = os.environ.get("BENCHMARK_PACKAGE", "")
 
 
 def manifest():
@@ -27,7 +24,7 @@ def manifest():
 
 def features():
     """The project's encoder."""
-    module = importlib.import_module(f"{PACKAGE}.model.features")
+    module = importlib.import_module("gitops_ml.features.encode")
     return module.Features.from_manifest(manifest()["features"])
 
 
@@ -215,10 +212,10 @@ def documented():
 
 def batching_swapped():
     """The project's service: scikit-learn without batching, ONNX Runtime with it."""
-    predictor = importlib.import_module(f"{PACKAGE}.model.predictor")
+    predictor = importlib.import_module("gitops_ml.model.predictor")
     predictor.OnnxPredictor.batches = True
     predictor.SklearnPredictor.batches = False
-    return importlib.import_module(f"{PACKAGE}.serving.service").Service
+    return importlib.import_module("gitops_ml.serving.service").Service
 
 
 # BentoML imports a service by name; each of these is made when it is asked for.

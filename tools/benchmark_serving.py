@@ -62,7 +62,7 @@ class Server:
 
     Attributes:
         title: What the table calls it.
-        command: How it is started; PORT and PACKAGE are replaced.
+        command: How it is started; PORT is replaced.
         path: Where requests go.
         body: The form of the requests: records, mlflow or matrix.
         ready: What is asked until it answers.
@@ -89,7 +89,7 @@ def _bentoml(service: str) -> tuple[str, ...]:
     return ("bentoml", "serve", service, "--host", "127.0.0.1", "--port", "PORT")
 
 
-OWN = _bentoml("PACKAGE.serving.service:Service")
+OWN = _bentoml("gitops_ml.serving.service:Service")
 MLFLOW = ("mlflow", "models", "serve", "-m", "MLFLOW_MODEL", "--env-manager", "local")
 SERVERS = {
     "mlflow": Server(
@@ -202,9 +202,7 @@ def body(form: str, rows: int, records: list[dict[str, Any]], encoded: list[Any]
 
 
 @contextlib.contextmanager
-def running(
-    server: Server, project: Path, package: str, programs: Path, folder: Path
-) -> Iterator[str]:
+def running(server: Server, project: Path, programs: Path, folder: Path) -> Iterator[str]:
     """Run a server while the block runs; gives the address for requests.
 
     Raises:
@@ -216,12 +214,11 @@ def running(
     replaced = {
         "PORT": str(port),
         "MLFLOW_MODEL": str(folder / "mlflow"),
-        "PACKAGE.serving.service:Service": f"{package}.serving.service:Service",
     }
     command = [replaced.get(part, part) for part in server.command]
     work = folder / server.model
     log = folder / "server.log"
-    env = environment(package, project, programs, folder) | server.variables
+    env = environment(project, programs, folder) | server.variables
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(programs / command[0]), *command[1:]],
@@ -244,13 +241,15 @@ def running(
         process.wait()
 
 
-def environment(package: str, project: Path, programs: Path, folder: Path) -> dict[str, str]:
+def environment(project: Path, programs: Path, folder: Path) -> dict[str, str]:
     """The variables of every server: one thread each, checks and log of the project on."""
+    sources = (project / "src", project / "engine" / "src", TOOLS)
     return {
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": f"{project / 'src'}{os.pathsep}{TOOLS}",
-        "BENCHMARK_PACKAGE": package,
+        "PYTHONPATH": os.pathsep.join(
+            map(str, (project / "src", project / "engine" / "src", TOOLS))
+        ),
         "BENTOML_HOME": str(folder / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
         "OMP_NUM_THREADS": "1",
@@ -268,12 +267,14 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise BenchmarkError(f"{url} did not answer:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def prepare_models(project: Path, package: str, programs: Path, folder: Path) -> None:
+def prepare_models(project: Path, programs: Path, folder: Path) -> None:
     """Lay out the project's outputs once for each served file, and the MLflow model."""
     for served in ("model.onnx", "model.joblib"):
         work = folder / served
         shutil.copytree(project / "models", work / "models")
         shutil.copytree(project / "src", work / "src")
+        shutil.copytree(project / "engine", work / "engine")
+        shutil.copy(project / "pyproject.toml", work)
         (work / "reports").mkdir()
         shutil.copy(project / "reports" / "golden.json", work / "reports")
         shutil.copy(project / "schema.yaml", work)
@@ -282,12 +283,12 @@ def prepare_models(project: Path, package: str, programs: Path, folder: Path) ->
             raise BenchmarkError(f"{project}: has no {served}; choose a project with both files")
         manifest["served"] = served
         (work / "models" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    env = environment(package, project, programs, folder)
+    env = environment(project, programs, folder)
     save = f"import benchmark_servers as b; b.save_for_mlflow({str(folder / 'mlflow')!r})"
     _run([str(programs / "python"), "-c", save], folder / "model.joblib", env)
 
 
-def encode(package: str, project: Path, programs: Path, folder: Path) -> list[Any]:
+def encode(project: Path, programs: Path, folder: Path) -> list[Any]:
     """The golden records as the matrix that the model takes; missing numbers are null."""
     code = (
         "import benchmark_servers as b, json, numpy as np; "
@@ -295,7 +296,7 @@ def encode(package: str, project: Path, programs: Path, folder: Path) -> list[An
         "m = b.features().from_records(r).astype(object); m[m != m] = None; "
         "print(json.dumps(m.tolist()))"
     )
-    env = environment(package, project, programs, folder)
+    env = environment(project, programs, folder)
     encoded: list[Any] = json.loads(
         _run([str(programs / "python"), "-c", code], folder / "model.onnx", env)
     )
@@ -352,7 +353,6 @@ def measure(options: argparse.Namespace) -> dict[str, dict[tuple[int, int], list
     """
     project = options.project.resolve()
     records = read_records(project)
-    package = next(path.parent.name for path in (project / "src").glob("*/__init__.py"))
     results: dict[str, dict[tuple[int, int], list[Result]]] = {
         name: {pair: [] for pair in LOADS} for name in options.only or SERVERS
     }
@@ -360,13 +360,13 @@ def measure(options: argparse.Namespace) -> dict[str, dict[tuple[int, int], list
         folder = Path(name)
         print("Making the environment ...", file=sys.stderr)
         programs = make_environment(project, folder)
-        prepare_models(project, package, programs, folder)
-        encoded = encode(package, project, programs, folder)
+        prepare_models(project, programs, folder)
+        encoded = encode(project, programs, folder)
         for turn in range(options.rounds):
             for key, found in results.items():
                 server = SERVERS[key]
                 own = folder / server.model
-                with running(server, own, package, programs, folder) as url:
+                with running(server, own, programs, folder) as url:
                     for (rows, connections), measured in found.items():
                         content = body(server.body, rows, records, encoded)
                         load(url, content, connections, min(1.0, options.seconds))

@@ -30,9 +30,9 @@ from werkzeug import Request, Response
 pytestmark = pytest.mark.slow
 
 SERVICE = SLUG.replace("_", "-")
-DIGESTS = f"""
+DIGESTS = """
 import pathlib, sys
-from {SLUG}.deployment.bentocloud import digest_of
+from gitops_ml.ship.targets.bentocloud_client import digest_of
 print(*(digest_of(pathlib.Path(folder)) for folder in sys.argv[1:]))
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from conftest import SLUG, Bake, Run, generate
+from conftest import Bake, Run, generate
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def _staged(_small: Path, project_run: Run, tmp_path_factory: pytest.TempPathFac
     project = tmp_path_factory.mktemp("staged") / "project"
     shutil.copytree(_small, project, symlinks=True)
     for stage in STAGES:
-        project_run(project, "python", "-m", f"{SLUG}.data.{stage}", check=True)
+        project_run(project, "gitops-ml", stage, check=True)
     return project
 
 
@@ -175,7 +175,7 @@ BAD_FILES = {
 def test_a_bad_file_is_refused_by_ingest(project: Path, project_run: Run, defect: str) -> None:
     plant, expected, told = BAD_FILES[defect]
     plant(project)
-    done = project_run(project, "python", "-m", f"{SLUG}.data.ingest")
+    done = project_run(project, "gitops-ml", "ingest")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert problems_in(project, "ingest.json") == [expected]
@@ -215,8 +215,8 @@ BAD_ROWS = {
 def test_a_bad_row_is_refused_by_validate(project: Path, project_run: Run, defect: str) -> None:
     change, expected, told = BAD_ROWS[defect]
     change_rows(project / JANUARY, change)
-    project_run(project, "python", "-m", f"{SLUG}.data.ingest", check=True)
-    done = project_run(project, "python", "-m", f"{SLUG}.data.validate")
+    project_run(project, "gitops-ml", "ingest", check=True)
+    done = project_run(project, "gitops-ml", "validate")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert problems_in(project, "validation.json") == [(PARQUET, *expected)]
@@ -234,8 +234,8 @@ def test_all_defects_of_all_files_are_in_one_report(project: Path, project_run: 
     change_rows(project / "data/landed/flights-2013-02.parquet", cell("distance", 1, 9))
     change_yaml(project / "params.yaml", lambda p: p["data"].update(as_of="2014-01-01T00:00:00Z"))
     change_yaml(project / "contract.yaml", lambda c: c["data"].update(rows_min=9000))
-    project_run(project, "python", "-m", f"{SLUG}.data.ingest", check=True)
-    done = project_run(project, "python", "-m", f"{SLUG}.data.validate")
+    project_run(project, "gitops-ml", "ingest", check=True)
+    done = project_run(project, "gitops-ml", "validate")
     assert done.returncode == 1
     rules = {rule for _, _, rule, _ in problems_in(project, "validation.json")}
     assert rules == {
@@ -285,9 +285,9 @@ def test_landing_a_month_moves_no_row(project: Path, project_run: Run) -> None:
 def test_a_lost_file_shows_as_a_change_of_the_row_count(staged: Path, project_run: Run) -> None:
     accepted = (staged / "reports/data_profile.json").read_bytes()
     (staged / JANUARY).unlink()
-    project_run(staged, "python", "-m", f"{SLUG}.data.ingest", check=True)
+    project_run(staged, "gitops-ml", "ingest", check=True)
     for _ in range(2):
-        done = project_run(staged, "python", "-m", f"{SLUG}.data.validate")
+        done = project_run(staged, "gitops-ml", "validate")
         assert done.returncode == 1
         assert "2,000 rows, -50.0% against 4,000" in done.stderr
         assert (staged / "reports/data_profile.json").read_bytes() == accepted

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from conftest import TEMPLATE
 
-ROOT = Path(__file__).parent.parent
+ROOT = TEMPLATE
 DEMO = ROOT / "tools" / "demo.py"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import sources_of
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,7 @@ Bake = Callable[..., Path]
 Run = Callable[..., CompletedProcess[str]]
 Gate = Callable[..., tuple[int, dict[str, Any], str]]
 
-GATE = ("python", "-m", "flight_delays.delivery.gate")
+GATE = ("gitops-ml", "gate")
 
 LOPSIDED = '''"""A classifier that knows little about flights from one airport."""
 
@@ -397,7 +398,7 @@ def test_a_stopped_gate_leaves_nothing_behind(
     process = subprocess.Popen(
         [*GATE, "--base", "HEAD"],
         cwd=challenged,
-        env={**project_env, "PYTHONPATH": str(challenged / "src"), "TMPDIR": str(scratch)},
+        env={**project_env, "PYTHONPATH": sources_of(challenged), "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

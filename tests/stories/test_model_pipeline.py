@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import SLUG, Bake, Run
+from conftest import Bake, Run
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +37,8 @@ def change_yaml(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def replace(project: Path, name: str, old: str, new: str) -> None:
-    """Change the one place in a module of the package where `old` stands."""
-    path = project / "src" / SLUG / name
+    """Change the one place in a module of the engine where `old` stands."""
+    path = project / "engine" / "src" / "gitops_ml" / name
     text = path.read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{name} holds {old!r} {text.count(old)} times"
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -101,7 +101,7 @@ def test_retraining_gives_the_recorded_bytes(pipelined: Bake, project_run: Run) 
     for path in (project / "models").iterdir():
         path.unlink()
 
-    project_run(project, "python", "-m", f"{SLUG}.model.train", check=True)
+    project_run(project, "gitops-ml", "train", check=True)
 
     assert read(project, "models/manifest.json") == recorded
     assert project_run(project, "dvc", "status", "train").stdout.strip().endswith("up to date.")
@@ -262,13 +262,13 @@ def other_label(project: Path) -> None:
 def batch_statistics(project: Path) -> None:
     """An answer depends on the rows that are scored with it."""
     centred = f"    matrix -= np.nanmean(matrix, axis=0)\n{ENCODED}"
-    replace(project, "model/matrix.py", ENCODED, centred)
+    replace(project, "features/matrix.py", ENCODED, centred)
 
 
 def answer_in_the_features(project: Path) -> None:
     """The encoder looks at the outcome."""
     peeping = f'    matrix[:, 3] += frame.get_column("arrival_delay").to_numpy()\n{ENCODED}'
-    replace(project, "model/matrix.py", ENCODED, peeping)
+    replace(project, "features/matrix.py", ENCODED, peeping)
 
 
 def invariant_column(project: Path) -> None:
@@ -360,7 +360,7 @@ def test_a_planted_defect_turns_its_model_test_red(
     project = pipelined(task)
     defect(project)
     if train:
-        project_run(project, "python", "-m", f"{SLUG}.model.train", check=True)
+        project_run(project, "gitops-ml", "train", check=True)
     file, _, name = test.partition("::")
 
     done = project_run(project, "pytest", f"tests/model/{file}", "-q", "-k", name)

@@ -24,19 +24,20 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import sources_of
 
 pytestmark = pytest.mark.slow
 
 Run = Callable[..., CompletedProcess[str]]
 Bake = Callable[..., Path]
 
-SERVICE = "flight_delays.serving.service:Service"
+SERVICE = "gitops_ml.serving.service:Service"
 # scikit-learn's own answers to test rows, to compare the service's with.
 EXPECTED = """
 import io, json, joblib, polars as pl
 from pathlib import Path
-from flight_delays.data.schema import load_schema
-from flight_delays.model.features import Features
+from gitops_ml.core.schema import load_schema
+from gitops_ml.features.encode import Features
 rows = pl.read_parquet("data/split/test.parquet").head(300)
 records = rows.select(list(load_schema().features())).to_dicts()
 manifest = json.loads(Path("models/manifest.json").read_text())
@@ -111,7 +112,7 @@ def serving(
             env={
                 **env,
                 "BENTOML_HOME": str(project.parent / f"home-{port}"),
-                "PYTHONPATH": str(project / "src"),
+                "PYTHONPATH": sources_of(project),
                 **variables,
             },
             stdout=output,
@@ -248,7 +249,7 @@ def test_the_smoke_test_notices_another_model(
     golden = json.loads((project / "reports" / "golden.json").read_text())
     golden["predictions"][3]["probabilities"]["true"] += 0.001
     (tmp_path / "golden.json").write_text(json.dumps(golden))
-    smoke = ("python", "-m", "flight_delays.delivery.smoke", "--serve", "latest")
+    smoke = ("gitops-ml", "smoke", "--serve", "latest")
 
     done = project_run(project, *smoke, "--golden", str(tmp_path / "golden.json"))
     assert done.returncode == 1
@@ -453,7 +454,7 @@ def serve_in_vain(
 ) -> str:
     """Start a service that must refuse to; what it said."""
     command = ["bentoml", "serve", target, "--host", "127.0.0.1", "--port", "39471"]
-    own = {"PYTHONPATH": str(project / "src"), "BENTOML_HOME": str(project.parent / "bentoml")}
+    own = {"PYTHONPATH": sources_of(project), "BENTOML_HOME": str(project.parent / "bentoml")}
     done = run(command, project, {**env, **own, **variables}, timeout=60)
     assert done.returncode not in (0, None)
     said = done.stdout + done.stderr
@@ -589,7 +590,7 @@ def test_a_full_disk_harms_no_request(
     )
     variables = {
         "PREDICTION_LOG_DIR": str(tmp_path / "log"),
-        "PYTHONPATH": f"{packaged.project / 'src'}{os.pathsep}{tmp_path}",
+        "PYTHONPATH": f"{sources_of(packaged.project)}{os.pathsep}{tmp_path}",
     }
     with serving(str(packaged.folder), packaged.project, project_env, **variables) as service:
         for _ in range(5):

@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import TEMPLATE
 
-SOURCE = Path(__file__).parent.parent / "tools" / "uv"
+SOURCE = TEMPLATE / "tools" / "uv"
 BASICS = ("sh", "dirname", "rm", "env")
 
 

@@ -130,14 +130,11 @@ DECIDES = {
     "/Makefile",
     "/contract.yaml",
     "/dvc.yaml",
+    "/engine/",
     "/schema.yaml",
-    "/src/flight_delays/data/",
-    "/src/flight_delays/delivery/",
-    "/src/flight_delays/model/",
-    "/src/flight_delays/settings.py",
     "/tests/",
 }
-DEPLOYS = {"/deploy/", "/src/flight_delays/deployment/"}
+DEPLOYS = {"/deploy/"}
 
 
 @pytest.mark.parametrize(
@@ -314,7 +311,7 @@ def test_any_other_answer_is_no_reason_to_skip(
 @pytest.mark.slow
 def test_doctor_and_github_setup_run_in_a_new_project(bake: Bake, project_run: Run) -> None:
     project = bake()
-    done = project_run(project, "python", "-m", "flight_delays.delivery.doctor", "--json")
+    done = project_run(project, "gitops-ml", "doctor", "--json")
     found = {check["name"]: check for check in json.loads(done.stdout)}
     assert {name: c["detail"] for name, c in found.items() if c["status"] == "fail"} == {
         # The hook found no uv.
@@ -328,7 +325,7 @@ def test_doctor_and_github_setup_run_in_a_new_project(bake: Bake, project_run: R
     pipeline = project / ".github" / "workflows" / "pipeline.yml"
     text = pipeline.read_text(encoding="utf-8")
     pipeline.write_text(text.replace("name: all-green", "name: green"), encoding="utf-8")
-    done = project_run(project, "python", "-m", "flight_delays.delivery.doctor")
+    done = project_run(project, "gitops-ml", "doctor")
     assert "no job that runs on pull requests is named all-green" in done.stdout
 
     done = project_run(project, "make", "github-setup")

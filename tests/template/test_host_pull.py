@@ -22,8 +22,9 @@ from typing import Any
 
 import fake_podman
 import pytest
+from conftest import PROJECT_TEMPLATE
 
-SCRIPT = Path(__file__).parents[3] / "deploy" / "host" / "pull.py"
+SCRIPT = PROJECT_TEMPLATE / "deploy" / "host" / "pull.py"
 IMAGE = "ghcr.io/acme/shop"
 GOLDEN = {
     "records": [{"a": 1.0, "b": 2.0}, {"a": 4.0}],

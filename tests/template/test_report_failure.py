@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import TEMPLATE
 from pytest_httpserver import HTTPServer
 
-SCRIPT = Path(__file__).parent.parent / "tools" / "report_failure.py"
+SCRIPT = TEMPLATE / "tools" / "report_failure.py"
 ISSUES = "/repos/team/template/issues"
 
 

@@ -88,7 +88,7 @@ def test_there_is_something_to_check() -> None:
     assert {PIPELINE, CI} < set(WORKFLOWS)
     assert SETUP in ACTIONS
     assert {"ARGS", "BASE"} <= VARIABLES
-    assert "src/<< cookiecutter.project_slug >>/model/train.py" in INPUTS
+    assert "engine/src/gitops_ml/model" in INPUTS
     assert not {"data/ingested.parquet", "data/split/train.parquet"} & set(INPUTS)
 
 
@@ -357,7 +357,7 @@ def test_steps_in_another_order_are_seen(first: int) -> None:
 def test_a_cache_key_without_an_input_is_seen(input_file: str) -> None:
     text = PIPELINE.read_text(encoding="utf-8")
     changed = text
-    for pattern in ("'dvc.*'", "'*.yaml'", "'data/**'", "'src/**'"):
+    for pattern in ("'dvc.*'", "'*.yaml'", "'data/**'", "'engine/src/**'"):
         assert pattern in text
         changed = changed.replace(pattern, "'none'")
     assert f"cache: the key leaves out {input_file}" in faults_of(PIPELINE, parse(changed))
@@ -460,7 +460,7 @@ def test_no_task_goes_on_after_an_error(house: Path) -> None:
     assert makefile_faults((house / "Makefile").read_text(encoding="utf-8")) == []
 
 
-RECIPE = "\t$(RUN) python -m $(PACKAGE).delivery.gate --base $(BASE) $(ARGS)"
+RECIPE = "\t$(RUN) gitops-ml gate --base $(BASE) $(ARGS)"
 
 
 @pytest.mark.parametrize(

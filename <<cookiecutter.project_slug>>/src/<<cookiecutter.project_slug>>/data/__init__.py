@@ -1,1 +1,0 @@
-"""From landed files to a validated, split table."""

@@ -1,1 +1,0 @@
-"""What brings a packaged release to an environment: artifact, branches, rollback."""

@@ -1,1 +1,0 @@
-"""Features, training and evaluation."""
