@@ -247,9 +247,7 @@ def environment(project: Path, programs: Path, folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join(
-            map(str, (project / "src", project / "engine" / "src", TOOLS))
-        ),
+        "PYTHONPATH": os.pathsep.join(map(str, sources)),
         "BENTOML_HOME": str(folder / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "true",
         "OMP_NUM_THREADS": "1",

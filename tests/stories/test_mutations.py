@@ -9,17 +9,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from conftest import Bake
+from conftest import ENGINE, TEMPLATE, Bake, Run
 
 pytestmark = pytest.mark.slow
-
-Run = Callable[..., CompletedProcess[str]]
 
 
 @dataclass(frozen=True)
