@@ -419,12 +419,16 @@ PLANTED = {
 
 
 def failed_tests(project: Path, project_run: Run) -> set[str]:
-    done = project_run(project, "pytest", "-q", "tests/data", "-p", "no:cacheprovider")
-    return set(re.findall(r"^(?:FAILED|ERROR) tests/data/\S+::(\w+)", done.stdout, re.MULTILINE))
+    done = project_run(project, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
+    return set(
+        re.findall(
+            r"^(?:FAILED|ERROR) tests/test_data\.py::TestData::(\w+)", done.stdout, re.MULTILINE
+        )
+    )
 
 
 def test_the_data_tests_are_green_on_good_data(staged: Path, project_run: Run) -> None:
-    done = project_run(staged, "pytest", "-q", "tests/data", "-p", "no:cacheprovider")
+    done = project_run(staged, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
 
@@ -439,15 +443,17 @@ def test_a_planted_defect_turns_its_data_test_red(
 
 
 def test_every_data_test_was_seen_red(staged: Path, project_run: Run) -> None:
-    listing = project_run(staged, "pytest", "--collect-only", "-q", "tests/data", check=True)
-    tests = set(re.findall(r"::(\w+)", listing.stdout))
-    # Broken settings stop this one's subjects before any test: see the generated unit tests.
+    listing = project_run(
+        staged, "pytest", "--collect-only", "-q", "tests/test_data.py", check=True
+    )
+    tests = set(re.findall(r"::TestData::(\w+)", listing.stdout))
+    # Broken settings stop this one's subjects before any test: see tests/engine/checks.
     proven_elsewhere = {"test_the_target_and_the_key_are_no_features"}
     assert tests - {name for _, name in PLANTED.values()} == proven_elsewhere
 
 
 def test_without_outputs_the_data_tests_say_what_to_run(bake: Bake, project_run: Run) -> None:
     project = bake()
-    done = project_run(project, "pytest", "-q", "tests/data", "-p", "no:cacheprovider")
+    done = project_run(project, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
     assert done.returncode == 1
     assert "data/ingested.parquet is missing: run `make pipeline` first" in done.stdout

@@ -78,7 +78,7 @@ def test_the_pipeline_trains_and_measures_a_useful_model(pipelined: Bake, task: 
 def test_the_projects_own_model_tests_are_green(
     pipelined: Bake, project_run: Run, task: str
 ) -> None:
-    done = project_run(pipelined(task), "pytest", "tests/model", "-q")
+    done = project_run(pipelined(task), "pytest", "tests/test_model.py", "-q")
 
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d+ passed, [23] skipped", done.stdout)
@@ -171,7 +171,7 @@ def test_another_task_needs_no_other_dvc_yaml(
 
 
 def test_missing_outputs_say_what_to_run(bake: Bake, project_run: Run) -> None:
-    done = project_run(bake(), "pytest", "tests/model", "-q")
+    done = project_run(bake(), "pytest", "tests/test_model.py", "-q")
 
     assert done.returncode == 1
     assert "passed" not in done.stdout
@@ -293,53 +293,53 @@ def nothing_learnt(project: Path) -> None:
 
 # Task, defect, whether the model must be trained again, the test that must fail, what it says.
 DEFECTS = [
-    ("classification", shuffled_label, True, "test_minimum.py::test_it_beats", "no certain gain"),
-    ("regression", shuffled_label, True, "test_minimum.py::test_it_beats", "no certain gain"),
+    ("classification", shuffled_label, True, "test_it_beats", "no certain gain"),
+    ("regression", shuffled_label, True, "test_it_beats", "no certain gain"),
     (
         "classification",
         nan_in_serving,
         True,
-        "test_served_model.py::test_it_answers_as_trained_when",
+        "test_it_answers_as_trained_when",
         "served and trained model differ when these are missing: {'",
     ),
-    ("classification", no_seed, False, "test_determinism.py::test_training_twice", "model.joblib"),
-    ("regression", unsorted_export, False, "test_determinism.py::test_training_twice", "onnx"),
-    ("classification", no_rain, True, "test_direction.py::test_the_answers", "precipitation = 0.3"),
-    ("regression", no_rain, True, "test_direction.py::test_the_answers", "precipitation = 0.3"),
-    ("classification", flipped_slice, True, "test_slices.py::test_prob", "'origin = LGA': 0."),
-    ("regression", biased_slice, True, "test_slices.py::test_errors", "'origin = LGA': "),
-    ("classification", unknown_category, True, "test_minimum.py::test_it_answers_for", "unknown"),
+    ("classification", no_seed, False, "test_training_twice", "model.joblib"),
+    ("regression", unsorted_export, False, "test_training_twice", "onnx"),
+    ("classification", no_rain, True, "test_the_answers", "precipitation = 0.3"),
+    ("regression", no_rain, True, "test_the_answers", "precipitation = 0.3"),
+    ("classification", flipped_slice, True, "test_probabilities_come", "'origin = LGA': 0."),
+    ("regression", biased_slice, True, "test_errors", "'origin = LGA': "),
+    ("classification", unknown_category, True, "test_it_answers_for", "unknown"),
     (
         "classification",
         scrambled_rows,
         False,
-        "test_learning.py::test_it_can_learn",
+        "test_it_can_learn",
         "roc_auc made up for",
     ),
-    ("classification", other_label, False, "test_learning.py::test_nothing", "assert 0."),
+    ("classification", other_label, False, "test_nothing", "assert 0."),
     (
         "classification",
         batch_statistics,
         False,
-        "test_invariance.py::test_a_row_alone",
+        "test_a_row_alone",
         "Not equal to tolerance",
     ),
     (
         "classification",
         answer_in_the_features,
         False,
-        "test_invariance.py::test_columns_that_are_no",
+        "test_columns_that_are_no",
         "Arrays are not equal",
     ),
     (
         "classification",
         invariant_column,
         False,
-        "test_invariance.py::test_columns_that_the_contract",
+        "test_columns_that_the_contract",
         "changes answers by up to: {'carrier': ",
     ),
-    ("regression", another_model, True, "test_served_model.py::test_it_repeats", "assert "),
-    ("classification", nothing_learnt, True, "test_minimum.py::test_it_does_not", "assert "),
+    ("regression", another_model, True, "test_it_repeats", "assert "),
+    ("classification", nothing_learnt, True, "test_it_does_not", "assert "),
 ]
 
 
@@ -361,9 +361,8 @@ def test_a_planted_defect_turns_its_model_test_red(
     defect(project)
     if train:
         project_run(project, "gitops-ml", "train", check=True)
-    file, _, name = test.partition("::")
 
-    done = project_run(project, "pytest", f"tests/model/{file}", "-q", "-k", name)
+    done = project_run(project, "pytest", "tests/test_model.py", "-q", "-k", test)
 
     assert done.returncode == 1, done.stdout
     assert "1 failed" in done.stdout

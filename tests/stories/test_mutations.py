@@ -220,13 +220,13 @@ def run_tests(project: Path, project_run: Run, *files: str) -> CompletedProcess[
 def test_a_bound_that_blocks_nothing_is_seen(pipelined: Bake, project_run: Run) -> None:
     """The floor of the contract, not the code, is what is weakened here."""
     project = pipelined("classification")
-    done = run_tests(project, project_run, "delivery/test_gate.py")
+    done = run_tests(project, project_run, "test_gate.py")
     assert done.returncode == 0, done.stdout + done.stderr
 
     contract = project / "contract.yaml"
     text = contract.read_text(encoding="utf-8")
     assert text.count("floor: 0.74") == 1
     contract.write_text(text.replace("floor: 0.74", "floor: 0"), encoding="utf-8")
-    done = run_tests(project, project_run, "delivery/test_gate.py")
+    done = run_tests(project, project_run, "test_gate.py")
     assert done.returncode == 1
     assert "('model.metrics.roc_auc', None, 0.0)" in done.stdout

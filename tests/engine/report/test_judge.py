@@ -1,4 +1,4 @@
-"""What the gate's command makes of a verdict; judging is tested in `tests/delivery`."""
+"""What the gate's command makes of a verdict; judging is tested in `tests/engine/gate`."""
 
 from __future__ import annotations
 
