@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,24 +134,24 @@ def scored(predictor: Predictor, test_rows: pl.DataFrame) -> Scored:
 
 @pytest.fixture(scope="session")
 def answer(predictor: Predictor) -> Answer:
-    """One row of numbers for each row of a table.
+    """The model as a function from a table to one row of numbers for each of its rows."""
+    return partial(numbers, predictor)
 
-    Shape (n, number of classes) for probabilities, else (n, 1): the predicted number, or 0 and 1
-    for each class in turn.
+
+def numbers(predictor: Predictor, rows: pl.DataFrame) -> Floats:
+    """A model's answers as numbers.
+
+    Returns:
+        Shape (n, number of classes) for probabilities, else (n, 1): the predicted number, or 0 and
+        1 for each class in turn.
     """
-
-    def numbers(rows: pl.DataFrame) -> Floats:
-        predictions = predict(predictor, rows)
-        if predictions.probabilities is not None:
-            return predictions.probabilities.astype(np.float64)
-        classes = predictor.manifest["classes"]
-        if classes is None:
-            return np.asarray(predictions.labels, dtype=np.float64)[:, None]
-        return np.array(
-            [[label == value for value in classes] for label in predictions.labels], float
-        )
-
-    return numbers
+    predictions = predict(predictor, rows)
+    if predictions.probabilities is not None:
+        return predictions.probabilities.astype(np.float64)
+    classes = predictor.manifest["classes"]
+    if classes is None:
+        return np.asarray(predictions.labels, dtype=np.float64)[:, None]
+    return np.array([[label == value for value in classes] for label in predictions.labels], float)
 
 
 @pytest.fixture(scope="session")
