@@ -1,7 +1,8 @@
-"""The checks as a project has them: subclassed in its `tests/`, with pytest in a process of its own."""
+"""The checks as a project has them: in classes of its own, and pytest in a process of its own."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def test_a_project_overrides_skips_and_adds_and_sees_what_failed(project: Path) 
     done = run(project, "tests/test_data.py", "-v")
 
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "TestData::test_no_key_comes_twice SKIPPED (orders come twice by nature)" in done.stdout
+    assert "TestData::test_no_key_comes_twice SKIPPED" in done.stdout
+    assert re.search(r"SKIPPED \[1\] .*: orders come twice by nature", done.stdout)
     assert "TestData::test_the_classes_of_both_sides_are_the_same PASSED" in done.stdout
     assert "TestData::test_every_order_has_items FAILED" in done.stdout
     failed = "TestData::test_columns_and_types_are_the_schema_s"
@@ -81,17 +83,15 @@ def test_without_a_pipeline_every_check_says_what_to_run(project: Path) -> None:
     done = run(project)
 
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "unknown" not in done.stdout.lower()
-    for file, missing in (
-        ("test_data", "data/ingested.parquet is missing: run `make pipeline` first"),
-        ("test_model", "models/manifest.json is missing: run `make pipeline` first"),
-        ("test_service", "models/manifest.json is missing: run `make pipeline` first"),
-        ("test_gate", "there is no trained model to judge: run `make pipeline` first"),
+    # What remains is about the settings alone.
+    assert re.search(r"= 1 passed, \d+ errors in ", done.stdout), done.stdout
+    for missing in (
+        "data/ingested.parquet is missing: run `make pipeline` first",
+        "data/split/train.parquet is missing: run `make pipeline` first",
+        "models/manifest.json is missing: run `make pipeline` first",
+        "there is no trained model to judge: run `make pipeline` first",
     ):
-        lines = [line for line in done.stdout.splitlines() if f"tests/{file}.py::" in line]
-        assert any(missing in line for line in lines), done.stdout
-    passed = "the settings alone"
-    assert "1 passed" in done.stdout, passed
+        assert missing in done.stdout
 
 
 def test_what_needs_no_pipeline_runs_without_the_checks(project: Path) -> None:
@@ -100,4 +100,4 @@ def test_what_needs_no_pipeline_runs_without_the_checks(project: Path) -> None:
     done = run(project, "-m", "not pipeline", "-q")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed, 60 deselected" in done.stdout
+    assert re.search(r"^1 passed, \d+ deselected", done.stdout, re.MULTILINE)

@@ -46,7 +46,7 @@ CARELESS = {
 @pytest.fixture
 def careless() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
-        def reply(self) -> None:
+        def do_GET(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"] or 0))
             status, answer = CARELESS[self.path]
             content = json.dumps(answer).encode()
@@ -55,7 +55,10 @@ def careless() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = do_DELETE = reply
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("do_"):
+                return self.do_GET
+            raise AttributeError(name)
 
         def log_message(self, *_: Any) -> None:
             pass
