@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -56,6 +57,43 @@ def test_a_defect_in_the_package_is_seen(
 
     assert done.returncode == 1
     assert "defect.py" in done.stdout
+
+
+def test_make_check_tests_and_measures_the_user_s_code_alone(bake: Bake, project_run: Run) -> None:
+    project = bake()
+
+    done = project_run(project, "make", "check", check=True)
+
+    # The engine's checks need a pipeline: they are left out.
+    assert re.search(r"= 1 passed, [1-9]\d+ deselected in ", done.stdout), done.stdout
+    measured = re.findall(r"^(\S+\.py) +\d", done.stdout, re.MULTILINE)
+    assert set(measured) == {f"src/{SLUG}/__init__.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "defect", "words"),
+    [
+        (f"src/{SLUG}/defect.py", "raise ValueError\n", "test_every_module_can_be_imported"),
+        (
+            f"src/{SLUG}/defect.py",
+            'def half(number: float) -> float:\n    """Divide by two."""\n    return number / 2\n',
+            "Required test coverage of 85.0% not reached",
+        ),
+        ("tests/test_defect.py", "def test_it() -> None:\n    assert 1 == 2\n", "test_defect.py"),
+        ("tests/test_defect.py", "def test_it(number) -> None:\n    pass\n", "no-untyped-def"),
+    ],
+    ids=["no-import", "untested", "failing-test", "untyped-test"],
+)
+def test_make_check_sees_a_defect_in_code_or_tests(
+    bake: Bake, project_run: Run, name: str, defect: str, words: str
+) -> None:
+    project = bake()
+    (project / name).write_text(defect, encoding="utf-8")
+
+    done = project_run(project, "make", "check")
+
+    assert done.returncode != 0
+    assert words in done.stdout
 
 
 @pytest.fixture
