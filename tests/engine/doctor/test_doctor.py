@@ -143,8 +143,8 @@ def checks(capsys: pytest.CaptureFixture[str]) -> Checks:
 
 
 LOCAL = (
-    "uv", "git", "gh", "repository", "branch main", "uv.lock", "dvc.lock", "file sizes", "stages",
-    "DVC remote",
+    "uv", "git", "gh", "repository", "engine", "branch main", "uv.lock", "dvc.lock", "file sizes",
+    "stages", "DVC remote",
 )  # fmt: skip
 ON_GITHUB = (
     "rulesets", "required checks", "code owners", "GitHub", "default branch", "Actions",

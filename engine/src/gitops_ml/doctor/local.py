@@ -13,6 +13,7 @@ from gitops_ml.core import paths
 from gitops_ml.core.dvc_remote import VARIABLE, from_environment
 from gitops_ml.core.run import run
 from gitops_ml.doctor.check import Check, Status
+from gitops_ml.doctor.engine import check_engine
 
 # The oldest version of each tool that does what the tasks ask of it, and where to get it.
 _UV = ((0, 7), "https://docs.astral.sh/uv/getting-started/installation")
@@ -40,6 +41,7 @@ def check_local(root: Path) -> Iterator[Check]:
     yield repository
     if repository.status != "ok":
         return
+    yield check_engine(root)
     yield check_branch(root)
     # Workflows install what uv.lock says and nothing else; without dvc.lock they train anew.
     yield check_committed(root, "uv.lock", "`uv lock`", absent="fail")

@@ -1,0 +1,77 @@
+"""What doctor checks of the engine: whether it is as released. Needs no network."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from gitops_ml.core.run import output
+from gitops_ml.doctor.check import Check
+
+ENGINE = "engine"
+MANIFEST = "manifest.json"
+DISTRIBUTION = "gitops-ml"
+
+# Puts back what differs or is missing, from the commit of the template that the project follows.
+_RESTORE = f"`uvx cruft diff | git apply --include='{ENGINE}/*'` puts back what was released"
+
+
+def check_engine(root: Path) -> Check:
+    """The engine's files must be the released ones, or the engine a dependency of the project.
+
+    Its manifest names each file with its sha256. Files there that git ignores do not count.
+    """
+    folder = root / ENGINE
+    if not folder.is_dir():
+        return _check_dependency()
+    manifest = folder / MANIFEST
+    try:
+        document = json.loads(manifest.read_text(encoding="utf-8"))
+        version, released = str(document["version"]), dict(document["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable: {error}"
+        return Check(ENGINE, "fail", f"{ENGINE}/{MANIFEST}: {reason}", _RESTORE)
+    found = _differences(root, released)
+    if not any(found.values()):
+        return Check(ENGINE, "ok", f"as released ({version})")
+    said = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
+    remedies = [_RESTORE] if found["differs"] or found["missing"] else []
+    if found["extra"]:
+        remedies.append(f"move what is extra out of {ENGINE}/ (`git mv` to src/)")
+    return Check(
+        ENGINE, "warn", f"not as released ({version}); {'; '.join(said)}", "; ".join(remedies)
+    )
+
+
+def _differences(root: Path, released: Mapping[str, str]) -> dict[str, list[str]]:
+    """The files that are not as the manifest says, by what is wrong with them."""
+    folder = root / ENGINE
+    here = {name for name in released if (folder / name).is_file()}
+    differs = {
+        name
+        for name in here
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != released[name]
+    }
+    listed = output(
+        root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ENGINE
+    )
+    known = {name.removeprefix(f"{ENGINE}/") for name in (listed or "").split("\0") if name}
+    extra = {name for name in known - set(released) - {MANIFEST} if (folder / name).exists()}
+    return {
+        "differs": sorted(differs),
+        "missing": sorted(set(released) - here),
+        "extra": sorted(extra),
+    }
+
+
+def _check_dependency() -> Check:
+    try:
+        version = importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(
+            ENGINE, "fail", f"neither {ENGINE}/ nor {DISTRIBUTION} is there", "`make setup`"
+        )
+    return Check(ENGINE, "ok", f"{DISTRIBUTION} {version}, installed as a dependency")
