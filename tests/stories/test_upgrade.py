@@ -88,6 +88,10 @@ def edit_as_the_owner(project: Path, mark: Path) -> None:
         '"""Ours."""\n\n\ndef mine() -> int:\n    """Give an answer."""\n    return 42\n',
         encoding="utf-8",
     )
+    (project / "tests" / "test_mine.py").write_text(
+        f"from {SLUG}.mine import mine\n\n\ndef test_mine() -> None:\n    assert mine() == 42\n",
+        encoding="utf-8",
+    )
     # The machinery's own code was changed too: it leaves a mark whenever it answers.
     predict = project / "src" / SLUG / "model" / "predict.py"
     text = predict.read_text(encoding="utf-8")
@@ -125,7 +129,7 @@ def test_the_steps_bring_the_project_along_with_all_that_is_its_owner_s(
     kept = {
         name: (project / name).read_bytes()
         for name in ("params.yaml", "schema.yaml", "contract.yaml", "notes.md",
-                     "data/landed/flights-2013-07.parquet", f"src/{SLUG}/mine.py")
+                     "data/landed/flights-2013-07.parquet", f"src/{SLUG}/mine.py", "tests/test_mine.py")
     }  # fmt: skip
     mark = tmp_path / "answered"
     mark.unlink(missing_ok=True)
