@@ -129,7 +129,8 @@ def test_the_steps_bring_the_project_along_with_all_that_is_its_owner_s(
     kept = {
         name: (project / name).read_bytes()
         for name in ("params.yaml", "schema.yaml", "contract.yaml", "notes.md",
-                     "data/landed/flights-2013-07.parquet", f"src/{SLUG}/mine.py", "tests/test_mine.py")
+                     "data/landed/flights-2013-07.parquet", f"src/{SLUG}/mine.py",
+                     "tests/test_mine.py")
     }  # fmt: skip
     mark = tmp_path / "answered"
     mark.unlink(missing_ok=True)
