@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from conftest import SLUG, Run
+from conftest import ENGINE, SLUG, Run
+
+from gitops_ml.doctor.engine import check_engine
 
 CRUFT = [sys.executable, "-m", "cruft"]
+SKIP_ENGINE = '\n[tool.cruft]\nskip = ["engine"]\n'
 MINE = "# One more line at the end, by the project's owner.\n"
 
 
@@ -148,6 +152,76 @@ def change_the_template(upstream: Upstream) -> str:
     )
     (upstream.project / ".gitattributes").unlink()
     return upstream.publish("Change this and that")
+
+
+def test_a_change_of_the_engine_reaches_a_project_in_engine_alone(
+    project: Path, upstream: Upstream, run: Run, cruft_env: Mapping[str, str]
+) -> None:
+    change_the_engine(upstream, run)
+
+    run([*CRUFT, "update", "--skip-apply-ask"], project, env=cruft_env, check=True)
+
+    changed = git(run, project, "status", "--porcelain", "--untracked-files=all").splitlines()
+    assert {line[3:] for line in changed} == {
+        ".cruft.json",
+        "engine/manifest.json",
+        "engine/src/gitops_ml/cli.py",
+        "engine/src/gitops_ml/new.py",
+    }
+    assert not (project / "engine").is_symlink()
+    assert text(project, "engine/src/gitops_ml/new.py") == "NEW = '<< not rendered >>'\n"
+    git(run, project, "add", "--all")
+    assert check_engine(project).detail.startswith("as released (")
+
+
+def test_an_update_brings_no_engine_to_a_project_that_has_it_as_a_dependency(
+    project: Path, upstream: Upstream, run: Run, cruft_env: Mapping[str, str]
+) -> None:
+    git(run, project, "rm", "-rq", "engine")
+    settings = text(project, "pyproject.toml") + SKIP_ENGINE
+    (project / "pyproject.toml").write_text(settings, encoding="utf-8")
+    git(run, project, "commit", "-qam", "Take the engine from the index")
+    assert "".join(f"    {line}\n" for line in SKIP_ENGINE.split("\n") if line) in (
+        (ENGINE / "README.md").read_text(encoding="utf-8")
+    )
+    change_the_engine(upstream, run)
+
+    run([*CRUFT, "update", "--skip-apply-ask"], project, env=cruft_env, check=True)
+
+    assert not (project / "engine").exists()
+    assert run([*CRUFT, "check"], project).returncode == 0
+
+
+def test_what_was_changed_in_the_engine_is_put_back_as_doctor_says(
+    project: Path, run: Run, cruft_env: Mapping[str, str], tmp_path: Path
+) -> None:
+    (project / "engine" / "src" / "gitops_ml" / "cli.py").write_text("changed\n", encoding="utf-8")
+    git(run, project, "commit", "-qam", "Change the engine")
+    replace(project / "params.yaml", "learning_rate: 0.08", "learning_rate: 0.5")
+    git(run, project, "commit", "-qam", "Learn faster")
+    check = check_engine(project)
+    assert check.detail.endswith("differs: src/gitops_ml/cli.py")
+
+    advice = check.remedy.split("`")[1]
+    (tmp_path / "uvx").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m "$@"\n')
+    (tmp_path / "uvx").chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), cruft_env["PATH"], os.defpath])
+    run(["/bin/bash", "-c", advice], project, env={**cruft_env, "PATH": path}, check=True)
+
+    assert check_engine(project).status == "ok"
+    assert "learning_rate: 0.5" in text(project, "params.yaml")
+
+
+def change_the_engine(upstream: Upstream, run: Run) -> None:
+    engine = upstream.clone / "engine"
+    (engine / "src" / "gitops_ml" / "new.py").write_text(
+        "NEW = '<< not rendered >>'\n", encoding="utf-8"
+    )
+    cli = engine / "src" / "gitops_ml" / "cli.py"
+    cli.write_text(cli.read_text(encoding="utf-8") + "# More.\n", encoding="utf-8")
+    tool = upstream.clone / "tools" / "engine_manifest.py"
+    run([sys.executable, tool], upstream.clone, check=True)
+    upstream.publish("Change the engine")
 
 
 def test_an_update_that_meets_the_owner_s_change_loses_neither(

@@ -87,10 +87,11 @@ class Champion:
             raise CannotScoreError(_last_lines(done))
 
     def _predict_command(self) -> Sequence[str]:
-        if (self.project / "engine").is_dir():
-            return ("gitops_ml", "predict")
         # Before release 0.2.0 the machinery was inside of the project's own package.
-        return (f"{load_project().package}.model.predict",)
+        package = load_project().package
+        if (self.project / "src" / package / "model" / "predict.py").is_file():
+            return (f"{package}.model.predict",)
+        return ("gitops_ml", "predict")
 
     def test_rows(self) -> Path | None:
         """The champion's own test set; None if it is in neither the cache nor a remote."""
