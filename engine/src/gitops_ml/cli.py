@@ -4,16 +4,28 @@
     gitops-ml gate --base origin/main
 
 A subcommand's module is imported only when it is asked for, so that each needs no more than what
-its own task needs. Exit codes: 0 done; 1 it does not hold or failed, and the message says why; 2 a
-wrong call, or a gate that could not judge.
+its own task needs. It has `run(options)`, which gives back the exit code, and, if there are any,
+`add_arguments(parser)`. What a person can mend is raised as a GitopsError and told here.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+
+from gitops_ml.core.errors import GitopsError, UsageError
+
+EXIT_CODES = """\
+exit codes:
+  0    done, or skipped and said so
+  1    it failed or does not hold; the message says what, where and what to do
+  2    a wrong call; from gate: it could not judge
+  130  interrupted"""
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -21,14 +33,14 @@ class Command:
     """A subcommand.
 
     Attributes:
-        module: Whose `main` runs it.
+        module: What runs it.
         description: One line for `--help`.
-        arguments: What stands before the caller's own arguments.
+        function: The module's function that does.
     """
 
     module: str
     description: str
-    arguments: tuple[str, ...] = ()
+    function: str = "run"
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -41,8 +53,8 @@ COMMANDS: Mapping[str, Command] = {
     "schema": Command("data.infer", "infer schema.yaml from the data"),
     "contract": Command("gate.contract_changes", "propose contract.yaml, or describe it"),
     "verify-lock": Command("core.dvc_lock", "is the committed dvc.lock what this run wrote?"),
-    "pull": Command("core.dvc_remote", "pull what DVC owns from the remote", ("pull",)),
-    "push": Command("core.dvc_remote", "push what DVC owns to the remote", ("push",)),
+    "pull": Command("core.dvc_remote", "pull what DVC owns from the remote", "pull"),
+    "push": Command("core.dvc_remote", "push what DVC owns to the remote", "push"),
     "gate": Command("report.judge", "judge the model by the contract and against the champion"),
     "package": Command("bento.build", "build the bento"),
     "smoke": Command("bento.smoke", "ask a service for the golden predictions"),
@@ -67,23 +79,78 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; gives back its exit code."""
+    """Run a subcommand; gives back its exit code.
+
+    Raises:
+        SystemExit: After `--help`, with 0, and after a wrong call, with 2.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(overview())
-        return 0 if words else 2
-    name, *rest = words
-    command = COMMANDS.get(name)
-    if command is None:
-        print(f"gitops-ml: no command {name!r}; `gitops-ml --help` lists them", file=sys.stderr)
-        return 2
-    # The subcommand's own parser reads them, and calls itself by the first.
-    sys.argv = [f"gitops-ml {name}", *command.arguments, *rest]
-    return int(importlib.import_module(f"gitops_ml.{command.module}").main())
+    overview = argparse.ArgumentParser(
+        prog="gitops-ml",
+        usage="gitops-ml COMMAND [ARGUMENT ...]",
+        description=_listed(),
+        epilog=f"`gitops-ml COMMAND --help` says more.\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    overview.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    name = overview.parse_args(words[:1]).command
+    try:
+        return _run(name, words[1:])
+    except GitopsError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"{where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"gitops-ml {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
-def overview() -> str:
-    """What `--help` shows: every subcommand with its line."""
+def _run(name: str, words: Sequence[str]) -> int:
+    """Run a subcommand with the words that follow its name.
+
+    Raises:
+        GitopsError: If it fails, or if its libraries are not installed.
+    """
+    command = COMMANDS[name]
+    module = _load(name, command)
+    parser = argparse.ArgumentParser(
+        prog=f"gitops-ml {name}",
+        description=module.__doc__,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
+    options = parser.parse_args(words)
+    try:
+        return int(getattr(module, command.function)(options))
+    except UsageError as error:
+        parser.print_usage(sys.stderr)
+        raise UsageError(f"{parser.prog}: {error}") from error
+
+
+def _load(name: str, command: Command) -> ModuleType:
+    """Import what runs a subcommand.
+
+    Raises:
+        GitopsError: If a library that it needs is not installed.
+    """
+    try:
+        return importlib.import_module(f"gitops_ml.{command.module}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "gitops_ml":
+            raise
+        raise GitopsError(
+            f"gitops-ml {name}: needs {error.name}, which is not installed in this environment; "
+            "`make setup` installs it"
+        ) from error
+
+
+def _listed() -> str:
+    """Every subcommand with its line."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.description}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: gitops-ml COMMAND [ARGUMENT ...]", "", *lines])
+    return "\n".join(["commands:", *lines])

@@ -10,12 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from commands import subcommand
 from projects import PACKAGE, make_project
 
-from gitops_ml.bento.build import PackageError, check_pipeline, describe_release, main, stage
+from gitops_ml.bento.build import PackageError, check_pipeline, describe_release, stage
 from gitops_ml.core import paths
 from gitops_ml.model.predictor import ModelError, read_manifest
 from gitops_ml.serving.release import read_release
+
+main = subcommand("package")
 
 MODEL = b"a model"
 DVC = """

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 
 from gitops_ml.bento import smoke as module
-from gitops_ml.bento.smoke import SmokeError, check_golden, check_refusal, main, same, smoke
+from gitops_ml.bento.smoke import SmokeError, check_golden, check_refusal, same, smoke
+
+main = subcommand("smoke")
 
 MODEL = "ab" * 32
 GOLDEN = {

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import subcommand
 
-from gitops_ml.core.dvc_lock import LockError, main, verify
+from gitops_ml.core.dvc_lock import LockError, verify
 from gitops_ml.core.git import outside_git
+
+main = subcommand("verify-lock")
 
 REPORT = "reports/noise.json"
 STAGES: dict[str, dict[str, Any]] = {

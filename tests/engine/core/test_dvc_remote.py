@@ -10,9 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from commands import subcommand
 
-from gitops_ml.core.dvc_remote import RemoteError, dvc, from_environment, main
+from gitops_ml.core.dvc_remote import RemoteError, dvc, from_environment
 from gitops_ml.core.git import outside_git
+
+pull, push = subcommand("pull"), subcommand("push")
 
 STAGE = """\
 stages:
@@ -65,7 +68,7 @@ def test_what_one_machine_ran_another_does_not_run_again(
     (project / "dvc.lock").write_text(lock.replace("size: 2", "size: 1"), encoding="utf-8")
     settings = f"[core]\n    remote = Team\n['remote \"Team\"']\n    url = {storage}\n"
     (project / ".dvc" / "config").write_text(settings, encoding="utf-8")
-    assert main(["push"]) == 0
+    assert push() == 0
     assert capsys.readouterr().out == f"Push: exchanged with {storage}.\n"
 
     # DVC_REMOTE_URL goes before the default remote, and nothing of it stays.
@@ -75,7 +78,7 @@ def test_what_one_machine_ran_another_does_not_run_again(
     (other / ".dvc" / "config.local").write_text(local, encoding="utf-8")
     monkeypatch.chdir(other)
     monkeypatch.setenv("DVC_REMOTE_URL", "../moved")
-    assert main(["pull"]) == 0
+    assert pull() == 0
     assert capsys.readouterr().out == f"Pull: exchanged with {moved}.\n"
     assert (other / ".dvc" / "config.local").read_text(encoding="utf-8") == local
 
@@ -90,7 +93,7 @@ def test_without_a_remote_nothing_is_exchanged(
 ) -> None:
     # What a workflow sets for a variable that the repository does not have.
     monkeypatch.setenv("DVC_REMOTE_URL", "")
-    assert main(["pull"]) == 0
+    assert pull() == 0
     said = capsys.readouterr().out
     assert said.startswith("Skipped: no DVC remote. Set DVC_REMOTE_URL")
     assert "`dvc remote add --default`" in said
@@ -102,11 +105,11 @@ def test_what_the_cache_holds_is_put_in_its_place(
     reproduce()
     out = project / "out.txt"
     out.unlink()
-    assert main(["pull"]) == 0
+    assert pull() == 0
     assert out.read_text(encoding="utf-8") == "data"
 
     out.write_text("only here", encoding="utf-8")
-    assert main(["pull"]) == 1
+    assert pull() == 1
     assert "out.txt" in capsys.readouterr().err
     assert out.read_text(encoding="utf-8") == "only here"
 
@@ -118,7 +121,7 @@ def test_a_missing_plugin_is_named_with_the_command_that_installs_it(
     if not missing:
         pytest.skip("every plugin is installed")
     monkeypatch.setenv("DVC_REMOTE_URL", f"{missing[0]}://ada:secret@host/folder")
-    assert main(["pull"]) == 1
+    assert pull() == 1
     said = capsys.readouterr().err
     assert said.startswith(f"{missing[0]}://ada:***@host/folder: `dvc fetch` failed: ")
     assert f"`uv add --group train dvc-{missing[0]}`" in said
@@ -130,7 +133,7 @@ def test_an_unknown_protocol_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DVC_REMOTE_URL", "foo://host/folder")
-    assert main(["push"]) == 1
+    assert push() == 1
     said = capsys.readouterr().err
     assert said.startswith("DVC_REMOTE_URL: `dvc remote` failed: ")
     assert "Unsupported URL type foo://" in said
@@ -158,11 +161,3 @@ def test_reads_the_address_from_the_environment(
     if value is not None:
         monkeypatch.setenv("DVC_REMOTE_URL", value)
     assert from_environment(tmp_path) == address
-
-
-@pytest.mark.parametrize("arguments", [[], ["fetch"], ["pull", "push"]])
-def test_a_wrong_call_shows_the_right_one(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(arguments) == 2
-    assert capsys.readouterr().err == "usage: remote pull | push\n"

@@ -9,12 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from commands import subcommand
 
 from gitops_ml.core import paths
 from gitops_ml.core.schema import Schema, load_schema
 from gitops_ml.core.settings import load_params
-from gitops_ml.data import infer, ingest, split, validate
 from gitops_ml.data.infer import outward
+
+main = subcommand("schema")
 
 CONTRACT = """
 model:
@@ -80,12 +82,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
 
 
 def inferred(*arguments: str) -> Schema:
-    assert infer.main(list(arguments)) == 0
+    assert main(list(arguments)) == 0
     return load_schema()
 
 
 def accepted() -> bool:
-    return all(stage.main() == 0 for stage in (ingest, validate, split))
+    return all(subcommand(stage)() == 0 for stage in ("ingest", "validate", "split"))
 
 
 def keyed() -> dict[str, Any]:
@@ -169,7 +171,7 @@ def test_a_slice_that_is_no_category_is_refused(
 ) -> None:
     terms = {"metrics": ["accuracy"], "slices": ["balance"]}
     folder = project({"a.csv": make_table()}, evaluate=terms)
-    assert infer.main([]) == 1
+    assert main([]) == 1
     assert "evaluate.slices: `balance` is no category or boolean" in capsys.readouterr().err
     assert not (folder / "schema.yaml").exists()
 
@@ -225,7 +227,7 @@ def test_an_existing_schema_is_never_lost(
 ) -> None:
     folder = project({"a.csv": make_table()}, **keyed())
     (folder / "schema.yaml").write_text("mine", encoding="utf-8")
-    assert infer.main([]) == 2
+    assert main([]) == 2
     assert "FORCE=1" in capsys.readouterr().err
     assert (folder / "schema.yaml").read_text(encoding="utf-8") == "mine"
     inferred("--force")
@@ -239,7 +241,7 @@ def test_nothing_is_written_when_params_speak_of_other_data(
     project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = project({"a.csv": make_table()}, target="gone")
-    assert infer.main([]) == 1
+    assert main([]) == 1
     told = capsys.readouterr().err
     assert "target: `gone` is no column of data" in told
     assert "customer id, signed up" in told
@@ -264,7 +266,7 @@ def test_files_that_do_not_agree_are_told(
     message: str,
 ) -> None:
     project({"a.parquet": make_table(), "b.parquet": second})
-    assert infer.main([]) == 1
+    assert main([]) == 1
     told = capsys.readouterr().err
     assert message in told
 

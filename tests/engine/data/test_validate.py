@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from commands import subcommand
 
 from gitops_ml.core import paths
 from gitops_ml.core.schema import Schema
@@ -15,7 +16,9 @@ from gitops_ml.core.settings import DataTerms, Params, SettingsError
 from gitops_ml.data.page import render
 from gitops_ml.data.problems import Problem
 from gitops_ml.data.profile import make_profile, read_profile
-from gitops_ml.data.validate import main, validate
+from gitops_ml.data.validate import validate
+
+main = subcommand("validate")
 
 COLUMNS = {
     "id": {"type": "integer", "feature": False},

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from commands import subcommand
 from fake_github import (
     NAME,
     PATH,
@@ -25,14 +26,15 @@ from fake_github import (
 )
 from pytest_httpserver import HTTPServer
 
-from gitops_ml.doctor import doctor
 from gitops_ml.doctor.check import Check
 from gitops_ml.doctor.github import check_github
 from gitops_ml.doctor.local import check_local
 from gitops_ml.github.codeowners import CODEOWNERS
 from gitops_ml.github.ruleset import RULESET, WORKFLOWS
-from gitops_ml.github.setup import main as github_setup
 from gitops_ml.github.workflows import ACTIONS
+
+github_setup = subcommand("github-setup")
+main = subcommand("doctor")
 
 STAGES = """\
 stages:
@@ -133,7 +135,7 @@ def checks(capsys: pytest.CaptureFixture[str]) -> Checks:
 
     def run() -> dict[str, tuple[str, str, str]]:
         capsys.readouterr()
-        code = doctor.main(["--json"])
+        code = main(["--json"])
         found = json.loads(capsys.readouterr().out)
         assert code == any(check["status"] == "fail" for check in found)
         assert all(check["remedy"] for check in found if check["status"] != "ok")
@@ -190,7 +192,7 @@ def test_all_is_green_after_github_setup(github: FakeGitHub, project: Path, chec
 def test_the_table_says_what_to_do(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     no_uv(project)
     old_git(project)
-    assert doctor.main([]) == 1
+    assert main([]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
         "fail     uv                         not installed",
@@ -650,7 +652,7 @@ def test_says_what_is_not_set_and_no_value(
 ) -> None:
     del delivering.variables["ATTEST"], delivering.variables["NOTIFY"]
     delivering.secrets.remove("REGISTRY_TOKEN")
-    assert doctor.main([]) == 0
+    assert main([]) == 0
     out = capsys.readouterr().out
     lines = out.splitlines()
     row = lines.index(

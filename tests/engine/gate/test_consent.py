@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_actions import HEAD, NAME, TOKEN, FakeActions, pull_request
 from pytest_httpserver import HTTPServer
 
@@ -14,6 +15,8 @@ from gitops_ml.gate.verdict import Consent
 from gitops_ml.github.event import Event
 from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL
 from gitops_ml.report import judge as gate
+
+main = subcommand("gate")
 
 PUSHED, LATER, LATEST = "2026-01-02T10:00:00Z", "2026-01-02T10:05:00Z", "2026-01-02T10:09:00Z"
 REPOSITORY = {"default_branch": "main"}
@@ -197,6 +200,6 @@ def test_the_gate_takes_base_and_consent_from_the_event(
     monkeypatch.setenv("GITHUB_EVENT_NAME", "pull_request")
     monkeypatch.setenv("GITHUB_EVENT_PATH", str(event))
     monkeypatch.setattr(gate, "judge", judge)
-    assert gate.main(["--base", "event"]) == 2
-    assert gate.main(["--base", "b" * 40]) == 2
+    assert main(["--base", "event"]) == 2
+    assert main(["--base", "b" * 40]) == 2
     assert asked == [("b" * 40, Consent(allow_loosening=True)), ("b" * 40, Consent())]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import subcommand
 from conftest import Bake
 from pydantic import TypeAdapter
 
 from gitops_ml.core.settings import Contract, SettingsError, parse_settings
-from gitops_ml.gate import contract_changes as module
 from gitops_ml.gate.contract_changes import (
     Change,
     changes_between,
@@ -21,6 +21,8 @@ from gitops_ml.gate.contract_changes import (
     stricter_of,
     terms_of,
 )
+
+main = subcommand("contract")
 
 DOCUMENT: Mapping[str, Any] = {
     "model": {
@@ -186,7 +188,7 @@ def test_the_schema_is_written_where_editors_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert module.main(["--schema"]) == 0
+    assert main(["--schema"]) == 0
     assert (tmp_path / "contract.schema.json").read_text(encoding="utf-8") == json_schema()
 
 
@@ -209,6 +211,6 @@ def test_a_contract_that_is_there_is_not_overwritten(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "contract.yaml").write_text("ours", encoding="utf-8")
-    assert module.main(["--propose"]) == 2
+    assert main(["--propose"]) == 2
     assert (tmp_path / "contract.yaml").read_text(encoding="utf-8") == "ours"
     assert "FORCE=1" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from commands import subcommand
 
 from gitops_ml.core import paths
 from gitops_ml.core.git import LockedModel
@@ -16,10 +17,11 @@ from gitops_ml.core.settings import Contract, Params, parse_settings
 from gitops_ml.features.encode import Feature, Features
 from gitops_ml.gate import propose as proposal
 from gitops_ml.gate.challenger import Challenger
-from gitops_ml.gate.contract_changes import main
 from gitops_ml.gate.judgement import Judge
 from gitops_ml.gate.propose import bound_for, contract_text, margin_for
 from gitops_ml.model.metrics import Scored, estimate
+
+main = subcommand("contract")
 
 ROWS = 900
 CITY = np.repeat(["north", "south", "tiny"], [500, 380, 20])

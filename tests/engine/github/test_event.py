@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 
 from gitops_ml.github.event import Event, EventError, base_of, read_event
-from gitops_ml.report import judge as gate
+
+main = subcommand("gate")
 
 BASE, HEAD, NONE = "b" * 40, "a" * 40, "0" * 40
 REPOSITORY = {"default_branch": "trunk"}
@@ -81,5 +83,5 @@ def test_the_gate_says_that_there_is_no_event(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_EVENT_NAME", raising=False)
-    assert gate.main(["--base", "event"]) == 2
+    assert main(["--base", "event"]) == 2
     assert "this is no workflow run" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_github import (
     NAME,
     PATH,
@@ -21,7 +22,8 @@ from pytest_httpserver import HTTPServer
 
 from gitops_ml.github.codeowners import CODEOWNERS
 from gitops_ml.github.ruleset import RULESET, WORKFLOWS
-from gitops_ml.github.setup import main
+
+main = subcommand("github-setup")
 
 
 @pytest.fixture

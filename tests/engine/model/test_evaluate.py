@@ -8,16 +8,19 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from commands import subcommand
 from PIL import Image
 from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
 
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
-from gitops_ml.model.evaluate import EvaluateError, evaluate, golden, main
+from gitops_ml.model.evaluate import EvaluateError, evaluate, golden
 from gitops_ml.model.plots import draw_plots, importance
 from gitops_ml.model.predict import score_target
 from gitops_ml.model.predictor import Predictor, load_predictor
 from gitops_ml.model.train import train, write
+
+main = subcommand("evaluate")
 
 Orders = Callable[..., pl.DataFrame]
 MakeParams = Callable[..., Params]

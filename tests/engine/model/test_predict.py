@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from commands import subcommand
 
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
 from gitops_ml.features.matrix import TableError
-from gitops_ml.model.predict import main, scored_rows
+from gitops_ml.model.predict import scored_rows
 from gitops_ml.model.predictor import Predictions, load_predictor
 from gitops_ml.model.train import train, write
+
+main = subcommand("predict")
 
 Orders = Callable[..., pl.DataFrame]
 Train = Callable[..., Path]

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from commands import subcommand
 
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params, SettingsError
@@ -25,10 +26,11 @@ from gitops_ml.model.train import (
     TrainError,
     build_pipeline,
     has_probabilities,
-    main,
     train,
     write,
 )
+
+main = subcommand("train")
 
 Orders = Callable[..., pl.DataFrame]
 MakeParams = Callable[..., Params]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_actions import BOT, HEAD, NAME, TOKEN, FakeActions, job, pull_request, run_event
 from pytest_httpserver import HTTPServer
 
@@ -22,6 +23,8 @@ from gitops_ml.report import comment
 from gitops_ml.report import markdown as review
 from gitops_ml.report.comment import Mark
 from gitops_ml.report.run_artifacts import EvidenceError, from_archive
+
+main = subcommand("comment")
 
 OLD = Mark(99, 1, HEAD)
 COMMENTS = f"/repos/{NAME}/issues/7/comments"
@@ -116,7 +119,7 @@ def only_body(api: FakeActions) -> str:
 
 def test_a_new_comment_says_the_verdict_first(api: FakeActions) -> None:
     api.archives["report"] = report()
-    assert comment.main() == 0
+    assert main() == 0
     mark, headline = only_body(api).splitlines()[:2]
     assert mark == str(Mark(100, 1, HEAD))
     assert headline == "## ⛔ Block: the model must not be merged or shipped"
@@ -131,7 +134,7 @@ def test_a_new_comment_says_the_verdict_first(api: FakeActions) -> None:
 
 def test_the_token_stays_with_the_api(api: FakeActions) -> None:
     api.archives["report"] = report()
-    assert comment.main() == 0
+    assert main() == 0
     assert api.tokens_in_storage == [None]
 
 
@@ -140,7 +143,7 @@ def test_the_one_comment_is_updated_in_place(api: FakeActions) -> None:
     api.add_comment("Looks good to me", {"login": "grace", "type": "User"})
     mine = api.add_comment(f"{OLD}\n## Old")
     forged = api.add_comment(f"{OLD}\n## Forged", {"login": "guest", "type": "User"})
-    assert comment.main() == 0
+    assert main() == 0
     assert api.changes == [f"PATCH /repos/{NAME}/issues/comments/{mine['id']}"]
     assert "## ⛔ Block" in mine["body"]
     assert forged["body"].endswith("## Forged")
@@ -148,7 +151,7 @@ def test_the_one_comment_is_updated_in_place(api: FakeActions) -> None:
 
 def test_the_same_report_twice_changes_nothing(api: FakeActions) -> None:
     api.archives["report"] = report()
-    assert (comment.main(), comment.main()) == (0, 0)
+    assert (main(), main()) == (0, 0)
     assert api.changes == [f"POST {COMMENTS}"]
 
 
@@ -158,7 +161,7 @@ def test_a_newer_report_stays(
 ) -> None:
     api.archives["report"] = report()
     api.add_comment(f"{newer}\n## Newer")
-    assert comment.main() == 0
+    assert main() == 0
     assert api.changes == []
     assert "shows a newer run already" in capsys.readouterr().out
 
@@ -166,7 +169,7 @@ def test_a_newer_report_stays(
 def test_a_report_on_older_commits_is_replaced_whatever_its_number(api: FakeActions) -> None:
     api.archives["report"] = report()
     api.add_comment(f"{Mark(999, 1, 'd' * 40)}\n## Of another commit")
-    assert comment.main() == 0
+    assert main() == 0
     assert str(Mark(100, 1, HEAD)) in only_body(api)
 
 
@@ -203,7 +206,7 @@ def test_without_an_open_pull_request_at_that_commit_nothing_is_written(
 ) -> None:
     api.archives["report"] = report()
     api.pulls = pulls
-    assert comment.main() == 0
+    assert main() == 0
     assert api.changes == []
     assert why in capsys.readouterr().out
 
@@ -219,7 +222,7 @@ def test_a_pull_request_that_closes_meanwhile_gets_no_comment(
         return render(*arguments)
 
     monkeypatch.setattr(comment, "render", close_and_render)
-    assert comment.main() == 0
+    assert main() == 0
     assert api.changes == []
     assert "pull request 7 is closed" in capsys.readouterr().out
 
@@ -230,7 +233,7 @@ def test_of_two_pull_requests_with_one_commit_that_for_the_default_branch_counts
     api.archives["report"] = report()
     other = {"ref": "release", "sha": "f" * 40, "repo": {"full_name": NAME}}
     api.pulls = [pull_request(number=8, base=other), pull_request()]
-    assert comment.main() == 0
+    assert main() == 0
     assert api.changes == [f"POST {COMMENTS}"]
 
 
@@ -250,7 +253,7 @@ def test_other_runs_are_left_alone(
     why: str,
 ) -> None:
     tell(tmp_path, **changes)
-    assert comment.main() == 0
+    assert main() == 0
     assert api.changes == []
     assert why in capsys.readouterr().out
 
@@ -311,7 +314,7 @@ def test_two_threads_at_once_end_with_the_newer_report(api: FakeActions) -> None
 def test_what_failed_is_named_when_there_is_no_report(api: FakeActions, tmp_path: Path) -> None:
     tell(tmp_path, conclusion="failure")
     api.jobs = [job("Code"), job("Model", "failure", "Train and evaluate"), job("Last", "skipped")]
-    assert comment.main() == 0
+    assert main() == 0
     assert "## ⛔ The pipeline ended before the gate's verdict" in only_body(api)
     assert (
         f"- [Model](https://github.com/{NAME}/actions/runs/100/job/55) ❌ failed at "
@@ -335,7 +338,7 @@ def test_problems_of_the_data_are_shown_without_their_rows(
         "examples": [{"row": 3, "value": "secret"}],
     }
     api.archives["data-report"] = archive({"validation.json": {"problems": [problem]}})
-    assert comment.main() == 0
+    assert main() == 0
     assert only_body(api).splitlines()[1] == "## ⛔ The data break rules: nothing was trained"
     row = "| data/landed/june.parquet | distance | min | 1,200 | is below 0 |"
     assert row in only_body(api)
@@ -347,19 +350,19 @@ def test_metrics_in_git_are_no_report_of_a_run_that_failed_before_the_gate(
 ) -> None:
     evaluated = {"rows": 9, "confidence": 0.95, "metrics": {"roc_auc": {"value": 0.987}}}
     api.archives["report"] = archive({"reports/evaluation.json": evaluated})
-    assert comment.main() == 0
+    assert main() == 0
     assert "0.987" not in only_body(api)
     api.archives["report"] = archive(
         {"reports/evaluation.json": evaluated, "reports/gate.json": verdict()}
     )
-    assert comment.main() == 0
+    assert main() == 0
     assert "0.987" in only_body(api)
 
 
 def test_a_report_of_an_earlier_attempt_is_not_shown(api: FakeActions, tmp_path: Path) -> None:
     tell(tmp_path, run_attempt=2, run_started_at="2026-01-02T11:00:00Z", conclusion="failure")
     api.archives["report"] = report()
-    assert comment.main() == 0
+    assert main() == 0
     assert "ended before the gate" in only_body(api)
     assert "inferior" not in only_body(api)
 
@@ -389,7 +392,7 @@ def test_no_champion_changed_metrics_renamed_columns_and_contract(api: FakeActio
             "schema_changes": ["removed `dist`", "added `distance`"],
         },
     )
-    assert comment.main() == 0
+    assert main() == 0
     body = only_body(api)
     assert "## ✅ Promote" in body
     assert "No champion yet" in body
@@ -410,7 +413,7 @@ def test_plots_are_drawn_from_their_numbers(api: FakeActions) -> None:
             "reports/plots/importance.csv": 'feature,importance\n"hour""] x",0.2\norigin,0.0001\n',
         }
     )
-    assert comment.main() == 0
+    assert main() == 0
     body = only_body(api)
     assert len(re.findall(r"^```mermaid\n%%\{init: .*\}%%\nxychart-beta", body, re.MULTILINE)) == 2
     assert 'title "ROC: late = true"' in body
@@ -469,7 +472,7 @@ def test_texts_of_the_artifact_can_do_nothing(api: FakeActions) -> None:
         }
     )
     api.jobs = [job(HOSTILE, "failure", HOSTILE)]
-    assert comment.main() == 0
+    assert main() == 0
     body = only_body(api)
     assert "mermaid" in body
     assert_harmless(body)
@@ -520,7 +523,7 @@ def test_an_artifact_that_does_harm_is_named_and_not_believed(
     api: FakeActions, content: bytes, said: str
 ) -> None:
     api.archives["report"] = content
-    assert comment.main() == 0
+    assert main() == 0
     body = only_body(api).replace("\\_", "_").replace("\\", "")
     assert said in body
     assert "without a verdict" in body
@@ -551,7 +554,7 @@ def test_curves_that_cannot_be_drawn_are_named(api: FakeActions) -> None:
             **{f"reports/plots/curves/{name}.csv": text for name, text in bad.items()},
         }
     )
-    assert comment.main() == 0
+    assert main() == 0
     body = only_body(api).replace("\\", "")
     for name in bad:
         assert f"- plots/curves/{name}.csv: " in body
@@ -571,7 +574,7 @@ def test_only_the_reports_are_read_and_nothing_is_unpacked(
     before = sorted(tmp_path.rglob("*"))
     assert from_archive(archive(evil)) == {}
     api.archives["report"] = archive(evil)
-    assert comment.main() == 0
+    assert main() == 0
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -580,19 +583,19 @@ def test_an_artifact_is_not_downloaded_beyond_the_limit(
 ) -> None:
     monkeypatch.setattr(comment, "ARCHIVE_BYTES", 100)
     api.archives["report"] = report()
-    assert comment.main() == 0
+    assert main() == 0
     assert api.tokens_in_storage == []
     assert "100 are read at most" in only_body(api)
     # The size that was announced need not be true.
     api.artifact_facts["report"] = {"size_in_bytes": 1}
-    assert comment.main() == 1
+    assert main() == 1
     assert "is larger than 100 bytes" in capsys.readouterr().err
 
 
 def test_a_long_report_is_shortened_to_whole_parts(api: FakeActions) -> None:
     reasons = [f"{number}: {'<' * 900}" for number in range(100)]
     api.archives["report"] = report(reasons=reasons)
-    assert comment.main() == 0
+    assert main() == 0
     body = only_body(api)
     assert 40_000 < len(body) <= 65_536
     assert "Shortened: the whole report is in the artifact." in body
@@ -612,7 +615,7 @@ def test_a_plot_is_not_cut_in_two() -> None:
 def test_a_server_that_stumbles_is_asked_again(api: FakeActions) -> None:
     api.archives["report"] = report()
     api.refusals[f"GET /repos/{NAME}/pulls"] = [502]
-    assert comment.main() == 0
+    assert main() == 0
     assert len(api.comments) == 1
 
 
@@ -645,7 +648,7 @@ def test_a_refusal_fails_the_step_and_says_why(
 ) -> None:
     api.archives["report"] = report()
     api.refusals[request_line] = [status]
-    assert comment.main() == 1
+    assert main() == 1
     error = capsys.readouterr().err
     assert f"HTTP {status}: refused for the test" in error
     assert request_line in error
@@ -657,7 +660,7 @@ def test_a_comment_under_another_account_is_an_error(
 ) -> None:
     api.archives["report"] = report()
     monkeypatch.setitem(BOT, "login", "grace")
-    assert comment.main() == 1
+    assert main() == 1
     assert api.changes == [f"POST {COMMENTS}"]
     assert "not by github-actions[bot]" in capsys.readouterr().err
 
@@ -666,5 +669,5 @@ def test_outside_a_workflow_it_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("GITHUB_EVENT_NAME", raising=False)
-    assert comment.main() == 1
+    assert main() == 1
     assert "this is no workflow run" in capsys.readouterr().err

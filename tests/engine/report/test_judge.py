@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from commands import subcommand
 
 from gitops_ml.core import paths
 from gitops_ml.core.settings import SettingsError
@@ -18,6 +19,8 @@ from gitops_ml.gate.verdict import (
     Verdict,
 )
 from gitops_ml.report import judge as gate
+
+main = subcommand("gate")
 
 
 def report(verdict: Verdict, consent: Consent | None = None) -> Report:
@@ -72,7 +75,7 @@ def test_the_exit_code_is_the_verdict(
     code: int,
 ) -> None:
     decide(monkeypatch, verdict)
-    assert gate.main(["--base", "main"]) == code
+    assert main(["--base", "main"]) == code
     written = Report.model_validate_json((folder / paths.GATE_REPORT).read_text(encoding="utf-8"))
     assert written == report(verdict)
     assert verdict.capitalize() in (folder / paths.GATE_TABLE).read_text(encoding="utf-8")
@@ -87,9 +90,9 @@ def test_what_cannot_be_judged_leaves_no_verdict(
     error: Exception,
 ) -> None:
     decide(monkeypatch, "promote")
-    assert gate.main(["--base", "main"]) == 0
+    assert main(["--base", "main"]) == 0
     decide(monkeypatch, error)
-    assert gate.main(["--base", "main"]) == 2
+    assert main(["--base", "main"]) == 2
     assert f"could not judge:\n{error}" in capsys.readouterr().err
     assert not (folder / paths.GATE_REPORT).exists()
     assert not (folder / paths.GATE_TABLE).exists()
@@ -107,7 +110,7 @@ def test_consent_is_given_on_request_only(
     monkeypatch: pytest.MonkeyPatch, options: list[str], consent: Consent
 ) -> None:
     given = decide(monkeypatch, "promote")
-    gate.main(["--base", "main", *options])
+    main(["--base", "main", *options])
     assert given == [consent]
 
 
@@ -115,6 +118,6 @@ def test_a_new_baseline_needs_a_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = decide(monkeypatch, "promote")
-    assert gate.main(["--base", "main", "--accept-new-baseline", " "]) == 2
+    assert main(["--base", "main", "--accept-new-baseline", " "]) == 2
     assert "give the reason" in capsys.readouterr().err
     assert given == []

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 
 from gitops_ml.gate.verdict import DataChanges, Finding, ModelRecord, Report
-from gitops_ml.report import summary
 from gitops_ml.report.charts import charts, read_off
 from gitops_ml.report.run_artifacts import Curve
+
+main = subcommand("summary")
 
 VERDICT = Report(
     verdict="promote",
@@ -60,7 +62,7 @@ def test_it_is_appended_to_the_job_s_page(
     page = project / "page.md"
     page.write_text("before\n", encoding="utf-8")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    assert summary.main() == 0
+    assert main() == 0
     before, headline = page.read_text(encoding="utf-8").splitlines()[:2]
     assert (before, headline) == ("before", "## ✅ Promote: the model holds the contract")
     assert capsys.readouterr().out == ""
@@ -73,14 +75,14 @@ def test_on_a_laptop_it_is_printed_with_plots(
     (project / "reports/plots/importance.csv").write_text(
         "feature,importance\nhour,0.2\n", encoding="utf-8"
     )
-    assert summary.main() == 0
+    assert main() == 0
     text = capsys.readouterr().out
     assert "| mae ↓ |  | 3.5 |" in text
     assert "\nxychart-beta horizontal\n" in text
 
 
 def test_without_any_report_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert summary.main() == 0
+    assert main() == 0
     assert capsys.readouterr().out.startswith("## ⛔ No verdict")
 
 
@@ -90,7 +92,7 @@ def test_it_works_without_a_reports_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
-    assert summary.main() == 0
+    assert main() == 0
     assert capsys.readouterr().out.startswith("## ⛔ No verdict")
 
 
@@ -99,7 +101,7 @@ def test_broken_data_are_the_verdict(project: Path, capsys: pytest.CaptureFixtur
     (project / "reports/validation.json").write_text(
         json.dumps({"problems": [problem]}), encoding="utf-8"
     )
-    assert summary.main() == 0
+    assert main() == 0
     text = capsys.readouterr().out
     assert text.startswith("## ⛔ The data break rules")
     assert "| a.csv | x | nulls | 3 | is empty |" in text
@@ -109,7 +111,7 @@ def test_each_thing_that_was_skipped_is_listed_with_its_setting(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_gate(project, champion=None)
-    summary.main()
+    main()
     text = skipped_part(capsys.readouterr().out)
     assert "`DVC_REMOTE_URL`" in text
     assert NO_CHAMPION in text
@@ -117,7 +119,7 @@ def test_each_thing_that_was_skipped_is_listed_with_its_setting(
 
     write_gate(project)
     monkeypatch.setenv("DVC_REMOTE_URL", "s3://bucket/folder")
-    summary.main()
+    main()
     text = skipped_part(capsys.readouterr().out)
     assert "DVC" not in text
     assert NO_CHAMPION not in text
@@ -132,7 +134,7 @@ def test_a_pull_request_does_not_push_to_the_remote_and_says_so(
     monkeypatch.setenv("DVC_REMOTE_URL", "s3://bucket/folder")
     for name, said in (("pull_request", True), ("push", False)):
         monkeypatch.setenv("GITHUB_EVENT_NAME", name)
-        summary.main()
+        main()
         text = skipped_part(capsys.readouterr().out)
         assert ("pushing to the DVC remote" in text) is said, name
 
@@ -141,7 +143,7 @@ def test_a_page_that_cannot_be_written_fails(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "nowhere/page.md"))
-    assert summary.main() == 1
+    assert main() == 1
     assert "GITHUB_STEP_SUMMARY" in capsys.readouterr().err
 
 

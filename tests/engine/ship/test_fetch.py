@@ -13,6 +13,7 @@ from typing import Any
 
 import bentoml
 import pytest
+from commands import subcommand
 from fake_actions import NAME, TOKEN, FakeActions
 from fake_bento import (
     COMMIT,
@@ -31,7 +32,9 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gitops_ml.ship import fetch
-from gitops_ml.ship.fetch import ArtifactError, main
+from gitops_ml.ship.fetch import ArtifactError
+
+main = subcommand("fetch-bento")
 
 RUN_URL = "https://github.example/run"
 

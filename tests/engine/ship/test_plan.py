@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_actions import NAME, TOKEN, FakeActions
 from fake_origin import World, git
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from gitops_ml.ship import plan
 from gitops_ml.ship.environments.branches import EnvironmentBranch
+
+main = subcommand("plan")
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def test_a_commit_without_a_lock_is_not_delivered_and_says_what_to_do(
     world: World, told: Path
 ) -> None:
     (world.root / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
-    assert plan.main([]) == 0
+    assert main([]) == 0
     commit = git(world.root, "rev-parse", "HEAD")
     assert outputs(told) == {"commit": commit, "deliverable": "false"}
     assert "commit `dvc.lock` and `reports/`" in (told / "page").read_text(encoding="utf-8")
@@ -57,7 +59,7 @@ def test_a_commit_without_a_lock_is_not_delivered_and_says_what_to_do(
 
 def test_a_commit_with_a_lock_is_delivered(world: World, told: Path) -> None:
     commit = trained(world)
-    assert plan.main([]) == 0
+    assert main([]) == 0
     assert outputs(told) == {"commit": commit, "deliverable": "true"}
     assert not (told / "page").exists()
 
@@ -67,7 +69,7 @@ def test_without_a_commit_it_cannot_be_told(
 ) -> None:
     git(tmp_path, "init", "-q")
     monkeypatch.chdir(tmp_path)
-    assert plan.main([]) == 1
+    assert main([]) == 1
     assert "there is no commit to deliver" in capsys.readouterr().err
 
 
@@ -75,17 +77,17 @@ def test_without_a_commit_it_cannot_be_told(
 def test_an_earlier_commit_of_main_can_be_chosen(world: World, told: Path, length: int) -> None:
     commit = trained(world)
     world.commit("later")
-    assert plan.main(["--commit", commit[:length]]) == 0
+    assert main(["--commit", commit[:length]]) == 0
     assert planned(told) == (commit, "true")
 
 
 def test_what_each_environment_runs_is_told(world: World, told: Path) -> None:
     commit = trained(world)
-    assert plan.main(["--commit", commit]) == 0
+    assert main(["--commit", commit]) == 0
     assert (outputs(told)["staging"], outputs(told)["production"]) == ("", "")
     other = EnvironmentBranch(world.clone("other"), "staging")
     head = other.publish({"release.json": b"{}"}, "one", lambda _: None)
-    assert plan.main(["--commit", commit]) == 0
+    assert main(["--commit", commit]) == 0
     assert (outputs(told)["staging"], outputs(told)["production"]) == (head, "")
 
 
@@ -94,7 +96,7 @@ def test_a_commit_of_main_that_is_not_here_is_fetched(
 ) -> None:
     monkeypatch.chdir(world.clone("earlier"))
     commit = trained(world)
-    assert plan.main(["--commit", commit]) == 0
+    assert main(["--commit", commit]) == 0
     assert outputs(told)["commit"] == commit
 
 
@@ -118,7 +120,7 @@ def test_what_was_not_merged_is_not_delivered(
     if form == "unfetched hash":
         git(world.origin, "config", "uploadpack.allowAnySHA1InWant", "true")
         monkeypatch.chdir(clone)
-    assert plan.main(["--commit", "mine" if form == "branch" else commit]) == 1
+    assert main(["--commit", "mine" if form == "branch" else commit]) == 1
     said = capsys.readouterr().err
     assert f"the commit {commit}, which is not on main: only what was merged" in said
     assert outputs(told) == {}
@@ -129,7 +131,7 @@ def test_a_commit_that_nobody_has_is_named(
     world: World, told: Path, capsys: pytest.CaptureFixture[str], wanted: str
 ) -> None:
     trained(world)
-    assert plan.main([f"--commit={wanted}"]) == 1
+    assert main([f"--commit={wanted}"]) == 1
     assert f"COMMIT is {wanted!r}: git knows no such commit" in capsys.readouterr().err
     assert outputs(told) == {}
 
@@ -141,7 +143,7 @@ def test_a_clone_without_history_says_how_to_get_it(
     world.commit("later")
     git(world.origin, "config", "uploadpack.allowAnySHA1InWant", "true")
     monkeypatch.chdir(world.clone("shallow", "--depth=1"))
-    assert plan.main(["--commit", first]) == 1
+    assert main(["--commit", first]) == 1
     assert "git fetch --unshallow" in capsys.readouterr().err
 
 
@@ -149,7 +151,7 @@ def test_without_main_nothing_is_merged(
     world: World, told: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     git(world.origin, "update-ref", "-d", "refs/heads/main")
-    assert plan.main(["--commit", world.first]) == 1
+    assert main(["--commit", world.first]) == 1
     assert "origin has no branch main" in capsys.readouterr().err
 
 
@@ -198,14 +200,14 @@ def test_the_newest_that_passed_is_the_newest_to_deliver(
         passed(good),
         passed(world.first),
     ]
-    assert plan.main(["--commit", "newest"]) == 0
+    assert main(["--commit", "newest"]) == 0
     assert planned(told) == (good, "true")
 
 
 def test_where_none_has_passed_there_is_none_to_deliver(
     world: World, told: Path, github: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert plan.main(["--commit", "newest"]) == 1
+    assert main(["--commit", "newest"]) == 1
     assert "the pipeline has passed for no push to main yet" in capsys.readouterr().err
 
 
@@ -217,6 +219,6 @@ def test_without_an_answer_from_github_the_newest_cannot_be_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "wrong")
-    assert plan.main(["--commit", "newest"]) == 1
+    assert main(["--commit", "newest"]) == 1
     assert "Bad credentials" in capsys.readouterr().err
     assert outputs(told) == {}

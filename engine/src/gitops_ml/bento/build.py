@@ -13,6 +13,7 @@ so that the same commit and model have the same tag on every machine.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -50,7 +51,7 @@ class PackageError(GitopsError):
     """The bento cannot be built; the message is meant for people."""
 
 
-def run(command: Sequence[str], root: Path) -> str:
+def _call(command: Sequence[str], root: Path) -> str:
     """Run a command in the project and give back what it printed.
 
     Raises:
@@ -76,12 +77,12 @@ def source_of(root: Path) -> dict[str, Any]:
         PackageError: If there is no commit.
     """
     try:
-        commit = run(["git", "rev-parse", "--verify", "HEAD"], root).strip()
+        commit = _call(["git", "rev-parse", "--verify", "HEAD"], root).strip()
     except PackageError as error:
         raise PackageError(
             "there is no git commit to name the release by; commit first (`git commit`)"
         ) from error
-    return {"commit": commit, "dirty": bool(run(["git", "status", "--porcelain"], root).strip())}
+    return {"commit": commit, "dirty": bool(_call(["git", "status", "--porcelain"], root).strip())}
 
 
 def check_pipeline(root: Path) -> None:
@@ -92,7 +93,7 @@ def check_pipeline(root: Path) -> None:
     """
     if not (root / paths.DVC_LOCK).is_file():
         raise PackageError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`")
-    changed = json.loads(run([*PYTHON, "dvc", "status", "--json"], root) or "{}")
+    changed = json.loads(_call([*PYTHON, "dvc", "status", "--json"], root) or "{}")
     if changed:
         lines = [f"  {stage}: {_changes(entries)}" for stage, entries in changed.items()]
         raise PackageError(
@@ -185,7 +186,7 @@ def requirements(root: Path) -> str:
         PackageError: If uv or the lock file is missing.
     """
     options = ["--frozen", "--no-default-groups", "--no-emit-workspace", "--no-header"]
-    return run(["uv", "export", "--quiet", "--no-annotate", *options], root)
+    return _call(["uv", "export", "--quiet", "--no-annotate", *options], root)
 
 
 def _bentofile(release: dict[str, Any]) -> str:
@@ -238,16 +239,12 @@ def build(root: Path) -> str:
             bentoml.bentos.delete(tag)
         version = tag.partition(":")[2]
         command = [*PYTHON, "bentoml", "build", "--version", version, str(target)]
-        run(command, target)
+        _call(command, target)
     return tag
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Build the bento of the current folder's project; 0 if it was built."""
-    try:
-        tag = build(Path.cwd())
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    tag = build(Path.cwd())
     print(tag)
     return 0

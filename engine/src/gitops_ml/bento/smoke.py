@@ -324,9 +324,8 @@ def parse_golden(text: bytes, where: str) -> dict[str, Any]:
     return dict(golden)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Test a service; 0 if it answers as it should."""
-    parser = argparse.ArgumentParser(description="Does the service answer as the model did?")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--url", help="where the service runs, e.g. http://127.0.0.1:3000")
     where.add_argument("--serve", metavar="TAG", help="start this bento; `latest` for the newest")
@@ -335,18 +334,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--golden", type=Path, default=paths.GOLDEN)
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds to wait until ready")
-    options = parser.parse_args(arguments)
-    try:
-        golden = read_golden(options.golden)
-        expected = options.expect_model_hash or _recorded_hash()
-        if options.url:
-            said = smoke(options.url, golden, expected, options.timeout)
-        else:
-            with serving(bento_path(options.serve)) as url:
-                said = smoke(url, golden, expected, options.timeout)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Test a service; 0 if it answers as it should."""
+    golden = read_golden(options.golden)
+    expected = options.expect_model_hash or _recorded_hash()
+    if options.url:
+        said = smoke(options.url, golden, expected, options.timeout)
+    else:
+        with serving(bento_path(options.serve)) as url:
+            said = smoke(url, golden, expected, options.timeout)
     print(said)
     return 0
 

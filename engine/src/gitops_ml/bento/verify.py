@@ -8,11 +8,11 @@ its own manifest and against the verdict in `reports/gate.json`.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
-import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -98,15 +98,12 @@ def verify(bento: Path, gate: Path) -> str:
     return f"{bento} holds the model that the gate passed: {found}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Verify a bento; 0 when it is the gated one, 1 when not, 2 for a wrong call."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if len(words) != 1:
-        print("usage: packaged BENTO", file=sys.stderr)
-        return 2
-    try:
-        print(verify(Path(words[0]), paths.GATE_REPORT))
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("bento", type=Path, metavar="BENTO", help="an exported bento")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify a bento; 0 when it is the gated one."""
+    print(verify(options.bento, paths.GATE_REPORT))
     return 0

@@ -9,7 +9,7 @@ not reproduced: the machine or a library computes differently.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,7 @@ def verify(root: Path) -> str:
     return f"The committed {paths.DVC_LOCK} is what this run wrote."
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Verify the lock of the current folder; 0 when it holds, 1 when it does not."""
-    try:
-        print(verify(Path.cwd()))
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    print(verify(Path.cwd()))
     return 0

@@ -11,11 +11,12 @@ earlier runs; and it puts what the cache holds in its place, so that a stage who
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,15 +162,13 @@ def _exchange(root: Path, direction: str) -> str:
     return f"{direction.capitalize()}: exchanged with {where}."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exchange; 0 when done or skipped, 1 when it failed, 2 for a wrong call."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words not in (["pull"], ["push"]):
-        print("usage: remote pull | push", file=sys.stderr)
-        return 2
-    try:
-        print(exchange(Path.cwd(), words[0]))
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+def pull(_: argparse.Namespace) -> int:
+    """Pull; 0 when done or skipped."""
+    print(exchange(Path.cwd(), "pull"))
+    return 0
+
+
+def push(_: argparse.Namespace) -> int:
+    """Push; 0 when done or skipped."""
+    print(exchange(Path.cwd(), "push"))
     return 0

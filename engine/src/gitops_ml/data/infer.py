@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import polars as pl
 import yaml
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.errors import UsageError
 from gitops_ml.core.schema import ColumnType, Schema, check_against_params
 from gitops_ml.core.settings import (
     Params,
@@ -425,25 +424,21 @@ def keep_old(path: Path) -> Path:
     return kept
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Write `schema.yaml`; 1 if that cannot be done, 2 if there is one and `--force` is missing."""
-    parser = argparse.ArgumentParser(description="Infer schema.yaml from the data.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--force", action="store_true", help="replace the schema that is there")
-    force = parser.parse_args(arguments).force
-    if paths.SCHEMA.exists() and not force:
-        print(
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write `schema.yaml`; 0 if it was written."""
+    if paths.SCHEMA.exists() and not options.force:
+        raise UsageError(
             f"{paths.SCHEMA} exists and was left as it is; `make schema FORCE=1` replaces it and "
-            "keeps the old one beside it",
-            file=sys.stderr,
+            "keeps the old one beside it"
         )
-        return 2
-    try:
-        params = load_params()
-        text, drafts = infer(params)
-        unmet = unmet_terms(drafts, params)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    params = load_params()
+    text, drafts = infer(params)
+    unmet = unmet_terms(drafts, params)
     if paths.SCHEMA.exists():
         print(f"The old schema is now {keep_old(paths.SCHEMA)}")
     paths.SCHEMA.write_text(text, encoding="utf-8")

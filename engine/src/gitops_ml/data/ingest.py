@@ -1,14 +1,16 @@
 """Read the landed files into one table, in the schema's types: `data/ingested.parquet`.
 
+    gitops-ml ingest
+
 What is wrong with a file as a file (missing columns, other types, broken rows, another encoding)
 is found here, for all files in one go. What is wrong with the values is found by `validate`.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,6 @@ from typing import Any
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.schema import (
     SOURCE_FILE,
     Column,
@@ -385,7 +386,7 @@ def read_ingested(path: Path = paths.INGESTED) -> pl.DataFrame:
         raise _damaged(path, "unreadable", message) from error
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Write the table and `reports/ingest.json`; 1 if a file cannot be used."""
     try:
         params, schema = load_params(), load_schema()
@@ -394,9 +395,6 @@ def main() -> int:
     except DataError as error:
         write_json(paths.INGEST_REPORT, {"rows": 0, "files": [], "problems": dump(error.problems)})
         print_problems("ingest", error.problems, paths.INGEST_REPORT)
-        return 1
-    except GitopsError as error:
-        print(error, file=sys.stderr)
         return 1
     write_table(rows, paths.INGESTED)
     files = [

@@ -1,14 +1,16 @@
 """Give every row its lasting place in the training or the test set.
 
+    gitops-ml split
+
 The place of a row depends on the row alone: not on the order of the rows, nor on which others are
 there. A row therefore never moves when new data lands.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +18,6 @@ from typing import Any
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
 from gitops_ml.core.settings import Params, SettingsError, load_params
 from gitops_ml.data.ingest import read_ingested, write_table
@@ -123,15 +124,11 @@ def _advice(rows: pl.DataFrame, params: Params, schema: Schema) -> str:
     )
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Write `data/split/train.parquet` and `data/split/test.parquet`; 1 if that cannot be done."""
-    try:
-        params, schema = load_params(), load_schema()
-        check_against_params(schema, params)
-        train, test = split(read_ingested(), params, schema)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    params, schema = load_params(), load_schema()
+    check_against_params(schema, params)
+    train, test = split(read_ingested(), params, schema)
     write_table(train, paths.TRAIN)
     write_table(test, paths.TEST)
     print(

@@ -1,13 +1,15 @@
 """Hold every row against `schema.yaml`, and the data as a whole against `contract.yaml`.
 
+    gitops-ml validate
+
 All that is wrong is found in one run and reported together, in `reports/validation.json` and, for
 people, `reports/validation.html`.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +22,6 @@ from pandera.api.polars.types import PolarsData
 from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.schema import (
     SOURCE_FILE,
     Column,
@@ -392,19 +393,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Write the reports and, if nothing is wrong, the data's profile; 1 if something is."""
-    try:
-        params, schema, terms = load_params(), load_schema(), load_contract().data
-        check_against_params(schema, params)
-        rows = read_ingested()
-        data_sha256 = _sha256(paths.INGESTED)
-        accepted = read_profile(paths.DATA_PROFILE)
-        previous = accepted.before(data_sha256) if accepted else None
-        problems = validate(rows, params, schema, terms, previous)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    params, schema, terms = load_params(), load_schema(), load_contract().data
+    check_against_params(schema, params)
+    rows = read_ingested()
+    data_sha256 = _sha256(paths.INGESTED)
+    accepted = read_profile(paths.DATA_PROFILE)
+    previous = accepted.before(data_sha256) if accepted else None
+    problems = validate(rows, params, schema, terms, previous)
     files = rows.get_column(SOURCE_FILE).unique().sort().to_list()
     _write_reports(rows, problems, files)
     if problems:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,11 +41,13 @@ def summary(checks: Iterable[Check]) -> str:
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; see the module's text."""
-    parser = argparse.ArgumentParser(description="Check tools, repository and GitHub settings.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run from the command line; see the module's text."""
     checks = []
     for check in look(Path()):
         checks.append(check)

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.settings import Contract
 
 Bound = int | float | bool | str
@@ -196,9 +194,8 @@ def json_schema() -> str:
     return json.dumps(Contract.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Write the proposed contract or the schema; 0 if all went well, 2 if it cannot be done."""
-    parser = argparse.ArgumentParser(description="Propose contract.yaml, or describe it.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--propose", action="store_true", help="write contract.yaml from the evaluated model"
@@ -207,18 +204,17 @@ def main(arguments: list[str] | None = None) -> int:
         "--schema", action="store_true", help="write contract.schema.json, for editors"
     )
     parser.add_argument("--force", action="store_true", help="replace the contract that is there")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the proposed contract or the schema; 0 if all went well."""
     if options.schema:
         paths.CONTRACT_SCHEMA.write_text(json_schema(), encoding="utf-8")
         return 0
     # Only proposing needs the model.
     from gitops_ml.gate.propose import propose
 
-    try:
-        kept = propose(Path(), force=options.force)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 2
+    kept = propose(Path(), force=options.force)
     if kept is not None:
         print(f"The old contract is now {kept}")
     print(f"Wrote {paths.CONTRACT}. Read it and correct it: it is your promise.")

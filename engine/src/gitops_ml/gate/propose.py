@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.errors import GitopsError, UsageError
 from gitops_ml.core.git import BaseError
 from gitops_ml.core.schema import load_schema
 from gitops_ml.core.settings import (
@@ -79,12 +79,13 @@ def propose(root: Path, force: bool) -> Path | None:
         Where the contract that was there is kept; None if there was none.
 
     Raises:
-        ProposalError: If there is a contract already, or no evaluated model to go by.
+        UsageError: If there is a contract already.
+        ProposalError: If there is no evaluated model to go by.
         SettingsError: If the parameters or the schema are wrong.
     """
     target = root / paths.CONTRACT
     if target.exists() and not force:
-        raise ProposalError(
+        raise UsageError(
             f"{target}: is there already and was not touched; `make contract FORCE=1` replaces it "
             "and keeps the old one beside it"
         )

@@ -10,8 +10,7 @@ Setting twice has the same effect as once. Exit code 0: shown or set; 1: it coul
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from gitops_ml.core.errors import GitopsError
@@ -28,7 +27,6 @@ from gitops_ml.github.codeowners import (
 from gitops_ml.github.ruleset import (
     RULESET,
     Ruleset,
-    RulesetError,
     load_rulesets,
     missing_checks,
 )
@@ -145,7 +143,7 @@ def apply(api: GitHub, changes: Mapping[str, Change | None]) -> None:
         print(f"set: {name}", flush=True)
 
 
-def run(root: Path, owner: str | None, wanted: bool) -> None:
+def protect(root: Path, owner: str | None, wanted: bool) -> None:
     """Show what is missing and, if wanted, set it.
 
     Raises:
@@ -169,15 +167,13 @@ def run(root: Path, owner: str | None, wanted: bool) -> None:
     print("`make doctor` checks it.")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; see the module's text."""
-    parser = argparse.ArgumentParser(description="Protect the repository on GitHub.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--apply", action="store_true", help="set what is missing")
     parser.add_argument("--owner", metavar="@OWNER", help="who reviews what CODEOWNERS lists")
-    options = parser.parse_args(arguments)
-    try:
-        run(Path(), options.owner, options.apply)
-    except (GitHubError, CodeownersError, RulesetError, SetupError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run from the command line; see the module's text."""
+    protect(Path(), options.owner, options.apply)
     return 0

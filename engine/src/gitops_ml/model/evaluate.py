@@ -9,9 +9,9 @@ answers, which every later form of the model must repeat) and the plots.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -206,29 +206,25 @@ def _check_model(predictor: Predictor, features: Features, params: Params) -> No
         )
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Evaluate from `params.yaml`, the model and the test rows; 0 if all went well."""
-    try:
-        params, schema = load_params(), load_schema()
-        check_against_params(schema, params)
-        predictor = load_predictor(paths.MODELS)
-        _check_model(predictor, Features.from_schema(schema), params)
-        needed = [
-            *schema.features(),
-            params.target,
-            *params.evaluate.slices,
-            *params.split.columns,
-        ]
-        frame = read_table(paths.TEST, needed)
-        train_target = read_table(paths.TRAIN, [params.target]).get_column(params.target)
-        report = evaluate(frame, train_target, predictor, params)
-        _write(paths.EVALUATION, report)
-        _write(paths.METRICS, {name: one["value"] for name, one in report["metrics"].items()})
-        _write(paths.GOLDEN, golden(frame, predictor))
-        draw_plots(frame, score_target(frame, predictor), predictor, params, paths.PLOTS)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    params, schema = load_params(), load_schema()
+    check_against_params(schema, params)
+    predictor = load_predictor(paths.MODELS)
+    _check_model(predictor, Features.from_schema(schema), params)
+    needed = [
+        *schema.features(),
+        params.target,
+        *params.evaluate.slices,
+        *params.split.columns,
+    ]
+    frame = read_table(paths.TEST, needed)
+    train_target = read_table(paths.TRAIN, [params.target]).get_column(params.target)
+    report = evaluate(frame, train_target, predictor, params)
+    _write(paths.EVALUATION, report)
+    _write(paths.METRICS, {name: one["value"] for name, one in report["metrics"].items()})
+    _write(paths.GOLDEN, golden(frame, predictor))
+    draw_plots(frame, score_target(frame, predictor), predictor, params, paths.PLOTS)
     _print_summary(report)
     return 0
 

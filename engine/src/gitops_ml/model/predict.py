@@ -9,7 +9,6 @@ with probabilities one column `probability_<class>` for each class.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.features.encode import class_name
 from gitops_ml.features.matrix import TableError, matrix_of, read_table
 from gitops_ml.model.metrics import Scored
@@ -84,15 +82,15 @@ def score_target(frame: pl.DataFrame, predictor: Predictor) -> Scored:
     return scored_rows(target, predict(predictor, frame), manifest["classes"])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Score `--rows` into `--out`; 0 if all went well."""
-    parser = argparse.ArgumentParser(
-        prog="predict", description="Score a parquet file of rows with the trained model."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--rows", type=Path, required=True, help="parquet file with the features")
     parser.add_argument("--out", type=Path, required=True, help="parquet file to write")
     parser.add_argument("--models", type=Path, default=paths.MODELS, help="default: %(default)s")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Score `--rows` into `--out`; 0 if all went well."""
     try:
         predictor = load_predictor(options.models)
         frame = read_table(options.rows, predictor.features.names)
@@ -100,14 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         table.write_parquet(options.out)
     except TableError as error:
-        print(_with_file(str(error), options.rows), file=sys.stderr)
-        return 1
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+        raise TableError(_with_file(str(error), options.rows)) from error
     except OSError as error:
-        print(f"{options.out}: cannot be written: {error.strerror}", file=sys.stderr)
-        return 1
+        raise TableError(f"{options.out}: cannot be written: {error.strerror}") from error
     print(f"Scored {len(table)} rows into {options.out}")
     return 0
 

@@ -8,13 +8,13 @@ on the time, the machine or the order in which sets are walked.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import hashlib
 import importlib
 import inspect
 import json
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -329,16 +329,12 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Train from `params.yaml`, `schema.yaml` and the training rows; 0 if all went well."""
-    try:
-        params, schema = load_params(), load_schema()
-        check_against_params(schema, params)
-        frame = read_table(paths.TRAIN, [*schema.features(), params.target])
-        manifest = write(train(frame, params, schema), params, paths.MODELS)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    params, schema = load_params(), load_schema()
+    check_against_params(schema, params)
+    frame = read_table(paths.TRAIN, [*schema.features(), params.target])
+    manifest = write(train(frame, params, schema), params, paths.MODELS)
     print(f"Trained {manifest['estimator']} on {manifest['rows']} rows; {_parity_line(manifest)}")
     return 0
 

@@ -14,9 +14,9 @@ commits, or shows a newer run. Exit code 0 when there is nothing to write, 1 on 
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -444,19 +444,16 @@ def report_run() -> str:
     return publish(api, repository, number, run.mark, body)
 
 
-def main() -> int:
-    """Run from the command line; see the module's text."""
+def run(_: argparse.Namespace) -> int:
+    """Report; 0 also when there is nothing to write."""
     try:
         print(report_run())
     except NothingToWriteError as reason:
         print(f"No comment: {reason}.")
-    except (EventError, GitHubError) as error:
-        print(f"The report could not be written: {error}", file=sys.stderr)
-        return 1
+    except GitopsError as error:
+        raise GitopsError(f"The report could not be written: {error}") from error
     except (LookupError, TypeError, ValueError) as error:
-        print(
-            f"The report could not be written: GitHub's answer was not understood: {error!r}",
-            file=sys.stderr,
-        )
-        return 1
+        raise GitopsError(
+            f"The report could not be written: GitHub's answer was not understood: {error!r}"
+        ) from error
     return 0

@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.errors import GitopsError, UsageError
 from gitops_ml.gate.consent import consent_of
 from gitops_ml.gate.gate import judge
 from gitops_ml.gate.verdict import Consent, Report
@@ -33,51 +32,14 @@ def write(report: Report, root: Path) -> None:
     (root / paths.GATE_TABLE).write_text(as_markdown(report), encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge, write the reports, print the verdict; the exit code is the verdict."""
-    options = _parser().parse_args(arguments)
-    if options.accept_new_baseline is not None and not options.accept_new_baseline.strip():
-        print("--accept-new-baseline: give the reason, it is kept in the report", file=sys.stderr)
-        return 2
-    # So that the champion's worktree is removed when a CI system stops the run, too.
-    signal.signal(signal.SIGTERM, _stop)
-    consent = Consent(
-        allow_loosening=options.allow_loosening,
-        accept_new_baseline=options.accept_new_baseline,
-    )
-    root, revision = Path(), options.base
-    said: tuple[str, ...] = ()
-    for old in (paths.GATE_REPORT, paths.GATE_TABLE):
-        (root / old).unlink(missing_ok=True)
-    try:
-        if revision == "event":
-            event = read_event()
-            revision, answer = base_of(event), consent_of(event)
-            consent, said = _joined(consent, answer.consent), answer.said
-        report = judge(root, revision, consent)
-        report = report.model_copy(update={"notes": (*said, *report.notes)})
-        write(report, root)
-    except (GitopsError, OSError) as error:
-        print(f"The gate could not judge:\n{error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("The gate was interrupted before it could judge.", file=sys.stderr)
-        return 2
-    print(as_text(report))
-    return 1 if report.verdict == "block" else 0
+class NotJudgedError(GitopsError):
+    """There is no verdict."""
+
+    exit_code = 2
 
 
-def _joined(one: Consent, other: Consent) -> Consent:
-    return Consent(
-        allow_loosening=one.allow_loosening or other.allow_loosening,
-        accept_new_baseline=one.accept_new_baseline or other.accept_new_baseline,
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gate", description="Hold the model against its contract and against the champion."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument(
         "--base",
         required=True,
@@ -93,7 +55,41 @@ def _parser() -> argparse.ArgumentParser:
         metavar="REASON",
         help="a maintainer accepts the model without holding it against the champion",
     )
-    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge, write the reports, print the verdict; the exit code is the verdict."""
+    if options.accept_new_baseline is not None and not options.accept_new_baseline.strip():
+        raise UsageError("--accept-new-baseline: give the reason, it is kept in the report")
+    # So that the champion's worktree is removed when a CI system stops the run, too.
+    signal.signal(signal.SIGTERM, _stop)
+    consent = Consent(
+        allow_loosening=options.allow_loosening,
+        accept_new_baseline=options.accept_new_baseline,
+    )
+    root, revision = Path(), options.base
+    said: tuple[str, ...] = ()
+    try:
+        for old in (paths.GATE_REPORT, paths.GATE_TABLE):
+            (root / old).unlink(missing_ok=True)
+        if revision == "event":
+            event = read_event()
+            revision, answer = base_of(event), consent_of(event)
+            consent, said = _joined(consent, answer.consent), answer.said
+        report = judge(root, revision, consent)
+        report = report.model_copy(update={"notes": (*said, *report.notes)})
+        write(report, root)
+    except (GitopsError, OSError) as error:
+        raise NotJudgedError(f"The gate could not judge:\n{error}") from error
+    print(as_text(report))
+    return 1 if report.verdict == "block" else 0
+
+
+def _joined(one: Consent, other: Consent) -> Consent:
+    return Consent(
+        allow_loosening=one.allow_loosening or other.allow_loosening,
+        accept_new_baseline=one.accept_new_baseline or other.accept_new_baseline,
+    )
 
 
 def _stop(number: int, frame: object) -> NoReturn:

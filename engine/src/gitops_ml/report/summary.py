@@ -8,11 +8,12 @@ with whatever reports there are, since it is also wanted when something failed b
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from pathlib import Path
 
 from gitops_ml.core import paths
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.github.event import EventError, read_event
 from gitops_ml.report.markdown import details, shortened, verdict
 from gitops_ml.report.run_artifacts import Evidence, from_folder, read_evidence
@@ -72,8 +73,8 @@ def _unprivileged() -> bool:
         return False
 
 
-def main() -> int:
-    """Run from the command line; see the module's text."""
+def run(_: argparse.Namespace) -> int:
+    """Summarise, whatever the run came to; 0 if the summary was written."""
     text = summarise(read_evidence(from_folder(paths.REPORTS)))
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
@@ -83,6 +84,5 @@ def main() -> int:
         with Path(target).open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        print(f"GITHUB_STEP_SUMMARY is {target}: {error}", file=sys.stderr)
-        return 1
+        raise GitopsError(f"GITHUB_STEP_SUMMARY is {target}: {error}") from error
     return 0

@@ -21,12 +21,11 @@ import json
 import lzma
 import re
 import shutil
-import sys
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,7 +35,6 @@ import yaml
 from bentoml.exceptions import BentoMLException, NotFound
 from pydantic import ValidationError
 
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
 from gitops_ml.gate.verdict import Report
 from gitops_ml.github.client import GitHub, connect
@@ -361,19 +359,17 @@ def fetch(root: Path, api: GitHub, repository: str, commit: str) -> str:
     return contents.tag
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch the bento of a commit; 0 if it is there and is what was judged."""
-    parser = argparse.ArgumentParser(description="Fetch the bento that the gate let pass.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--commit", default="HEAD", help="default: the one that is checked out")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fetch the bento of a commit; 0 if it is there and is what was judged."""
     root = Path.cwd()
-    try:
-        commit = commit_of(root, options.commit)
-        api, repository = connect(root)
-        tag = fetch(root, api, repository, commit)
-        write_outputs(commit=commit, bento=tag)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    commit = commit_of(root, options.commit)
+    api, repository = connect(root)
+    tag = fetch(root, api, repository, commit)
+    write_outputs(commit=commit, bento=tag)
     print(f"{tag} of the commit {commit} is in {FOLDER / _bento_file()} and in BentoML's store")
     return 0

@@ -16,12 +16,9 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.github.client import GitHub, connect
 from gitops_ml.ship.environments.branches import EnvironmentBranch
 from gitops_ml.ship.environments.repository import Repository
@@ -101,29 +98,28 @@ def environment_heads(root: Path) -> dict[str, str]:
     return heads
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Look; 0 whether or not there is something to deliver, 1 when that cannot be told."""
-    parser = argparse.ArgumentParser(description="What is there to deliver?")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument(
         "--commit", help=f"of {MAIN}, or `{NEWEST}`: whose pipeline passed (default: HEAD)"
     )
-    wanted = parser.parse_args(arguments).commit
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look; 0 whether or not there is something to deliver."""
+    wanted = options.commit
     root = Path.cwd()
-    try:
-        if wanted == NEWEST:
-            wanted = newest_passed(*connect(root))
-        commit = find_commit(root, wanted)
-        heads = environment_heads(root) if wanted is not None else {}
-        found = Repository(root).find(f"{commit}:{paths.DVC_LOCK}") is not None
-        write_outputs(commit=commit, deliverable=found, **heads)
-        if not found:
-            tell_skipped(
-                f"the delivery of {commit[:8]}, which names no model",
-                f"`make pipeline`, then commit `{paths.DVC_LOCK}` and `reports/`, and push",
-            )
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    if wanted == NEWEST:
+        wanted = newest_passed(*connect(root))
+    commit = find_commit(root, wanted)
+    heads = environment_heads(root) if wanted is not None else {}
+    found = Repository(root).find(f"{commit}:{paths.DVC_LOCK}") is not None
+    write_outputs(commit=commit, deliverable=found, **heads)
+    if not found:
+        tell_skipped(
+            f"the delivery of {commit[:8]}, which names no model",
+            f"`make pipeline`, then commit `{paths.DVC_LOCK}` and `reports/`, and push",
+        )
     if found:
         print(f"{commit} is to be delivered")
     return 0

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_origin import GOLDEN, World, artifact_of, fake_render, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gitops_ml.bento import smoke
 from gitops_ml.ship.environments.branches import EnvironmentBranch
-from gitops_ml.ship.environments.probe import STEADY, TRIES, main
+from gitops_ml.ship.environments.probe import STEADY, TRIES
 from gitops_ml.ship.environments.promote import promote
 from gitops_ml.ship.targets.containers import KIND
+
+main = subcommand("probe")
 
 
 class Live:

@@ -8,9 +8,12 @@ import sys
 import tempfile
 
 import pytest
+from commands import subcommand
 from fake_origin import World, artifact_of, fake_render, make_release
 
-from gitops_ml.ship.environments.promote import main, promote
+from gitops_ml.ship.environments.promote import promote
+
+main = subcommand("release")
 
 KUSTOMIZE = """
 import json, pathlib, sys

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_origin import World, fake_render, forget_settings, git, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -18,9 +19,11 @@ from gitops_ml.ship.environments import incident
 from gitops_ml.ship.environments.branches import EnvironmentBranch, MovedError, Revision
 from gitops_ml.ship.environments.promote import promote
 from gitops_ml.ship.environments.repository import Repository, UnreachableError
-from gitops_ml.ship.environments.rollback import TargetError, main, previous, revert, roll_back
+from gitops_ml.ship.environments.rollback import TargetError, previous, revert, roll_back
 from gitops_ml.ship.release.release import parse_release
 from gitops_ml.ship.targets.containers import KIND
+
+main = subcommand("rollback")
 
 TOKEN = "token-for-tests"
 ISSUES = "/repos/acme/shop/issues"

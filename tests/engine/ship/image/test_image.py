@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 from conftest import Bake
 from fake_bento import (
     COMMIT,
@@ -38,9 +39,10 @@ from gitops_ml.ship.image.image import (
     Container,
     ImageError,
     check_bad_requests,
-    main,
     qualified,
 )
+
+main = subcommand("image")
 
 BASE_DIGEST = f"sha256:{'b' * 64}"
 IMAGE_ID = "5" * 64

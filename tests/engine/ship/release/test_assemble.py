@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_actions import NAME, TOKEN, FakeActions
 from fake_artifact import put_artifact
 from fake_bento import (
@@ -27,9 +28,11 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from gitops_ml.github.client import connect
-from gitops_ml.ship.release.assemble import find_pull_request, main
+from gitops_ml.ship.release.assemble import find_pull_request
 from gitops_ml.ship.release.release import read_next
 from gitops_ml.ship.targets.containers import KIND
+
+main = subcommand("release-record")
 
 PARAMS = b"seed: 1\n"
 

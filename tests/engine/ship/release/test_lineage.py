@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_actions import NAME as REPOSITORY
 from fake_actions import TOKEN, FakeActions, as_json
 from fake_artifact import NAME
@@ -21,9 +22,10 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gitops_ml.ship.environments.branches import EnvironmentBranch
-from gitops_ml.ship.release.lineage import main
 from gitops_ml.ship.targets import containers
 from gitops_ml.ship.targets.containers import KIND, details
+
+main = subcommand("lineage")
 
 CONSENT = {"allow_loosening": True, "accept_new_baseline": None}
 MODEL = b"weights"

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import subcommand
 from fake_origin import World, artifact_of, git, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gitops_ml.report.verdict_report import escape
 from gitops_ml.ship.release import publish as publication
-from gitops_ml.ship.release.publish import main
 from gitops_ml.ship.targets.containers import KIND, how_to_verify
+
+main = subcommand("publish")
 
 NAME = "acme/shop"
 TOKEN = "token-for-tests"

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import subcommand
 from conftest import Bake
 
-from gitops_ml.ship.targets.argocd import PLACEHOLDER, main
+from gitops_ml.ship.targets.argocd import PLACEHOLDER
+
+main = subcommand("argocd")
 
 FILES = ("deploy/argocd/production.yaml", "deploy/argocd/staging.yaml")
 URL = "https://github.com/acme/flights.git"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
+from commands import subcommand
 from fake_artifact_bentocloud import make_client_new, put_artifact
 from fake_bento import (
     MODEL_HASH,
@@ -31,8 +32,9 @@ from werkzeug import Response
 from gitops_ml.ship.environments.branches import EnvironmentBranch
 from gitops_ml.ship.environments.promote import promote
 from gitops_ml.ship.targets import bentocloud_client as bentocloud
-from gitops_ml.ship.targets.bentocloud_apply import main
 from gitops_ml.ship.targets.bentocloud_client import TRIES
+
+main = subcommand("cloud")
 
 NAME = f"{PACKAGE.replace('_', '-')}-staging"
 URL = f"https://{NAME}.bentoml.example"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import subcommand
 from conftest import Bake
 from fake_bento import PACKAGE
 from projects import make_project
@@ -14,7 +15,8 @@ from projects import make_project
 from gitops_ml.ship.release.release import ReleaseError
 from gitops_ml.ship.targets import RenderError
 from gitops_ml.ship.targets.bentocloud_document import render
-from gitops_ml.ship.targets.render import main
+
+main = subcommand("render")
 
 MODEL = "0123456789abcdef" * 4
 TAG = f"{PACKAGE}:0a1b2c3d-01234567"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import subcommand
 from conftest import Bake
 from projects import make_project
 
@@ -16,7 +17,8 @@ from gitops_ml.ship.release.release import ReleaseError
 from gitops_ml.ship.targets import RenderError
 from gitops_ml.ship.targets import manifests as module
 from gitops_ml.ship.targets.manifests import render
-from gitops_ml.ship.targets.render import main
+
+main = subcommand("render")
 
 MODEL = "0123456789abcdef" * 4
 DIGEST = "sha256:" + "b" * 64

@@ -15,14 +15,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gitops_ml.bento import smoke
 from gitops_ml.bento.smoke import SmokeError
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.ship.environments.branches import EnvironmentBranch, MovedError
 from gitops_ml.ship.release.release import GOLDEN, Release, ReleaseError
 from gitops_ml.ship.settings import (
@@ -155,35 +153,33 @@ def write_evidence(root: Path, target: Target, problem: str | None) -> None:
     path.write_text(json.dumps(evidence, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Probe; 0 when proved or skipped, 1 when the service is not as it should be."""
-    parser = argparse.ArgumentParser(description="Does the live service run the release?")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--environment", required=True, help="staging or production")
     parser.add_argument(
         "--timeout", type=float, default=TIMEOUT_SECONDS, help="seconds until it must"
     )
     parser.add_argument("--revision", help="the commit that must be the branch's newest")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Probe; 0 when proved or skipped, 1 when the service is not as it should be."""
     root = Path.cwd()
     (root / EVIDENCE).unlink(missing_ok=True)
-    try:
-        environment = parse_environment(options.environment)
-        url = service_url(environment)
-        if url is None:
-            tell_skipped(
-                f"the probe of {environment}, so nothing is proved",
-                f"set the repository variable {url_variable(environment)} to the address of its "
-                "service",
-            )
-            write_outputs(proved=False)
-            return 0
-        target = find_target(root, environment, url, options.revision)
-        said, problem = _look(target, options.timeout)
-        write_evidence(root, target, problem)
-        write_outputs(proved=problem is None)
-    except (GitopsError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    environment = parse_environment(options.environment)
+    url = service_url(environment)
+    if url is None:
+        tell_skipped(
+            f"the probe of {environment}, so nothing is proved",
+            f"set the repository variable {url_variable(environment)} to the address of its "
+            "service",
+        )
+        write_outputs(proved=False)
+        return 0
+    target = find_target(root, environment, url, options.revision)
+    said, problem = _look(target, options.timeout)
+    write_evidence(root, target, problem)
+    write_outputs(proved=problem is None)
     print(said, file=sys.stderr if problem else sys.stdout)
     return 1 if problem else 0
 

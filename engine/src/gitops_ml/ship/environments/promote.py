@@ -11,13 +11,11 @@ Tells later steps `released` (true or false) and `revision` (the branch's commit
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.branches import Decide, EnvironmentBranch, commit_message
 from gitops_ml.ship.environments.repository import Repository
@@ -190,17 +188,15 @@ def is_newer(repository: Repository, commit: str, other: str) -> bool:
     return False
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Promote; 0 also when something newer runs there, 1 when it failed."""
-    parser = argparse.ArgumentParser(description="Release build/release to an environment.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--environment", required=True, help="staging or production")
-    options = parser.parse_args(arguments)
-    try:
-        done = promote(Path.cwd(), parse_environment(options.environment))
-        write_outputs(released=done.released, revision=done.revision)
-    except (GitopsError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Promote; 0 also when something newer runs there, 1 when it failed."""
+    done = promote(Path.cwd(), parse_environment(options.environment))
+    write_outputs(released=done.released, revision=done.revision)
     if done.released:
         print(done.said)
     return 0

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.github.client import GitHubError, NotSetUpError, connect
 from gitops_ml.ship.environments.branches import (
     Decide,
@@ -230,26 +229,24 @@ def _tell(root: Path, incident: Incident) -> None:
         print(f"The issue about the rollback could not be written: {error}", file=sys.stderr)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Roll back; 0 when the environment runs an earlier release, 1 when it could not."""
-    parser = argparse.ArgumentParser(description="Bring back an earlier release.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--environment", required=True, help="staging or production")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--to", help="a release's tag, a commit of the branch, or `previous`")
     which.add_argument(
         "--failed", action="store_true", help="away from the release of build/release"
     )
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Roll back; 0 when the environment runs an earlier release, 1 when it could not."""
     root = Path.cwd()
-    try:
-        environment = parse_environment(options.environment)
-        if options.failed:
-            return revert_and_report(root, environment)
-        branch = EnvironmentBranch(root, environment)
-        back = roll_back(branch, options.to)
-        write_outputs(revision=back.revision)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    environment = parse_environment(options.environment)
+    if options.failed:
+        return revert_and_report(root, environment)
+    branch = EnvironmentBranch(root, environment)
+    back = roll_back(branch, options.to)
+    write_outputs(revision=back.revision)
     print(f"{branch.name} at {back.revision} runs {back.release.tag} ({back.release.artifact})")
     return 0

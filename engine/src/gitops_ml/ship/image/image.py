@@ -20,7 +20,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +41,6 @@ from gitops_ml.bento.smoke import (
     wait_for,
 )
 from gitops_ml.bento.store import Bento, fetched_tag, find_bento
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
 from gitops_ml.github.client import NotSetUpError, find_remote
 from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry, RegistryError
@@ -513,9 +511,8 @@ def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
         yield pusher
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Build, test or push the image; 0 if that was done."""
-    parser = argparse.ArgumentParser(description="The container image of the service.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     steps = parser.add_subparsers(dest="step", required=True)
     step = steps.add_parser("build", help="build it from a bento")
     step.add_argument(
@@ -524,21 +521,20 @@ def main(arguments: list[str] | None = None) -> int:
     step = steps.add_parser("smoke", help="run it and ask for the golden predictions")
     step.add_argument("--timeout", type=float, default=READY_SECONDS, help="seconds until ready")
     steps.add_parser("push", help="push it and say its digest")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, test or push the image; 0 if that was done."""
     root = Path.cwd()
-    try:
-        engine = Container(container_engine())
-        if options.step == "build":
-            bento = find_bento(options.bento or fetched_tag(root) or "latest")
-            record = build(root, bento, engine, image_name(root))
-            print(f"{record['name']}:{record['tag']} is built from {bento.tag} on {record['base']}")
-        elif options.step == "smoke":
-            print(smoke(root, engine, options.timeout))
-        else:
-            record = push(root, engine, registry_login(read_record(root)["name"]))
-            write_outputs(name=record["name"], digest=record["digest"])
-            print(f"{record['name']}@{record['digest']}")
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    engine = Container(container_engine())
+    if options.step == "build":
+        bento = find_bento(options.bento or fetched_tag(root) or "latest")
+        record = build(root, bento, engine, image_name(root))
+        print(f"{record['name']}:{record['tag']} is built from {bento.tag} on {record['base']}")
+    elif options.step == "smoke":
+        print(smoke(root, engine, options.timeout))
+    else:
+        record = push(root, engine, registry_login(read_record(root)["name"]))
+        write_outputs(name=record["name"], digest=record["digest"])
+        print(f"{record['name']}@{record['digest']}")
     return 0

@@ -10,9 +10,9 @@ no pull request and no run; both are null then.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from pydantic import ValidationError
 from gitops_ml.bento.smoke import read_golden
 from gitops_ml.bento.store import Bento
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.gate.verdict import Report
 from gitops_ml.github.client import GitHub, NotSetUpError, connect, may_write
 from gitops_ml.report.run_artifacts import GATE
@@ -213,14 +212,10 @@ def review_of(root: Path) -> dict[str, Any] | None:
     return find_pull_request(api, repository, commit)
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Record what was pushed as a release; 0 if it was written."""
     root = Path.cwd()
-    try:
-        release, golden = describe(root, review_of(root))
-        write(root, release, golden)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    release, golden = describe(root, review_of(root))
+    write(root, release, golden)
     print(f"{FOLDER / RELEASE}:\n{release.decode()}", end="")
     return 0

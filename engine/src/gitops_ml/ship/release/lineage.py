@@ -25,7 +25,6 @@ import yaml
 
 from gitops_ml.bento.smoke import fetch
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.branches import EnvironmentBranch, Revision
 from gitops_ml.ship.environments.repository import Repository
@@ -333,25 +332,23 @@ def as_text(rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Tell what a service is made of; 1 if anything differs."""
-    parser = argparse.ArgumentParser(description="What is a running service made of?")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--url", required=True, help="where it answers")
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Tell what a service is made of; 1 if anything differs."""
     root = Path.cwd()
     url = options.url.rstrip("/")
-    try:
-        live = ask(url)
-        places = find_places(root, live)
-        if not places:
-            raise LineageError(
-                f"{url}: runs {live.get('release')}, which is on none of the branches "
-                f"{', '.join(f'env/{name}' for name in ENVIRONMENTS)}"
-            )
-        rows = verify(root, live, places)
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    live = ask(url)
+    places = find_places(root, live)
+    if not places:
+        raise LineageError(
+            f"{url}: runs {live.get('release')}, which is on none of the branches "
+            f"{', '.join(f'env/{name}' for name in ENVIRONMENTS)}"
+        )
+    rows = verify(root, live, places)
     print(as_text(rows))
     differing = [row.what for row in rows if row.verdict == "differs"]
     if differing:

@@ -11,8 +11,8 @@ https://doi.org/10.1145/3287560.3287596.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import Any
 import yaml
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.report.verdict_report import folded, markdown_table
 from gitops_ml.ship import targets
@@ -250,15 +249,11 @@ def _update(api: GitHub, repository: str, found: Mapping[str, Any], body: str) -
     return f"updated {found['html_url']}"
 
 
-def main() -> int:
+def run(_: argparse.Namespace) -> int:
     """Publish build/release; 0 if it is published."""
     root = Path.cwd()
-    try:
-        release, _ = read_next(root)
-        api, repository = connect(root)
-        body = model_card(root, release).replace("OWNER/NAME", repository)
-        print(publish(api, repository, release, body))
-    except GitopsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    release = read_next(root)[0]
+    api, repository = connect(root)
+    body = model_card(root, release).replace("OWNER/NAME", repository)
+    print(publish(api, repository, release, body))
     return 0

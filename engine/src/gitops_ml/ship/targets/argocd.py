@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.github.client import NotSetUpError, find_remote
 from gitops_ml.ship.settings import DeploymentError
 
@@ -86,14 +83,12 @@ def point(root: Path) -> str:
     return check(root)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Point or check; 0 if every application follows a repository."""
-    parser = argparse.ArgumentParser(description="Point deploy/argocd at this repository.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     parser.add_argument("--check", action="store_true", help="only say what is wrong")
-    options = parser.parse_args(arguments)
-    try:
-        print(check(Path()) if options.check else point(Path()))
-    except (GitopsError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Point or check; 0 if every application follows a repository."""
+    print(check(Path()) if options.check else point(Path()))
     return 0

@@ -14,15 +14,12 @@ done, and that is said.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gitops_ml.bento.store import fetched_tag, find_bento
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.ship.environments.branches import EnvironmentBranch
 from gitops_ml.ship.environments.probe import Target, find_target, write_evidence
 from gitops_ml.ship.release.release import ReleaseError
@@ -89,13 +86,11 @@ def apply(target: Target, config: dict[str, Any], timeout: float) -> str:
     return deploy(config, timeout)
 
 
-def apply_branch(root: Path, name: str, timeout: float) -> int:
+def apply_branch(root: Path, name: str, timeout: float) -> None:
     """Deploy what the branch of an environment says.
 
-    Returns:
-        The exit code; 1 if BentoCloud does not run it, with the evidence written down.
-
     Raises:
+        CloudError: If BentoCloud does not run it, with the evidence written down.
         DeploymentError: If the branch cannot be read.
     """
     environment = parse_environment(name)
@@ -106,17 +101,14 @@ def apply_branch(root: Path, name: str, timeout: float) -> int:
             url = apply(target, config, timeout)
         except CloudError as error:
             write_evidence(root, target, str(error))
-            print(error, file=sys.stderr)
-            return 1
+            raise
         print(f"{url} runs {target.release.tag} ({target.release.artifact})")
         done = target.revision
     write_outputs(applied=True, url=url)
-    return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Push or apply; 0 when done or skipped, 1 when it failed."""
-    parser = argparse.ArgumentParser(description="The service on BentoCloud.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
     steps = parser.add_subparsers(dest="step", required=True)
     step = steps.add_parser("push", help="push the bento")
     step.add_argument(
@@ -127,21 +119,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     step.add_argument(
         "--timeout", type=float, default=TIMEOUT_SECONDS, help="seconds until it must run"
     )
-    options = parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Push or apply; 0 when done or skipped, 1 when it failed."""
     root = Path.cwd()
-    try:
-        (root / EVIDENCE).unlink(missing_ok=True)
-        if not log_in():
-            what = "push" if options.step == "push" else f"deployment to {options.environment}"
-            tell_skipped(f"the {what}, for lack of a token", f"set the secret {KEY}")
-            write_outputs(applied=False)
-            return 0
-        if options.step == "apply":
-            return apply_branch(root, options.environment, options.timeout)
-        bento = find_bento(options.bento or fetched_tag(root) or "latest")
-        push(bento.tag)
-    except (GitopsError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    (root / EVIDENCE).unlink(missing_ok=True)
+    if not log_in():
+        what = "push" if options.step == "push" else f"deployment to {options.environment}"
+        tell_skipped(f"the {what}, for lack of a token", f"set the secret {KEY}")
+        write_outputs(applied=False)
+        return 0
+    if options.step == "apply":
+        apply_branch(root, options.environment, options.timeout)
+        return 0
+    bento = find_bento(options.bento or fetched_tag(root) or "latest")
+    push(bento.tag)
     print(f"BentoCloud holds {bento.tag}")
     return 0
