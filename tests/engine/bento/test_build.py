@@ -13,7 +13,8 @@ import pytest
 from commands import subcommand
 from projects import PACKAGE, make_project
 
-from gitops_ml.bento.build import PackageError, check_pipeline, describe_release, stage
+from gitops_ml.bento.build import check_pipeline, describe_release, stage
+from gitops_ml.bento.store import BentoError
 from gitops_ml.core import paths
 from gitops_ml.model.predictor import ModelError, read_manifest
 from gitops_ml.serving.release import read_release
@@ -106,7 +107,7 @@ def test_what_dvc_lock_does_not_name_is_not_packaged(project: Path, path: str) -
     (project / path).unlink()
     (project / path).write_bytes(b"task: changed\n")
 
-    with pytest.raises(PackageError, match=re.escape(path)) as error:
+    with pytest.raises(BentoError, match=re.escape(path)) as error:
         check_pipeline(project)
 
     assert "make pipeline" in str(error.value)
@@ -115,7 +116,7 @@ def test_what_dvc_lock_does_not_name_is_not_packaged(project: Path, path: str) -
 def test_a_project_that_never_ran_is_not_packaged(project: Path) -> None:
     (project / "dvc.lock").unlink()
 
-    with pytest.raises(PackageError, match=r"dvc\.lock: no such file; run `make pipeline`"):
+    with pytest.raises(BentoError, match=r"dvc\.lock: no such file; run `make pipeline`"):
         check_pipeline(project)
 
 
@@ -150,7 +151,7 @@ def test_without_a_commit_there_is_no_release(project: Path) -> None:
     shutil.rmtree(project / ".git")
     run(project, "git", "init", "--quiet")
 
-    with pytest.raises(PackageError, match="no git commit"):
+    with pytest.raises(BentoError, match="no git commit"):
         describe_release(project, read_manifest(project / paths.MODELS))
 
 
@@ -170,7 +171,7 @@ def test_another_model_than_recorded_is_not_packaged(
 def test_without_metrics_there_is_no_release(project: Path) -> None:
     (project / paths.METRICS).unlink()
 
-    with pytest.raises(PackageError, match=r"metrics\.json.*run `make pipeline`"):
+    with pytest.raises(BentoError, match=r"metrics\.json.*run `make pipeline`"):
         describe_release(project, read_manifest(project / paths.MODELS))
 
 
@@ -179,7 +180,7 @@ def test_without_a_lock_file_nothing_is_staged(project: Path, tmp_path: Path) ->
     release = describe_release(project, manifest)
     (tmp_path / "bento").mkdir()
 
-    with pytest.raises(PackageError, match="uv export"):
+    with pytest.raises(BentoError, match="uv export"):
         stage(project, tmp_path / "bento", manifest, release)
 
 

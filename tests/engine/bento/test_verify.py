@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from commands import subcommand
 
-from gitops_ml.bento.verify import PackagedError, packaged_hash, verify
+from gitops_ml.bento.store import BentoError
+from gitops_ml.bento.verify import packaged_hash, verify
 from gitops_ml.gate.verdict import Consent, DataChanges, ModelRecord, Report, Verdict
 
 main = subcommand("verify-bento")
@@ -71,25 +72,25 @@ def test_the_gated_model_passes(tmp_path: Path, verdict: Verdict, prefix: str) -
 def test_another_model_is_refused_with_both_hashes(tmp_path: Path) -> None:
     other = hashlib.sha256(b"another").hexdigest()
     verdict = gate(tmp_path / "gate.json", sha256=other)
-    with pytest.raises(PackagedError, match=f"holds the model {SHA256}, but .* passed {other}"):
+    with pytest.raises(BentoError, match=f"holds the model {SHA256}, but .* passed {other}"):
         verify(good_bento(tmp_path / "it.bento"), verdict)
 
 
 def test_a_verdict_without_a_hash_passes_nothing(tmp_path: Path) -> None:
     verdict = gate(tmp_path / "gate.json", sha256=None)
-    with pytest.raises(PackagedError, match="the gate passed None"):
+    with pytest.raises(BentoError, match="the gate passed None"):
         verify(good_bento(tmp_path / "it.bento"), verdict)
 
 
 def test_a_blocked_model_is_refused(tmp_path: Path) -> None:
     verdict = gate(tmp_path / "gate.json", "block")
-    with pytest.raises(PackagedError, match="the gate blocked this model"):
+    with pytest.raises(BentoError, match="the gate blocked this model"):
         verify(good_bento(tmp_path / "it.bento"), verdict)
 
 
 def test_a_model_that_was_exchanged_in_the_bento_is_refused(tmp_path: Path) -> None:
     files = {"src/models/manifest.json": manifest(), "src/models/model.onnx": MODEL + b"!"}
-    with pytest.raises(PackagedError, match=f"its manifest records {SHA256}"):
+    with pytest.raises(BentoError, match=f"its manifest records {SHA256}"):
         packaged_hash(bento(tmp_path / "it.bento", files))
 
 
@@ -106,19 +107,19 @@ def test_a_model_that_was_exchanged_in_the_bento_is_refused(tmp_path: Path) -> N
 def test_an_incomplete_bento_is_named(
     tmp_path: Path, files: Mapping[str, bytes], problem: str
 ) -> None:
-    with pytest.raises(PackagedError, match=problem):
+    with pytest.raises(BentoError, match=problem):
         packaged_hash(bento(tmp_path / "it.bento", files))
 
 
 def test_a_truncated_bento_is_named(tmp_path: Path) -> None:
     archive = good_bento(tmp_path / "it.bento")
     archive.write_bytes(archive.read_bytes()[:60])
-    with pytest.raises(PackagedError, match="is no bento of this project"):
+    with pytest.raises(BentoError, match="is no bento of this project"):
         packaged_hash(archive)
 
 
 def test_a_missing_bento_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(PackagedError, match="no such file; run `make package export-bento`"):
+    with pytest.raises(BentoError, match="no such file; run `make package export-bento`"):
         packaged_hash(tmp_path / "it.bento")
 
 
@@ -127,7 +128,7 @@ def test_without_a_verdict_nothing_passes(tmp_path: Path, content: str | None) -
     path = tmp_path / "gate.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    with pytest.raises(PackagedError, match="run `make gate"):
+    with pytest.raises(BentoError, match="run `make gate"):
         verify(good_bento(tmp_path / "it.bento"), path)
 
 

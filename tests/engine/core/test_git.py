@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gitops_ml.core.git import BaseError, LockedModel, find_base, locked_model
+from gitops_ml.core.git import GitError, LockedModel, find_base, locked_model
 
 LOCK = """
 schema: '2.0'
@@ -86,7 +86,7 @@ def test_the_null_commit_of_a_first_push_is_no_base(repository: Path) -> None:
 @pytest.mark.parametrize("revision", ["origin/main", "v1", "1234567", "--help", "HEAD~9"])
 def test_an_unknown_revision_is_an_error(repository: Path, revision: str) -> None:
     commit(repository, "one")
-    with pytest.raises(BaseError, match="knows no such commit"):
+    with pytest.raises(GitError, match="knows no such commit"):
         find_base(repository, revision)
 
 
@@ -94,7 +94,7 @@ def test_outside_a_repository_the_gate_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(BaseError, match="compares with a git revision"):
+    with pytest.raises(GitError, match="compares with a git revision"):
         find_base(tmp_path, "HEAD")
 
 
@@ -121,5 +121,5 @@ def test_without_a_model_the_lock_names_none(lock: str | None) -> None:
 
 @pytest.mark.parametrize("lock", ["stages: [", "stages: 3", "- a", "stages: {fit: {outs: [{}]}}"])
 def test_a_damaged_lock_is_an_error(lock: str) -> None:
-    with pytest.raises(BaseError, match=r"main:dvc\.lock: is no lock file"):
+    with pytest.raises(GitError, match=r"main:dvc\.lock: is no lock file"):
         locked_model(lock, "main:dvc.lock")

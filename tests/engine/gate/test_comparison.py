@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gitops_ml.gate.comparison import ComparisonError, compare
+from gitops_ml.gate.comparison import compare
 from gitops_ml.model.metrics import MetricError, Scored
 
 
@@ -145,7 +145,7 @@ def test_too_few_rows_of_a_class_cannot_be_judged(positives: int, says: str) -> 
     truth[:positives] = 1
     score = np.linspace(0.1, 0.9, 40)
     model = Scored(truth, truth, np.column_stack([1 - score, score]), 2)
-    with pytest.raises(ComparisonError, match=says):
+    with pytest.raises(MetricError, match=says):
         compare("roc_auc", model, model, margin=0, confidence=0.95)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.github.codeowners import (
     CODEOWNERS,
-    CodeownersError,
     check_owner,
     fill_in,
     parse_codeowners,
@@ -50,14 +50,14 @@ def test_accepts_users_and_teams(owner: str) -> None:
 
 @pytest.mark.parametrize("owner", ["", "ada", "@", "@-ada", "@team/", "@a b", "@a/b/c", "@ada\n"])
 def test_refuses_what_is_no_owner(owner: str) -> None:
-    with pytest.raises(CodeownersError, match="@user or @organisation/team"):
+    with pytest.raises(GitopsError, match="@user or @organisation/team"):
         check_owner(owner)
 
 
 def test_says_that_there_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(CodeownersError, match="no such file"):
+    with pytest.raises(GitopsError, match="no such file"):
         read_codeowners(tmp_path)
     (tmp_path / CODEOWNERS).parent.mkdir()
     (tmp_path / CODEOWNERS).write_bytes(b"/x @\xff")
-    with pytest.raises(CodeownersError, match="cannot be read"):
+    with pytest.raises(GitopsError, match="cannot be read"):
         read_codeowners(tmp_path)

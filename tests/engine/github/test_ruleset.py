@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.github.ruleset import (
     RULESET,
     RULESETS,
     WORKFLOWS,
-    RulesetError,
     differences,
     load_ruleset,
     load_rulesets,
@@ -140,9 +140,9 @@ def test_says_what_is_wrong_with_a_file(
     path = RULESETS / f"{name}.json"
     text = ruleset if isinstance(ruleset, str) else json.dumps(ruleset)
     (root / path).write_text(text, encoding="utf-8")
-    with pytest.raises(RulesetError, match=rf"^\.github/rulesets/{name}\.json: .*{message}"):
+    with pytest.raises(GitopsError, match=rf"^\.github/rulesets/{name}\.json: .*{message}"):
         load_ruleset(root, path)
-    with pytest.raises(RulesetError, match=rf"^\.github/rulesets/{name}\.json: .*{message}"):
+    with pytest.raises(GitopsError, match=rf"^\.github/rulesets/{name}\.json: .*{message}"):
         load_rulesets(root)
 
 
@@ -151,7 +151,7 @@ def test_names_every_file_that_is_wrong(tmp_path: Path) -> None:
     (root / RULESETS / "a.json").write_text("{", encoding="utf-8")
     (root / RULESETS / "b.json").write_text(json.dumps(OTHER), encoding="utf-8")
     (root / RULESETS / "c.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(RulesetError, match=r"a\.json: cannot .*; .*c\.json: name: ") as caught:
+    with pytest.raises(GitopsError, match=r"a\.json: cannot .*; .*c\.json: name: ") as caught:
         load_rulesets(root)
     assert "b.json" not in str(caught.value)
 
@@ -159,7 +159,7 @@ def test_names_every_file_that_is_wrong(tmp_path: Path) -> None:
 def test_two_files_cannot_have_one_name(tmp_path: Path) -> None:
     root = project(tmp_path, WANTED)
     (root / RULESETS / "a.json").write_text(json.dumps(OTHER | {"name": "main"}), encoding="utf-8")
-    with pytest.raises(RulesetError) as caught:
+    with pytest.raisesGitopsError as caught:
         load_rulesets(root)
     assert str(caught.value) == (
         ".github/rulesets/a.json: name: 'main' is that of .github/rulesets/main.json"
@@ -179,9 +179,9 @@ def test_mains_ruleset_is_first_and_the_others_need_none_of_its_rules(tmp_path: 
 
 
 def test_says_that_there_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RulesetError, match=r"main\.json: no such file"):
+    with pytest.raises(GitopsError, match=r"main\.json: no such file"):
         load_ruleset(tmp_path)
-    with pytest.raises(RulesetError, match=r"main\.json: no such file"):
+    with pytest.raises(GitopsError, match=r"main\.json: no such file"):
         load_rulesets(tmp_path)
 
 
@@ -202,5 +202,5 @@ def test_knows_the_names_of_the_jobs_of_pull_requests(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workflow", ["jobs: [", "[]", "jobs: {}", "on: pull_request"])
 def test_names_a_workflow_that_cannot_be_read(tmp_path: Path, workflow: str) -> None:
-    with pytest.raises(RulesetError, match=r"\.github/workflows/broken\.yml: is not a workflow"):
+    with pytest.raises(GitopsError, match=r"\.github/workflows/broken\.yml: is not a workflow"):
         reported_checks(project(tmp_path, WANTED, broken=workflow))

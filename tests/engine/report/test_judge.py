@@ -8,8 +8,8 @@ import pytest
 from commands import subcommand
 
 from gitops_ml.core import paths
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.settings import SettingsError
-from gitops_ml.gate.challenger import StaleError
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
@@ -82,7 +82,7 @@ def test_the_exit_code_is_the_verdict(
     assert verdict.capitalize() in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("error", [StaleError("run it"), SettingsError("x: wrong"), OSError("x")])
+@pytest.mark.parametrize("error", [GitopsError("run it"), SettingsError("x: wrong"), OSError("x")])
 def test_what_cannot_be_judged_leaves_no_verdict(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -32,7 +32,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gitops_ml.ship import fetch
-from gitops_ml.ship.fetch import ArtifactError
+from gitops_ml.ship.settings import DeploymentError
 
 main = subcommand("fetch-bento")
 
@@ -334,7 +334,7 @@ def test_a_bento_that_would_reach_out_of_its_folder_is_refused(
 ) -> None:
     path = tmp_path / "evil.bento"
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="must not hold"):
+    with pytest.raises(DeploymentError, match="must not hold"):
         fetch.look_into(path)
 
 
@@ -346,7 +346,7 @@ def test_a_bento_may_be_as_large_as_the_limit_and_no_larger(
     fetch.unpack_bento(archive(b"x" * 10), target)
     assert target.read_bytes() == b"x" * 10
     target.unlink()
-    with pytest.raises(ArtifactError, match="has more than 10 bytes"):
+    with pytest.raises(DeploymentError, match="has more than 10 bytes"):
         fetch.unpack_bento(archive(b"x" * 11), target)
     assert not target.exists()
 
@@ -371,7 +371,7 @@ def test_a_bento_may_hold_as_many_entries_as_the_limit_and_no_more(
     monkeypatch.setattr(fetch, "ENTRIES", len(entries))
     assert fetch.look_into(path).tag == TAG
     monkeypatch.setattr(fetch, "ENTRIES", len(entries) - 1)
-    with pytest.raises(ArtifactError, match=f"must not hold '{re.escape(entries[-1])}'"):
+    with pytest.raises(DeploymentError, match=f"must not hold '{re.escape(entries[-1])}'"):
         fetch.look_into(path)
 
 
@@ -387,7 +387,7 @@ def test_a_text_may_be_as_large_as_the_limit_and_no_larger(
     monkeypatch.setattr(fetch, "TEXT_BYTES", size)
     assert fetch.look_into(path).tag == TAG
     monkeypatch.setattr(fetch, "TEXT_BYTES", size - 1)
-    with pytest.raises(ArtifactError, match=r"lacks 'bento\.yaml'"):
+    with pytest.raises(DeploymentError, match=r"lacks 'bento\.yaml'"):
         fetch.look_into(path)
 
 
@@ -406,7 +406,7 @@ def test_a_revision_is_the_commit_that_it_names(world: World) -> None:
     for unknown in ("d" * 40, "d" * 64):
         assert fetch.commit_of(world.root, unknown) == unknown
     for none in ("d" * 39, "D" * 40, f"{second}^{{tree}}", "--all"):
-        with pytest.raises(fetch.FetchError, match="git knows no such commit"):
+        with pytest.raises(DeploymentError, match="git knows no such commit"):
             fetch.commit_of(world.root, none)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gitops_ml.ship.settings import (
-    VariableError,
+    DeploymentError,
     chosen_by_hand,
     parse_environment,
     run_url,
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("clean_settings")
 def test_there_are_two_environments(text: str) -> None:
     assert parse_environment("staging") == "staging"
     assert parse_environment("production") == "production"
-    with pytest.raises(VariableError, match="choose staging or production"):
+    with pytest.raises(DeploymentError, match="choose staging or production"):
         parse_environment(text)
 
 
@@ -51,7 +51,7 @@ def test_what_is_no_address_is_named_but_not_shown(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("PRODUCTION_URL", url)
-    with pytest.raises(VariableError, match="PRODUCTION_URL: must be the address") as caught:
+    with pytest.raises(DeploymentError, match="PRODUCTION_URL: must be the address") as caught:
         service_url("production")
     assert "hush" not in str(caught.value)
 
@@ -111,5 +111,5 @@ def test_names_a_file_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "none" / "outputs"))
-    with pytest.raises(VariableError, match=r"GITHUB_OUTPUT is .*none/outputs"):
+    with pytest.raises(DeploymentError, match=r"GITHUB_OUTPUT is .*none/outputs"):
         write_outputs(proved=True)

@@ -32,8 +32,8 @@ import yaml
 from bentoml.exceptions import NotFound
 
 import gitops_ml
+from gitops_ml.bento.store import BentoError
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
 from gitops_ml.model.predictor import read_manifest, read_verified
 from gitops_ml.serving.release import describe
@@ -47,15 +47,11 @@ ROOMS = ("core", "features", "model", "serving")
 _SOURCES_ONLY = shutil.ignore_patterns("__pycache__")
 
 
-class PackageError(GitopsError):
-    """The bento cannot be built; the message is meant for people."""
-
-
 def _call(command: Sequence[str], root: Path) -> str:
     """Run a command in the project and give back what it printed.
 
     Raises:
-        PackageError: If it is not installed or exits non-zero, with what it said.
+        BentoError: If it is not installed or exits non-zero, with what it said.
     """
     environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
     try:
@@ -63,10 +59,10 @@ def _call(command: Sequence[str], root: Path) -> str:
             command, cwd=root, env=environment, capture_output=True, text=True, check=False
         )
     except FileNotFoundError as error:
-        raise PackageError(f"{command[0]}: not installed; run `make setup`") from error
+        raise BentoError(f"{command[0]}: not installed; run `make setup`") from error
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise PackageError(f"`{' '.join(command)}` failed:\n{said}")
+        raise BentoError(f"`{' '.join(command)}` failed:\n{said}")
     return done.stdout
 
 
@@ -74,12 +70,12 @@ def source_of(root: Path) -> dict[str, Any]:
     """The commit that is packaged, and whether the working tree differs from it.
 
     Raises:
-        PackageError: If there is no commit.
+        BentoError: If there is no commit.
     """
     try:
         commit = _call(["git", "rev-parse", "--verify", "HEAD"], root).strip()
-    except PackageError as error:
-        raise PackageError(
+    except BentoError as error:
+        raise BentoError(
             "there is no git commit to name the release by; commit first (`git commit`)"
         ) from error
     return {"commit": commit, "dirty": bool(_call(["git", "status", "--porcelain"], root).strip())}
@@ -89,14 +85,14 @@ def check_pipeline(root: Path) -> None:
     """Make sure that the outputs are those of the code, data and parameters that are there.
 
     Raises:
-        PackageError: If DVC finds a stage that has changed since `dvc.lock` was written.
+        BentoError: If DVC finds a stage that has changed since `dvc.lock` was written.
     """
     if not (root / paths.DVC_LOCK).is_file():
-        raise PackageError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`")
+        raise BentoError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`")
     changed = json.loads(_call([*PYTHON, "dvc", "status", "--json"], root) or "{}")
     if changed:
         lines = [f"  {stage}: {_changes(entries)}" for stage, entries in changed.items()]
-        raise PackageError(
+        raise BentoError(
             f"{paths.DVC_LOCK} does not name what is here; "
             "run `make pipeline`, or `dvc checkout`:\n" + "\n".join(lines)
         )
@@ -118,21 +114,21 @@ def data_of(root: Path) -> dict[str, str]:
     """The table that the model comes from, by the hash in `dvc.lock`.
 
     Raises:
-        PackageError: If `dvc.lock` does not name it.
+        BentoError: If `dvc.lock` does not name it.
     """
     lock = yaml.safe_load((root / paths.DVC_LOCK).read_text(encoding="utf-8"))
     outs = lock.get("stages", {}).get("ingest", {}).get("outs", [])
     for out in outs:
         if out["path"] == str(paths.INGESTED):
             return {"file": out["path"], "md5": out["md5"]}
-    raise PackageError(f"{paths.DVC_LOCK}: names no {paths.INGESTED}; run `make pipeline`")
+    raise BentoError(f"{paths.DVC_LOCK}: names no {paths.INGESTED}; run `make pipeline`")
 
 
 def describe_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Everything that `/release` tells.
 
     Raises:
-        PackageError: If a file that it is made of is missing or unreadable.
+        BentoError: If a file that it is made of is missing or unreadable.
     """
     source = source_of(root)
     try:
@@ -140,7 +136,7 @@ def describe_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         schema = hashlib.sha256((root / paths.SCHEMA).read_bytes()).hexdigest()
         metrics = json.loads((root / paths.METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PackageError(f"{error}; run `make pipeline`") from error
+        raise BentoError(f"{error}; run `make pipeline`") from error
     model = describe(manifest)
     version = f"{source['commit'][:8]}-{model['model']['sha256'][:8]}"
     package = load_project(root).package
@@ -159,7 +155,7 @@ def stage(root: Path, target: Path, manifest: dict[str, Any], release: dict[str,
     """Lay out what goes into the bento.
 
     Raises:
-        PackageError: If the locked requirements cannot be exported.
+        BentoError: If the locked requirements cannot be exported.
         ModelError: If the model file is not the recorded one.
     """
     engine = Path(gitops_ml.__file__).parent
@@ -183,7 +179,7 @@ def requirements(root: Path) -> str:
     """The project's own dependencies as they are locked: exact versions with their hashes.
 
     Raises:
-        PackageError: If uv or the lock file is missing.
+        BentoError: If uv or the lock file is missing.
     """
     options = ["--frozen", "--no-default-groups", "--no-emit-workspace", "--no-header"]
     return _call(["uv", "export", "--quiet", "--no-annotate", *options], root)
@@ -223,7 +219,7 @@ def build(root: Path) -> str:
         The bento's tag.
 
     Raises:
-        PackageError: If a check fails or a tool does.
+        BentoError: If a check fails or a tool does.
         ModelError: If there is no model, or its hash is not the recorded one.
     """
     manifest = read_manifest(root / paths.MODELS)

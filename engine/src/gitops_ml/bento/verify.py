@@ -17,37 +17,33 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
+from gitops_ml.bento.store import BentoError
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.gate.verdict import Report
 
 # Where BentoML keeps a bento's own files inside the archive.
 SOURCE = PurePosixPath("src")
 
 
-class PackagedError(GitopsError):
-    """The packaged model is not the gated one, or cannot be read; the message says which."""
-
-
 def read_gate(path: Path) -> Report:
     """Read the gate's verdict.
 
     Raises:
-        PackagedError: If the file is missing or is no verdict.
+        BentoError: If the file is missing or is no verdict.
     """
     try:
         return Report.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise PackagedError(f"{path}: no such file; run `make gate` first") from error
+        raise BentoError(f"{path}: no such file; run `make gate` first") from error
     except (OSError, ValidationError) as error:
-        raise PackagedError(f"{path}: cannot be read: {error}; run `make gate` again") from error
+        raise BentoError(f"{path}: cannot be read: {error}; run `make gate` again") from error
 
 
 def packaged_hash(bento: Path) -> str:
     """The sha256 of the model file inside an exported bento.
 
     Raises:
-        PackagedError: If the archive or a file in it is missing or unreadable, or the model is not
+        BentoError: If the archive or a file in it is missing or unreadable, or the model is not
             the one in the bento's manifest.
     """
     try:
@@ -58,13 +54,13 @@ def packaged_hash(bento: Path) -> str:
             recorded = manifest["files"][served]
             found = hashlib.sha256(_read(archive, members, paths.MODELS / served)).hexdigest()
     except FileNotFoundError as error:
-        raise PackagedError(f"{bento}: no such file; run `make package export-bento`") from error
+        raise BentoError(f"{bento}: no such file; run `make package export-bento`") from error
     except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
-        raise PackagedError(
+        raise BentoError(
             f"{bento}: is no bento of this project: {error}; run `make package export-bento`"
         ) from error
     if found != recorded:
-        raise PackagedError(f"{bento}: its model is {found}, but its manifest records {recorded}")
+        raise BentoError(f"{bento}: its model is {found}, but its manifest records {recorded}")
     return found
 
 
@@ -84,14 +80,14 @@ def verify(bento: Path, gate: Path) -> str:
     """Hold a bento against the verdict; returns what to tell.
 
     Raises:
-        PackagedError: If the gate did not pass, or passed another model.
+        BentoError: If the gate did not pass, or passed another model.
     """
     report = read_gate(gate)
     if report.verdict == "block":
-        raise PackagedError(f"{gate}: the gate blocked this model; it must not be delivered")
+        raise BentoError(f"{gate}: the gate blocked this model; it must not be delivered")
     found = packaged_hash(bento)
     if found != report.challenger.sha256:
-        raise PackagedError(
+        raise BentoError(
             f"{bento}: holds the model {found}, but the gate passed "
             f"{report.challenger.sha256} ({gate}); run `make gate package export-bento`"
         )

@@ -33,7 +33,7 @@ def committed(root: Path, revision: str = "HEAD") -> str | None:
 
     Raises:
         LockError: If there is no such revision.
-        BaseError: If git is not installed.
+        GitError: If git is not installed.
     """
     known = git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if known.returncode != 0:
@@ -120,7 +120,7 @@ def verify(root: Path) -> str:
 
     Raises:
         LockError: If the lock is missing, stale or not reproduced, or a committed report differs.
-        BaseError: If git is not installed.
+        GitError: If git is not installed.
     """
     if not (root / paths.DVC_LOCK).is_file():
         raise LockError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`")

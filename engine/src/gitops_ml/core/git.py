@@ -30,8 +30,8 @@ _GIT_CONTEXT = frozenset(
 )
 
 
-class BaseError(GitopsError):
-    """The base cannot be read; the message says why and what to do."""
+class GitError(GitopsError):
+    """Git cannot do something, or does not hold what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,18 @@ def find_base(root: Path, revision: str) -> Base | None:
         None if there is no commit to be judged against yet.
 
     Raises:
-        BaseError: If this is no git repository, or the revision names no commit.
+        GitError: If this is no git repository, or the revision names no commit.
     """
     place = git(root, "rev-parse", "--show-prefix")
     if place.returncode != 0:
-        raise BaseError(f"the gate compares with a git revision: {place.stderr.strip()}")
+        raise GitError(f"the gate compares with a git revision: {place.stderr.strip()}")
     unborn = git(root, "rev-parse", "--verify", "--quiet", "HEAD").returncode != 0
     if _NO_COMMIT.fullmatch(revision) or (unborn and revision == "HEAD"):
         return None
     commit_of = f"{revision}^{{commit}}"
     found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", commit_of)
     if found.returncode != 0:
-        raise BaseError(
+        raise GitError(
             f"--base {revision}: git knows no such commit; `git fetch` it, or name another one, "
             "e.g. `make gate BASE=HEAD`"
         )
@@ -113,7 +113,7 @@ def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run git in a folder, whatever repository the caller's environment points at.
 
     Raises:
-        BaseError: If git is not installed.
+        GitError: If git is not installed.
     """
     try:
         return subprocess.run(
@@ -125,7 +125,7 @@ def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except FileNotFoundError:
-        raise BaseError("git is not installed, or not on PATH") from None
+        raise GitError("git is not installed, or not on PATH") from None
 
 
 def outside_git() -> dict[str, str]:
@@ -144,7 +144,7 @@ def locked_model(lock: str | None, name: str) -> LockedModel | None:
         None if it names no model: the pipeline never ran.
 
     Raises:
-        BaseError: If it is no lock file.
+        GitError: If it is no lock file.
     """
     if lock is None:
         return None
@@ -155,5 +155,5 @@ def locked_model(lock: str | None, name: str) -> LockedModel | None:
                 if out["path"] == paths.MODELS.as_posix():
                     return LockedModel(hash=str(out["md5"]), stage=str(stage))
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise BaseError(f"{name}: is no lock file of DVC: {error}") from error
+        raise GitError(f"{name}: is no lock file of DVC: {error}") from error
     return None

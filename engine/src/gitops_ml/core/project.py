@@ -14,14 +14,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.settings import SettingsError
 
 TABLE = "tool.gitops-ml"
 DeployTarget = Literal["kubernetes", "host", "bentocloud", "none"]
-
-
-class ProjectError(GitopsError):
-    """`pyproject.toml` does not say what the project is; the message names the key."""
 
 
 class Project(BaseModel):
@@ -47,18 +43,18 @@ def load_project(root: Path = Path()) -> Project:
     """Read what the project says of itself.
 
     Raises:
-        ProjectError: If `pyproject.toml` is missing, is no TOML, or its table is missing or wrong.
+        SettingsError: If `pyproject.toml` is missing, is no TOML, or its table is missing or wrong.
     """
     path = root / paths.PYPROJECT
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ProjectError(f"{path}: no such file; run from the project's root") from error
+        raise SettingsError(f"{path}: no such file; run from the project's root") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ProjectError(f"{path}: cannot be read: {error}") from error
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
     table = document.get("tool", {}).get("gitops-ml")
     if table is None:
-        raise ProjectError(
+        raise SettingsError(
             f"{path}: has no table [{TABLE}]; it must name the package, e.g.\n"
             f'  [{TABLE}]\n  package = "flight_delays"'
         )
@@ -69,4 +65,4 @@ def load_project(root: Path = Path()) -> Project:
             f"{path}: [{TABLE}] {'.'.join(map(str, one['loc'])) or 'the table'}: {one['msg']}"
             for one in error.errors()
         ]
-        raise ProjectError("\n".join(problems)) from error
+        raise SettingsError("\n".join(problems)) from error

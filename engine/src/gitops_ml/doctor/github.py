@@ -9,18 +9,17 @@ from typing import Any
 
 import httpx
 
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.doctor.check import Check, Status
 from gitops_ml.doctor.settings import settings_looks
 from gitops_ml.github.client import GitHub, GitHubError, NotSetUpError, connect, find_remote
 from gitops_ml.github.codeowners import (
     CODEOWNERS,
-    CodeownersError,
     parse_codeowners,
     read_codeowners,
 )
 from gitops_ml.github.ruleset import (
     RULESET,
-    RulesetError,
     load_ruleset,
     load_rulesets,
     missing_checks,
@@ -50,7 +49,7 @@ def check_rulesets(root: Path) -> Check:
     name = "rulesets"
     try:
         rulesets = load_rulesets(root)
-    except RulesetError as error:
+    except GitopsError as error:
         return Check(name, "fail", str(error), "restore the file from git, or correct it")
     return Check(name, "ok", ", ".join(file.name for file in rulesets))
 
@@ -61,7 +60,7 @@ def check_required_checks(root: Path) -> Check:
     try:
         ruleset = load_ruleset(root)
         missing = missing_checks(ruleset, root)
-    except RulesetError as error:
+    except GitopsError as error:
         return Check(name, "fail", str(error), "restore the file from git, or correct it")
     if missing:
         return Check(
@@ -83,7 +82,7 @@ def check_owned(root: Path) -> Check:
     name = "code owners"
     try:
         entries = parse_codeowners(read_codeowners(root))
-    except CodeownersError as error:
+    except GitopsError as error:
         return Check(name, "fail", str(error), "restore the file from git")
     unowned = [entry.pattern for entry in entries if not entry.owners]
     if unowned or not entries:
@@ -141,8 +140,6 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
     """The outcome of a check, also if GitHub refuses to answer or a file cannot be read."""
     try:
         return look()
-    except (RulesetError, CodeownersError) as error:
-        return Check(name, "fail", str(error), "restore the file from git, or correct it")
     except GitHubError as error:
         if error.status == httpx.codes.FORBIDDEN and "upgrade" in str(error).lower():
             remedy = "make the repository public, or move it to a plan that has this"
@@ -150,6 +147,8 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         if error.status in (None, httpx.codes.FORBIDDEN):
             return Check(name, "skipped", str(error), _ASK_ADMINISTRATOR)
         return Check(name, "fail", str(error), "see what GitHub says")
+    except GitopsError as error:
+        return Check(name, "fail", str(error), "restore the file from git, or correct it")
 
 
 def check_default_branch(repository: Repository) -> Check:

@@ -16,10 +16,11 @@ from urllib.parse import quote
 
 import httpx
 
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.doctor.check import Check, Status
 from gitops_ml.github.client import GitHub, GitHubError
 from gitops_ml.github.settings import Repository
-from gitops_ml.github.workflows import Named, Told, WorkflowError, read_named
+from gitops_ml.github.workflows import Named, Told, read_named
 
 # Where people approve.
 PRODUCTION = "production"
@@ -40,7 +41,7 @@ def settings_looks(
     """The checks of what the workflows name, by name; none where they name nothing."""
     try:
         named = read_named(root)
-    except WorkflowError as error:
+    except GitopsError as error:
         broken = Check("workflows", "fail", str(error), "correct the file, or restore it from git")
         return {broken.name: lambda: broken}
     looks: dict[str, Callable[[], Check]] = {}

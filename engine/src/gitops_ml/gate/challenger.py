@@ -39,10 +39,6 @@ _CALLS_AT_LEAST = 5
 _SECONDS_PER_ROUND = 3.0
 
 
-class StaleError(GitopsError):
-    """The working tree is not what `dvc.lock` says; the message says how to mend it."""
-
-
 @dataclass(frozen=True)
 class Challenger:
     """A verified model with its answers for the test rows.
@@ -66,14 +62,14 @@ def check_up_to_date(root: Path) -> LockedModel:
     """Make sure that data, settings, code and model are the ones that `dvc.lock` records.
 
     Raises:
-        StaleError: If the pipeline has not run since one of them changed.
-        BaseError: If `dvc.lock` cannot be read.
+        GitopsError: If the pipeline has not run since one of them changed.
+        GitError: If `dvc.lock` cannot be read.
     """
     lock = root / paths.DVC_LOCK
     text = lock.read_text(encoding="utf-8") if lock.exists() else None
     locked = locked_model(text, str(paths.DVC_LOCK))
     if locked is None:
-        raise StaleError("there is no trained model to judge: run `make pipeline` first")
+        raise GitopsError("there is no trained model to judge: run `make pipeline` first")
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"],
         cwd=root,
@@ -83,10 +79,10 @@ def check_up_to_date(root: Path) -> LockedModel:
         check=False,
     )
     if done.returncode != 0:
-        raise StaleError(f"`dvc status` failed:\n{done.stderr.strip()}")
+        raise GitopsError(f"`dvc status` failed:\n{done.stderr.strip()}")
     stale = stale_stages(json.loads(done.stdout or "{}"))
     if stale:
-        raise StaleError(
+        raise GitopsError(
             "the model is not the one that the working tree describes; these stages are stale:\n"
             + "\n".join(f"  {stage}: {'; '.join(why)}" for stage, why in stale.items())
             + "\nrun `make pipeline`, and commit dvc.lock and reports/ with your change"

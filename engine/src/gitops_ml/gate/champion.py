@@ -25,7 +25,7 @@ from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import (
     Base,
-    BaseError,
+    GitError,
     LockedModel,
     git,
     locked_model,
@@ -48,7 +48,7 @@ class ChampionError(GitopsError):
     """The champion cannot be brought back; the message says what was tried."""
 
 
-class CannotScoreError(GitopsError):
+class CannotScoreError(ChampionError):
     """The champion was brought back but cannot answer for these rows; the message says why."""
 
 
@@ -246,7 +246,7 @@ def _dvc_here(base: Base, *arguments: str) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise BaseError(f"`dvc {' '.join(arguments)}` failed:\n{_last_lines(done)}")
+        raise GitError(f"`dvc {' '.join(arguments)}` failed:\n{_last_lines(done)}")
     return done.stdout
 
 

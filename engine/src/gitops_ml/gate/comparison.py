@@ -20,20 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.settings import METRIC_DIRECTION
 from gitops_ml.gate.verdict import Outcome
-from gitops_ml.model.metrics import Scored, measure, resample_weights
+from gitops_ml.model.metrics import MetricError, Scored, measure, resample_weights
 
 RESAMPLES = 1000
 SEED = 1993
 # Share of the resamples in which the metric may not exist, such as ROC AUC without one of the
 # classes; they are left out.
 UNDEFINED_MAX = 0.05
-
-
-class ComparisonError(GitopsError):
-    """The difference cannot be judged; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +86,12 @@ def compare(
         seed: Of the draws.
 
     Raises:
-        ComparisonError: If the metric does not exist on these rows or on too many resamples.
+        MetricError: If the metric does not exist on these rows or on too many resamples.
         MetricError: If it needs probabilities and one of the models has none.
     """
     values = [float(measure(metric, scored)[0]) for scored in (champion, challenger)]
     if not np.isfinite(values).all():
-        raise ComparisonError(f"{metric} does not exist on these {len(champion)} rows")
+        raise MetricError(f"{metric} does not exist on these {len(champion)} rows")
     differences = np.concatenate(
         [
             measure(metric, challenger, weights) - measure(metric, champion, weights)
@@ -105,7 +100,7 @@ def compare(
     )
     defined = differences[np.isfinite(differences)]
     if len(defined) < (1 - UNDEFINED_MAX) * resamples:
-        raise ComparisonError(
+        raise MetricError(
             f"{metric} does not exist in {resamples - len(defined)} of {resamples} resamples of "
             f"these {len(champion)} rows: some class has too few"
         )

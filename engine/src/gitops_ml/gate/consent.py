@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.gate.verdict import Consent
-from gitops_ml.github.client import GitHub, GitHubError, connect, may_write
-from gitops_ml.github.event import Event, EventError
+from gitops_ml.github.client import GitHub, connect, may_write
+from gitops_ml.github.event import Event
 from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL
 
 # refs/heads/gh-readonly-queue/main/pr-12-<commit>
@@ -53,7 +54,7 @@ def consent_of(event: Event) -> Answer:
         api, repository = connect()
         pull = _pull_request(event, api, repository)
         return Answer(Consent()) if pull is None else _labels(api, repository, pull)
-    except (GitHubError, EventError) as error:
+    except GitopsError as error:
         return Answer(
             Consent(),
             (f"Labels on the pull request could not be read, so nobody consented: {error}",),

@@ -50,8 +50,8 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
 
     Raises:
         SettingsError: If a settings file is missing or wrong.
-        BaseError: If the base cannot be read.
-        StaleError: If the pipeline has not run since something changed.
+        GitError: If the base cannot be read.
+        GitopsError: If the pipeline has not run since something changed.
         ModelError: If the model is missing or not the recorded one.
         TableError: If the test rows are missing or unsuitable.
         PredictionError: If the model does not answer with finite numbers.

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gitops_ml.core.settings import METRIC_DIRECTION, MetricTerms, SliceTerms
-from gitops_ml.gate.comparison import Comparison, ComparisonError, compare
+from gitops_ml.gate.comparison import Comparison, compare
 from gitops_ml.gate.verdict import Finding, Limit
 from gitops_ml.model.metrics import MetricError, Scored, measure
 
@@ -164,7 +164,7 @@ class Judge:
                 confidence=self.confidence,
                 groups=None if self.groups is None else self.groups[rows],
             )
-        except (ComparisonError, MetricError) as error:
+        except MetricError as error:
             return None, value, str(error)
         return duel, value, None
 

@@ -28,7 +28,7 @@ def champion_of(case: Case, base: Base | None) -> LockedModel | None:
     """The model that the base names; None, with a note, if there is none yet.
 
     Raises:
-        BaseError: If the base's `dvc.lock` cannot be read.
+        GitError: If the base's `dvc.lock` cannot be read.
     """
     if base is None:
         case.notes.append("No champion yet: there is no commit to compare with. Floors only.")
@@ -57,7 +57,7 @@ def find_opponent(
         be compared with.
 
     Raises:
-        BaseError: If DVC cannot be asked where the base's model may be.
+        GitError: If DVC cannot be asked where the base's model may be.
     """
     if model.hash == challenger.locked.hash:
         return ModelRecord(hash=model.hash, source="same"), None
@@ -70,7 +70,7 @@ def find_opponent(
             record = record.model_copy(update={"sha256": manifest["files"][manifest["served"]]})
             opponent = _answers(case, base.root, champion, params, challenger)
             case.notes += champion.notes
-    except (ChampionError, CannotScoreError) as error:
+    except ChampionError as error:
         why = f"the champion cannot be compared with: {error}"
         if consent.accept_new_baseline is None:
             case.reasons.append(

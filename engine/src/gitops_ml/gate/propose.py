@@ -19,7 +19,6 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError, UsageError
-from gitops_ml.core.git import BaseError
 from gitops_ml.core.schema import load_schema
 from gitops_ml.core.settings import (
     METRIC_DIRECTION,
@@ -29,16 +28,14 @@ from gitops_ml.core.settings import (
     parse_settings,
 )
 from gitops_ml.data.infer import keep_old
-from gitops_ml.features.matrix import TableError, read_table
+from gitops_ml.features.matrix import read_table
 from gitops_ml.gate.challenger import (
     Challenger,
-    StaleError,
     check_up_to_date,
     latency_p99_ms,
     load_challenger,
 )
 from gitops_ml.model.metrics import Scored, calibration_error
-from gitops_ml.model.predictor import ModelError, PredictionError
 
 # A margin where there is no interval to go by, relative to the value.
 _MARGIN_LEAST = 0.005
@@ -64,10 +61,6 @@ model:
 """
 
 
-class ProposalError(GitopsError):
-    """No contract can be proposed; the message says why and what to do."""
-
-
 def propose(root: Path, force: bool) -> Path | None:
     """Write `contract.yaml` from the evaluated model.
 
@@ -80,8 +73,8 @@ def propose(root: Path, force: bool) -> Path | None:
 
     Raises:
         UsageError: If there is a contract already.
-        ProposalError: If there is no evaluated model to go by.
-        SettingsError: If the parameters or the schema are wrong.
+        GitopsError: If there is no evaluated model to go by, or the parameters or the schema are
+            wrong.
     """
     target = root / paths.CONTRACT
     if target.exists() and not force:
@@ -95,9 +88,7 @@ def propose(root: Path, force: bool) -> Path | None:
         challenger = load_challenger(root, params, schema, check_up_to_date(root))
         rows = read_table(root / paths.INGESTED, [params.data.time] if params.data.time else [])
     except (OSError, ValueError) as error:
-        raise ProposalError(f"{paths.EVALUATION}: {error}; run `make pipeline`") from error
-    except (BaseError, StaleError, ModelError, PredictionError, TableError) as error:
-        raise ProposalError(str(error)) from error
+        raise GitopsError(f"{paths.EVALUATION}: {error}; run `make pipeline`") from error
     text = contract_text(params, evaluation, challenger, rows)
     parse_settings(text, Contract, str(paths.CONTRACT))
     kept = keep_old(target) if target.exists() else None

@@ -17,10 +17,6 @@ OWNER_RULE = "@user or @organisation/team"
 _OWNER = re.compile(r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
-class CodeownersError(GitopsError):
-    """The file or an owner cannot be used; the message says why."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """One line of the file: a pattern of paths, and who owns them."""
@@ -34,10 +30,10 @@ def check_owner(owner: str) -> str:
     """The owner, if it has the form of one.
 
     Raises:
-        CodeownersError: If it has not.
+        GitopsError: If it has not.
     """
     if not _OWNER.fullmatch(owner):
-        raise CodeownersError(f"the owner is {owner!r}; it must be {OWNER_RULE}")
+        raise GitopsError(f"the owner is {owner!r}; it must be {OWNER_RULE}")
     return owner
 
 
@@ -45,14 +41,14 @@ def read_codeowners(root: Path = Path()) -> str:
     """The text of the file.
 
     Raises:
-        CodeownersError: If it is missing or cannot be read.
+        GitopsError: If it is missing or cannot be read.
     """
     try:
         return (root / CODEOWNERS).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise CodeownersError(f"{CODEOWNERS}: no such file; restore it from git") from error
+        raise GitopsError(f"{CODEOWNERS}: no such file; restore it from git") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise CodeownersError(f"{CODEOWNERS}: cannot be read: {error}") from error
+        raise GitopsError(f"{CODEOWNERS}: cannot be read: {error}") from error
 
 
 def parse_codeowners(text: str) -> list[Entry]:

@@ -30,10 +30,6 @@ Ruleset = Mapping[str, Any]
 _FIELDS = ("target", "enforcement", "conditions", "bypass_actors")
 
 
-class RulesetError(GitopsError):
-    """A ruleset, or a workflow that it relies on, cannot be used; the message says why."""
-
-
 @dataclass(frozen=True)
 class Difference:
     """One value of a ruleset that is not as the file says.
@@ -63,21 +59,21 @@ def load_ruleset(root: Path = Path(), path: Path = RULESET) -> Ruleset:
     """Read one ruleset file.
 
     Raises:
-        RulesetError: If it is missing, is not JSON or lacks a name or rules.
+        GitopsError: If it is missing, is not JSON or lacks a name or rules.
     """
     try:
         ruleset = json.loads((root / path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RulesetError(f"{path}: no such file; run from the project's root") from error
+        raise GitopsError(f"{path}: no such file; run from the project's root") from error
     except (OSError, ValueError) as error:
-        raise RulesetError(f"{path}: cannot be read: {error}") from error
+        raise GitopsError(f"{path}: cannot be read: {error}") from error
     if not isinstance(ruleset, dict) or not isinstance(ruleset.get("name"), str):
-        raise RulesetError(f"{path}: name: is missing")
+        raise GitopsError(f"{path}: name: is missing")
     rules = ruleset.get("rules")
     if not isinstance(rules, list) or not all(isinstance(r, dict) and "type" in r for r in rules):
-        raise RulesetError(f"{path}: rules: must be a list of rules, each with a type")
+        raise GitopsError(f"{path}: rules: must be a list of rules, each with a type")
     if not rules:
-        raise RulesetError(f"{path}: rules: is empty, so it protects nothing")
+        raise GitopsError(f"{path}: rules: is empty, so it protects nothing")
     return ruleset
 
 
@@ -85,14 +81,14 @@ def load_rulesets(root: Path = Path()) -> Mapping[Path, Ruleset]:
     """Read every ruleset file.
 
     Raises:
-        RulesetError: If any cannot be used, or two have one name: by it GitHub's are found.
+        GitopsError: If any cannot be used, or two have one name: by it GitHub's are found.
     """
     rulesets: dict[Path, Ruleset] = {}
     problems: list[str] = []
     for path in ruleset_files(root):
         try:
             ruleset = load_ruleset(root, path)
-        except RulesetError as error:
+        except GitopsError as error:
             problems.append(str(error))
             continue
         for other, earlier in rulesets.items():
@@ -100,7 +96,7 @@ def load_rulesets(root: Path = Path()) -> Mapping[Path, Ruleset]:
                 problems.append(f"{path}: name: {ruleset['name']!r} is that of {other}")
         rulesets[path] = ruleset
     if problems:
-        raise RulesetError("; ".join(problems))
+        raise GitopsError("; ".join(problems))
     return rulesets
 
 
@@ -164,7 +160,7 @@ def missing_checks(ruleset: Ruleset, root: Path = Path()) -> list[str]:
     """The required checks that no workflow reports on a pull request: they would block for ever.
 
     Raises:
-        RulesetError: If a workflow cannot be read.
+        GitopsError: If a workflow cannot be read.
     """
     reported = reported_checks(root)
     return [name for name in required_checks(ruleset) if name not in reported]
@@ -174,7 +170,7 @@ def reported_checks(root: Path = Path()) -> frozenset[str]:
     """The names under which the jobs of every pull request are reported.
 
     Raises:
-        RulesetError: If a workflow cannot be read.
+        GitopsError: If a workflow cannot be read.
     """
     names: set[str] = set()
     for path in sorted((root / WORKFLOWS).glob("*.y*ml")):
@@ -187,5 +183,5 @@ def reported_checks(root: Path = Path()) -> frozenset[str]:
                 names |= {str(job.get("name", key)) for key, job in workflow["jobs"].items()}
         except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             name = path.relative_to(root)
-            raise RulesetError(f"{name}: is not a workflow that can be read: {error}") from error
+            raise GitopsError(f"{name}: is not a workflow that can be read: {error}") from error
     return frozenset(names)

@@ -17,7 +17,6 @@ from gitops_ml.core.errors import GitopsError
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.github.codeowners import (
     CODEOWNERS,
-    CodeownersError,
     check_owner,
     fill_in,
     parse_codeowners,
@@ -39,10 +38,6 @@ from gitops_ml.github.settings import (
 )
 
 
-class SetupError(GitopsError):
-    """The settings must not be applied as they are; the message says why and what to do."""
-
-
 def find_owner(repository: Repository, owner: str | None) -> str:
     """Who is to own the lines of CODEOWNERS that have no owner.
 
@@ -51,7 +46,7 @@ def find_owner(repository: Repository, owner: str | None) -> str:
         owner: Who was named, if anybody was; else the person whose repository it is.
 
     Raises:
-        CodeownersError: If nobody was named and the repository is an organisation's, or if the
+        GitopsError: If nobody was named and the repository is an organisation's, or if the
             name has not the form of an owner.
     """
     if owner is not None:
@@ -59,7 +54,7 @@ def find_owner(repository: Repository, owner: str | None) -> str:
     holder = repository.facts["owner"]
     if holder["type"] == "User":
         return check_owner(f"@{holder['login']}")
-    raise CodeownersError(
+    raise GitopsError(
         f"{CODEOWNERS}: no owner yet: name the team that reviews, "
         f"e.g. OWNER=@{holder['login']}/ml-platform"
     )
@@ -69,7 +64,7 @@ def plan_codeowners(root: Path, repository: Repository, owner: str | None) -> st
     """The text that CODEOWNERS is to have.
 
     Raises:
-        CodeownersError: If the file cannot be read or there is no owner to fill in.
+        GitopsError: If the file cannot be read or there is no owner to fill in.
     """
     text = read_codeowners(root)
     if not without_owner(text):
@@ -81,7 +76,7 @@ def plan_settings(api: GitHub, repository: Repository, root: Path) -> dict[str, 
     """The change that each setting needs, if any.
 
     Raises:
-        RulesetError: If a ruleset file cannot be used.
+        GitopsError: If a ruleset file cannot be used.
         GitHubError: If GitHub cannot be reached or does not show a setting.
     """
     return {name: change(api, repository, root) for name, change in all_settings(root).items()}
@@ -93,24 +88,24 @@ def check_first(
     """Make sure that main's ruleset would not lock everybody out.
 
     Raises:
-        SetupError: If nobody may set it, no workflow reports a required check, or nobody could
+        GitopsError: If nobody may set it, no workflow reports a required check, or nobody could
             approve.
-        RulesetError: If a workflow cannot be read.
+        GitopsError: If a workflow cannot be read.
         GitHubError: If GitHub cannot be reached or does not show who works here.
     """
     if not repository.administered:
-        raise SetupError(
+        raise GitopsError(
             f"the token's owner is no administrator of {repository.name}: ask one to run this"
         )
     missing = missing_checks(ruleset, root)
     if missing:
-        raise SetupError(
+        raise GitopsError(
             f"{RULESET}: no job that runs on pull requests is named {' or '.join(missing)}, so "
             "nothing could be merged any more: correct the name there or in .github/workflows"
         )
     problem = approval_problem(api, repository, ruleset, parse_codeowners(codeowners))
     if problem is not None:
-        raise SetupError(problem)
+        raise GitopsError(problem)
 
 
 def show(repository: Repository, codeowners: int, changes: Mapping[str, Change | None]) -> str:
@@ -147,7 +142,7 @@ def protect(root: Path, owner: str | None, wanted: bool) -> None:
     """Show what is missing and, if wanted, set it.
 
     Raises:
-        GitHubError, CodeownersError, RulesetError, SetupError: See above.
+        GitHubError, GitopsError: See above.
     """
     ruleset = load_rulesets(root)[RULESET]
     api, name = connect(root)

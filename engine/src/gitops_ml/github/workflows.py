@@ -25,10 +25,6 @@ _NAMED = re.compile(
 )
 
 
-class WorkflowError(GitopsError):
-    """A workflow or a composite action cannot be read; the message names the file."""
-
-
 @dataclass(frozen=True)
 class Told:
     """A value that workflows are told by GitHub's settings.
@@ -63,7 +59,7 @@ def read_named(root: Path = Path()) -> Named:
     """Read what the workflows and the composite actions name.
 
     Raises:
-        WorkflowError: If one of them cannot be read.
+        GitopsError: If one of them cannot be read.
     """
     told: dict[Told, frozenset[str]] = {}
     every: frozenset[str] = frozenset()
@@ -96,12 +92,12 @@ def _parts(root: Path, path: Path) -> Iterator[tuple[Mapping[str, Any] | None, s
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise WorkflowError(f"{name}: cannot be read: {reason}") from error
+        raise GitopsError(f"{name}: cannot be read: {reason}") from error
     if not isinstance(document, dict):
-        raise WorkflowError(f"{name}: is empty, or is no mapping of keys to values")
+        raise GitopsError(f"{name}: is empty, or is no mapping of keys to values")
     jobs = document.pop("jobs", {})
     if not isinstance(jobs, dict) or not all(isinstance(job, dict) for job in jobs.values()):
-        raise WorkflowError(f"{name}: jobs: must map names to jobs")
+        raise GitopsError(f"{name}: jobs: must map names to jobs")
     yield from ((job, set(_told(job))) for job in jobs.values())
     yield None, set(_told(document))
 

@@ -29,7 +29,7 @@ def service_name(root: Path) -> str:
 
     Raises:
         ModelError: If `release.json` cannot be read.
-        ProjectError: If there is none, and `pyproject.toml` does not name the package.
+        SettingsError: If there is none, and `pyproject.toml` does not name the package.
     """
     path = root / paths.RELEASE
     if not path.exists():

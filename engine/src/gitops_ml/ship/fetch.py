@@ -59,22 +59,6 @@ def _bento_file() -> str:
     return load_project().bento_file
 
 
-class FetchError(DeploymentError):
-    """There is no bento to deliver, or it is not what was judged; the message says which."""
-
-
-class NoRunError(FetchError):
-    """The pipeline has not passed for the commit."""
-
-
-class ArtifactError(FetchError):
-    """What the run left behind is missing, expired or damaged."""
-
-
-class DiffersError(FetchError):
-    """What is in the bento is not what the gate judged."""
-
-
 @dataclass(frozen=True)
 class Run:
     """A run of the pipeline.
@@ -109,13 +93,13 @@ def commit_of(root: Path, revision: str) -> str:
     """The commit that a revision names.
 
     Raises:
-        FetchError: If it names none.
+        DeploymentError: If it names none.
     """
     commit = Repository(root).find(f"{revision}^{{commit}}")
     if commit is None and _COMMIT.fullmatch(revision):
         return revision
     if commit is None:
-        raise FetchError(
+        raise DeploymentError(
             f"--commit {revision}: git knows no such commit; fetch it, or name another"
         )
     return commit
@@ -126,18 +110,18 @@ def find_run(api: GitHub, repository: str, commit: str) -> Run:
 
     Raises:
         GitHubError: If GitHub cannot be asked.
-        NoRunError: If there is none; says what there is instead.
+        DeploymentError: If there is none; says what there is instead.
     """
     branch, runs = find_runs(api, repository, commit)
     what = f"the pipeline for the commit {commit} on {branch}"
     if not runs:
-        raise NoRunError(f"{what} has not run: push the commit to {branch}, and wait for it")
+        raise DeploymentError(f"{what} has not run: push the commit to {branch}, and wait for it")
     passed = [run for run in runs if run["conclusion"] == "success"]
     if not passed:
         newest = max(runs, key=lambda run: int(run["id"]))
         if newest["status"] != "completed":
-            raise NoRunError(f"{what} is not done yet: {newest['html_url']}; wait for it")
-        raise NoRunError(
+            raise DeploymentError(f"{what} is not done yet: {newest['html_url']}; wait for it")
+        raise DeploymentError(
             f"{what} ended as {newest['conclusion']}: {newest['html_url']}; only what passed is "
             "delivered"
         )
@@ -185,21 +169,23 @@ def download(api: GitHub, repository: str, run: Run, name: str, most: int) -> by
 
     Raises:
         GitHubError: If GitHub cannot be asked.
-        ArtifactError: If the run has none, it has expired, or it is too large.
+        DeploymentError: If the run has none, it has expired, or it is too large.
     """
     path = f"/repos/{repository}/actions/runs/{run.number}/artifacts"
     found = [item for item in api.items(path, "artifacts") if item["name"] == name]
     if not found:
-        raise ArtifactError(f"{run.url}: left no artifact {name}; {_AGAIN}")
+        raise DeploymentError(f"{run.url}: left no artifact {name}; {_AGAIN}")
     artifact = max(found, key=lambda item: int(item["id"]))
     if artifact["expired"]:
-        raise ArtifactError(
+        raise DeploymentError(
             f"{run.url}: the artifact {name} has expired; roll back to this commit if it was "
             "released before, else push a newer one"
         )
     if artifact["size_in_bytes"] > most:
         size = f"{artifact['size_in_bytes']:,}"
-        raise ArtifactError(f"{run.url}: the artifact {name} has {size} bytes, more than {most:,}")
+        raise DeploymentError(
+            f"{run.url}: the artifact {name} has {size} bytes, more than {most:,}"
+        )
     return api.download(f"/repos/{repository}/actions/artifacts/{int(artifact['id'])}/zip", most)
 
 
@@ -207,47 +193,47 @@ def read_gate(archive: bytes) -> tuple[Report, bytes]:
     """The gate's report in the pipeline's report, and its bytes.
 
     Raises:
-        ArtifactError: If it is not there or cannot be read.
+        DeploymentError: If it is not there or cannot be read.
     """
     try:
         content = from_archive(archive)[GATE]
         return Report.model_validate_json(content), content
     except KeyError as error:
-        raise ArtifactError(f"the artifact report holds no {GATE}; {_AGAIN}") from error
+        raise DeploymentError(f"the artifact report holds no {GATE}; {_AGAIN}") from error
     except EvidenceError as error:
-        raise ArtifactError(f"the artifact report {error}") from error
+        raise DeploymentError(f"the artifact report {error}") from error
     except ValidationError as error:
-        raise ArtifactError(f"{GATE} of the artifact report: is no report: {error}") from error
+        raise DeploymentError(f"{GATE} of the artifact report: is no report: {error}") from error
 
 
 def unpack_bento(archive: bytes, target: Path) -> None:
     """Write the bento of an artifact to a file.
 
     Raises:
-        ArtifactError: If it is not in the artifact, or that cannot be read.
+        DeploymentError: If it is not in the artifact, or that cannot be read.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as files:
             names = [name for name in files.namelist() if PurePosixPath(name).name == _bento_file()]
             if len(names) != 1:
-                raise ArtifactError(
+                raise DeploymentError(
                     f"the artifact bento holds {len(names)} files {_bento_file()}, not one"
                 )
             if files.getinfo(names[0]).file_size > BENTO_BYTES:
-                raise ArtifactError(f"{_bento_file()} has more than {BENTO_BYTES:,} bytes")
+                raise DeploymentError(f"{_bento_file()} has more than {BENTO_BYTES:,} bytes")
             with files.open(names[0]) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ArtifactError(f"the artifact bento cannot be read: {error}; {_AGAIN}") from error
+        raise DeploymentError(f"the artifact bento cannot be read: {error}; {_AGAIN}") from error
     except OSError as error:
-        raise FetchError(f"{target}: cannot be written: {error}") from error
+        raise DeploymentError(f"{target}: cannot be written: {error}") from error
 
 
 def look_into(bento: Path) -> Contents:
     """Read what a bento holds, without unpacking it.
 
     Raises:
-        ArtifactError: If it is no bento, lacks a file, or was made to do harm when unpacked.
+        DeploymentError: If it is no bento, lacks a file, or was made to do harm when unpacked.
     """
     texts: dict[str, bytes] = {}
     hashes: dict[str, str] = {}
@@ -257,7 +243,7 @@ def look_into(bento: Path) -> Contents:
                 name = PurePosixPath(member.name)
                 inside = not name.is_absolute() and ".." not in name.parts
                 if not inside or not (member.isfile() or member.isdir()) or count >= ENTRIES:
-                    raise ArtifactError(f"{_bento_file()}: must not hold {member.name!r}")
+                    raise DeploymentError(f"{_bento_file()}: must not hold {member.name!r}")
                 stream = archive.extractfile(member)
                 if stream is None:
                     continue
@@ -273,22 +259,22 @@ def look_into(bento: Path) -> Contents:
         manifest = json.loads(texts["src/models/manifest.json"])
         served = f"src/models/{manifest['served']}"
         if not isinstance(release["source"], dict) or not isinstance(release["model"], dict):
-            raise ArtifactError(f"{_bento_file()}: its release.json is malformed")
+            raise DeploymentError(f"{_bento_file()}: its release.json is malformed")
         tag = f"{information['name']}:{information['version']}"
         return Contents(tag, release, manifest, hashes[served])
     except KeyError as error:
-        raise ArtifactError(f"{_bento_file()}: lacks {error}; {_AGAIN}") from error
+        raise DeploymentError(f"{_bento_file()}: lacks {error}; {_AGAIN}") from error
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
-        raise ArtifactError(f"{_bento_file()}: is damaged: {error}; {_AGAIN}") from error
+        raise DeploymentError(f"{_bento_file()}: is damaged: {error}; {_AGAIN}") from error
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{_bento_file()}: cannot be read: {error}; {_AGAIN}") from error
+        raise DeploymentError(f"{_bento_file()}: cannot be read: {error}; {_AGAIN}") from error
 
 
 def check(contents: Contents, gate: Report, commit: str) -> None:
     """Make sure that a bento holds the model that the gate let pass for a commit.
 
     Raises:
-        DiffersError: Naming everything that is not as it must be.
+        DeploymentError: Naming everything that is not as it must be.
     """
     problems = []
     if gate.verdict == "block":
@@ -313,21 +299,21 @@ def check(contents: Contents, gate: Report, commit: str) -> None:
             problems.append(f"the {what} is about the model {found}, not {contents.model}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise DiffersError(f"{_bento_file()}: is not what the gate let pass:\n{lines}")
+        raise DeploymentError(f"{_bento_file()}: is not what the gate let pass:\n{lines}")
 
 
 def keep(bento: Path, tag: str) -> None:
     """Put a bento into the store, in place of one with the same tag.
 
     Raises:
-        ArtifactError: If BentoML does not take it.
+        DeploymentError: If BentoML does not take it.
     """
     try:
         with contextlib.suppress(NotFound):
             bentoml.bentos.delete(tag)
         bentoml.bentos.import_bento(str(bento))
     except (BentoMLException, ExceptionGroup) as error:
-        raise ArtifactError(
+        raise DeploymentError(
             f"{_bento_file()}: BentoML cannot read it: {error}; {_AGAIN}"
         ) from error
 
@@ -340,7 +326,7 @@ def fetch(root: Path, api: GitHub, repository: str, commit: str) -> str:
 
     Raises:
         GitHubError: If GitHub cannot be asked.
-        FetchError: If there is none, or it is not what was judged.
+        DeploymentError: If there is none, or it is not what was judged.
     """
     run = find_run(api, repository, commit)
     gate, gate_text = read_gate(download(api, repository, run, "report", ARCHIVE_BYTES))

@@ -30,21 +30,17 @@ NEWEST = "newest"
 _HASH = re.compile(r"[0-9a-f]{40}")
 
 
-class PlanError(DeploymentError):
-    """There is no such commit to deliver; the message says why and what to do."""
-
-
 def newest_passed(api: GitHub, repository: str) -> str:
     """The newest commit that was pushed to main and whose pipeline passed.
 
     Raises:
         GitHubError: If GitHub cannot be asked.
-        PlanError: If there is none.
+        DeploymentError: If there is none.
     """
     for run in pushed_runs(api, repository, MAIN, status="success"):
         if run["conclusion"] == "success":
             return str(run["head_sha"])
-    raise PlanError(
+    raise DeploymentError(
         f"the pipeline has passed for no push to {MAIN} yet, as far as GitHub remembers: push, or "
         "run it again, and wait for its end"
     )
@@ -58,26 +54,26 @@ def find_commit(root: Path, wanted: str | None) -> str:
         wanted: A revision of git; None for what is checked out.
 
     Raises:
-        PlanError: If there is none, or if it is named and was not merged to main.
+        DeploymentError: If there is none, or if it is named and was not merged to main.
         GitError: If the remote cannot be reached.
     """
     repository = Repository(root)
     if wanted is None:
         commit = repository.find("HEAD^{commit}")
         if commit is None:
-            raise PlanError("there is no commit to deliver; commit first (`git commit`)")
+            raise DeploymentError("there is no commit to deliver; commit first (`git commit`)")
         return commit
     main = repository.fetch_branch(MAIN)
     if main is None:
-        raise PlanError(f"{repository.remote} has no branch {MAIN}: push it first")
+        raise DeploymentError(f"{repository.remote} has no branch {MAIN}: push it first")
     if _HASH.fullmatch(wanted):
         repository.fetch_commit(wanted)
     commit = repository.find(f"{wanted}^{{commit}}")
     if commit is None:
-        raise PlanError(f"COMMIT is {wanted!r}: git knows no such commit; name one of {MAIN}")
+        raise DeploymentError(f"COMMIT is {wanted!r}: git knows no such commit; name one of {MAIN}")
     if not repository.is_ancestor(commit, main):
         unshallow = "; this clone is shallow: run `git fetch --unshallow`"
-        raise PlanError(
+        raise DeploymentError(
             f"COMMIT is {wanted!r}, the commit {commit}, which is not on {MAIN}: only what was "
             f"merged is delivered{unshallow if repository.is_shallow() else ''}"
         )

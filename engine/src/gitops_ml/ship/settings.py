@@ -30,10 +30,6 @@ class DeploymentError(GitopsError):
     """A deployment step cannot be done; the message says why and what to do."""
 
 
-class VariableError(DeploymentError):
-    """A variable of the environment is missing or cannot be used."""
-
-
 def artifact_kind() -> str:
     """What is deployed, the key of `release.json` that names it: `image` or `bento`."""
     return "bento" if load_project().deploy_target == "bentocloud" else "image"
@@ -48,10 +44,10 @@ def parse_environment(text: str) -> Environment:
     """Read the name of an environment.
 
     Raises:
-        VariableError: If there is none of that name.
+        DeploymentError: If there is none of that name.
     """
     if text not in ENVIRONMENTS:
-        raise VariableError(f"ENVIRONMENT is {text!r}; choose {' or '.join(ENVIRONMENTS)}")
+        raise DeploymentError(f"ENVIRONMENT is {text!r}; choose {' or '.join(ENVIRONMENTS)}")
     return text
 
 
@@ -64,7 +60,7 @@ def service_url(environment: Environment) -> str | None:
     """Where an environment's service answers, without a slash at the end; None if nobody said.
 
     Raises:
-        VariableError: If the variable holds no address.
+        DeploymentError: If the variable holds no address.
     """
     name = url_variable(environment)
     url = variable(name)
@@ -77,7 +73,7 @@ def service_url(environment: Environment) -> str | None:
         sound = False
     if not sound or parts.query or parts.fragment or parts.username or re.search(r"\s", url):
         # The address may hold a password, so it is not repeated.
-        raise VariableError(
+        raise DeploymentError(
             f"{name}: must be the address of the live service, e.g. https://late.example.com, "
             "without a user, `?` or `#`"
         )
@@ -105,7 +101,7 @@ def write_outputs(**values: str | bool) -> None:
     """Give values to later steps of the workflow, as strings; nothing outside a workflow.
 
     Raises:
-        VariableError: If the file GITHUB_OUTPUT cannot be written.
+        DeploymentError: If the file GITHUB_OUTPUT cannot be written.
     """
     lines = []
     for name, value in values.items():
@@ -120,7 +116,7 @@ def tell_skipped(what: str, remedy: str) -> None:
     """Say what was left out and what enables it, on the run's page too.
 
     Raises:
-        VariableError: If the file GITHUB_STEP_SUMMARY cannot be written.
+        DeploymentError: If the file GITHUB_STEP_SUMMARY cannot be written.
     """
     print(f"Skipped: {what}. To enable it: {remedy}.")
     _append("GITHUB_STEP_SUMMARY", f"⏭️ **Skipped:** {what}. To enable it: {remedy}.\n\n")
@@ -134,4 +130,4 @@ def _append(variable: str, text: str) -> None:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise VariableError(f"{variable} is {path}: {error}") from error
+        raise DeploymentError(f"{variable} is {path}: {error}") from error

@@ -19,7 +19,7 @@ from gitops_ml.ship.environments import incident
 from gitops_ml.ship.environments.branches import EnvironmentBranch, MovedError, Revision
 from gitops_ml.ship.environments.promote import promote
 from gitops_ml.ship.environments.repository import Repository, UnreachableError
-from gitops_ml.ship.environments.rollback import TargetError, previous, revert, roll_back
+from gitops_ml.ship.environments.rollback import NoReleaseError, previous, revert, roll_back
 from gitops_ml.ship.release.release import parse_release
 from gitops_ml.ship.targets.containers import KIND
 
@@ -130,7 +130,7 @@ def test_an_unknown_target_is_refused_with_those_there_are(
 
 
 def test_few_characters_name_no_commit(past: Past) -> None:
-    with pytest.raises(TargetError):
+    with pytest.raises(NoReleaseError):
         roll_back(past.branch, past.commits[0][:7])
 
 
@@ -140,7 +140,7 @@ def test_going_back_twice_goes_back_twice(past: Past) -> None:
     assert past.running == past.releases[1]
     roll_back(past.branch, "previous")
     assert past.running == past.releases[0]
-    with pytest.raises(TargetError, match="no earlier release"):
+    with pytest.raises(NoReleaseError, match="no earlier release"):
         roll_back(past.branch, "previous")
     assert past.running == past.releases[0]
     assert len(past.world.log("staging")) == 5
@@ -187,7 +187,7 @@ def test_previous_is_what_ran_before(trees: str, before: str | None) -> None:
     """Newest first; `?` is a commit whose release cannot be read."""
     history = [revision(tree, readable=tree != "?") for tree in trees]
     if before is None:
-        with pytest.raises(TargetError):
+        with pytest.raises(NoReleaseError):
             previous(history)
     else:
         assert previous(history).tree == before
@@ -249,7 +249,7 @@ def test_an_empty_branch_has_nothing_to_go_back_to(
 
 def test_a_broken_release_can_be_left_but_not_gone_to(past: Past) -> None:
     broken = past.branch.publish({"release.json": b"{"}, "broken", lambda _: None)
-    with pytest.raises(TargetError):
+    with pytest.raises(NoReleaseError):
         roll_back(past.branch, "broken")
     roll_back(past.branch, "previous")
     assert past.running == past.releases[2]

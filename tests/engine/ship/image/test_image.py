@@ -37,10 +37,10 @@ from gitops_ml.ship.image import image
 from gitops_ml.ship.image.image import (
     ATTEMPTS,
     Container,
-    ImageError,
     check_bad_requests,
     qualified,
 )
+from gitops_ml.ship.settings import DeploymentError
 
 main = subcommand("image")
 
@@ -572,7 +572,9 @@ def test_a_record_that_cannot_be_read_is_named(
 
 def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ImageError, match="podman: not installed; install it, or set CONTAINER_ENG"):
+    with pytest.raises(
+        DeploymentError, match="podman: not installed; install it, or set CONTAINER_"
+    ):
         Container("podman").run("version")
 
 

@@ -13,8 +13,9 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gitops_ml.ship.image import registry
-from gitops_ml.ship.image.registry import ATTEMPTS, Registry, RegistryError
+from gitops_ml.ship.image.registry import ATTEMPTS, Registry
 from gitops_ml.ship.image.settings import Login
+from gitops_ml.ship.settings import DeploymentError
 
 MANIFEST = json.dumps({"schemaVersion": 2, "config": {"digest": f"sha256:{'5' * 64}"}}).encode()
 DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
@@ -65,21 +66,21 @@ def test_a_registry_that_claims_another_digest_is_not_believed(
 ) -> None:
     lie = f"sha256:{'0' * 64}"
     server.expect_request(PATH).respond_with_data(MANIFEST, headers={"Docker-Content-Digest": lie})
-    with pytest.raises(RegistryError, match=f"with the digest {DIGEST}, not {lie}"):
+    with pytest.raises(DeploymentError, match=f"with the digest {DIGEST}, not {lie}"):
         ask(host)
 
 
 def test_other_bytes_than_the_digest_stands_for_are_refused(server: HTTPServer, host: str) -> None:
     wanted = f"sha256:{'1' * 64}"
     server.expect_request(PATH.replace("1.0", wanted)).respond_with_data(MANIFEST)
-    with pytest.raises(RegistryError, match=f"with the digest {DIGEST}, not {wanted}"):
+    with pytest.raises(DeploymentError, match=f"with the digest {DIGEST}, not {wanted}"):
         ask(host, wanted)
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]"])
 def test_what_is_no_manifest_is_refused(server: HTTPServer, host: str, content: bytes) -> None:
     server.expect_request(PATH).respond_with_data(content)
-    with pytest.raises(RegistryError, match=r"not JSON|no JSON object"):
+    with pytest.raises(DeploymentError, match=r"not JSON|no JSON object"):
         ask(host)
 
 
@@ -127,7 +128,7 @@ def test_a_token_for_anybody_is_asked_for_without_one(server: HTTPServer, host: 
 
 def test_a_refusal_is_named_and_shows_no_password(server: HTTPServer, host: str) -> None:
     Guarded(server, host, "another")
-    with pytest.raises(RegistryError, match="access is denied; set REGISTRY_USER") as caught:
+    with pytest.raises(DeploymentError, match="access is denied; set REGISTRY_USER") as caught:
         ask(host, user="ada")
     assert TOKEN not in str(caught.value)
 
@@ -135,7 +136,7 @@ def test_a_refusal_is_named_and_shows_no_password(server: HTTPServer, host: str)
 def test_a_password_is_sent_nowhere_unencrypted(server: HTTPServer, host: str) -> None:
     guarded = Guarded(server, host, TOKEN)
     guarded.challenge = 'Bearer realm="http://tokens.example/token"'
-    with pytest.raises(RegistryError, match="access is denied"):
+    with pytest.raises(DeploymentError, match="access is denied"):
         ask(host, user="ada")
     assert guarded.given == []
 
@@ -148,7 +149,7 @@ def test_a_registry_with_passwords_only_gets_it(server: HTTPServer, host: str) -
 
     server.expect_request(PATH).respond_with_handler(answer)
     assert ask(host, user="ada").digest == DIGEST
-    with pytest.raises(RegistryError, match="access is denied"):
+    with pytest.raises(DeploymentError, match="access is denied"):
         ask(host)
 
 
@@ -164,14 +165,14 @@ def test_a_registry_that_stumbles_is_asked_again(
 
 def test_a_registry_that_keeps_failing_is_named(server: HTTPServer, host: str) -> None:
     server.expect_request(PATH).respond_with_data("out of order", 500)
-    with pytest.raises(RegistryError, match=rf"{host}: it fails \(HTTP 500: out of order"):
+    with pytest.raises(DeploymentError, match=rf"{host}: it fails \(HTTP 500: out of order"):
         ask(host)
     assert len(server.log) == ATTEMPTS
 
 
 def test_a_registry_that_is_down_is_named() -> None:
     waits: list[float] = []
-    with pytest.raises(RegistryError, match=r"127.0.0.1:9 cannot be reached: .*is IMAGE right"):
+    with pytest.raises(DeploymentError, match=r"127.0.0.1:9 cannot be reached: .*is IMAGE right"):
         Registry("127.0.0.1:9/acme/shop", sleep=waits.append).manifest("1.0")
     assert waits == [1.0, 2.0]
 
@@ -235,7 +236,7 @@ def test_a_list_that_lacks_an_image_is_refused(server: HTTPServer, host: str) ->
     gone = f"sha256:{'0' * 64}"
     server.expect_request(f"/v2/acme/shop/manifests/{gone}").respond_with_data("", 404)
     reference = put(server, "manifests", {"manifests": [{"digest": gone}]})
-    with pytest.raises(RegistryError, match="lacks an image of the list"):
+    with pytest.raises(DeploymentError, match="lacks an image of the list"):
         labels(host, reference)
 
 
@@ -257,19 +258,19 @@ def test_a_configuration_that_is_another_or_missing_is_refused(
 ) -> None:
     digest = f"sha256:{'5' * 64}"
     server.expect_request(f"/v2/acme/shop/blobs/{digest}").respond_with_response(answer)
-    with pytest.raises(RegistryError, match=words):
+    with pytest.raises(DeploymentError, match=words):
         labels(host, put(server, "manifests", {"config": {"digest": digest}}))
 
 
 @pytest.mark.parametrize("config", [b"<html>", b"[]"])
 def test_what_is_no_configuration_is_refused(server: HTTPServer, host: str, config: bytes) -> None:
-    with pytest.raises(RegistryError, match=r"not JSON|no JSON object"):
+    with pytest.raises(DeploymentError, match=r"not JSON|no JSON object"):
         labels(host, put_image(server, config))
 
 
 def test_a_configuration_is_asked_for_by_its_digest_only(server: HTTPServer, host: str) -> None:
     reference = put(server, "manifests", {"config": {"digest": "../manifests/1.0"}})
-    with pytest.raises(RegistryError, match="has no digest"):
+    with pytest.raises(DeploymentError, match="has no digest"):
         labels(host, reference)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gitops_ml.ship.image.settings import Login, container_engine, image_name, registry_login
-from gitops_ml.ship.settings import VariableError
+from gitops_ml.ship.settings import DeploymentError
 
 pytestmark = pytest.mark.usefixtures("clean_settings")
 
@@ -62,17 +62,17 @@ def test_an_image_that_no_registry_takes_is_named(
     monkeypatch: pytest.MonkeyPatch, image: str
 ) -> None:
     monkeypatch.setenv("IMAGE", image)
-    with pytest.raises(VariableError, match=r"IMAGE is '.*'; it must be registry/name"):
+    with pytest.raises(DeploymentError, match=r"IMAGE is '.*'; it must be registry/name"):
         image_name()
 
 
 def test_says_what_to_set_where_the_image_has_no_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(VariableError, match=r"IMAGE is not set, and there is no git remote"):
+    with pytest.raises(DeploymentError, match=r"IMAGE is not set, and there is no git remote"):
         image_name(tmp_path)
     monkeypatch.setenv("GITHUB_REPOSITORY", "acme/-shop-")
-    with pytest.raises(VariableError, match=r"no image can be called 'ghcr\.io/acme/-shop-'"):
+    with pytest.raises(DeploymentError, match=r"no image can be called 'ghcr\.io/acme/-shop-'"):
         image_name()
 
 
@@ -101,7 +101,7 @@ def test_half_a_login_is_a_mistake(
     monkeypatch: pytest.MonkeyPatch, there: str, missing: str
 ) -> None:
     monkeypatch.setenv(f"REGISTRY_{there}", "x")
-    with pytest.raises(VariableError, match=f"REGISTRY_{missing} is not"):
+    with pytest.raises(DeploymentError, match=f"REGISTRY_{missing} is not"):
         registry_login("ghcr.io/acme/shop")
 
 
@@ -111,5 +111,5 @@ def test_docker_builds_unless_podman_is_chosen(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CONTAINER_ENGINE", "podman")
     assert container_engine() == "podman"
     monkeypatch.setenv("CONTAINER_ENGINE", "lxc; rm -rf")
-    with pytest.raises(VariableError, match="choose docker or podman"):
+    with pytest.raises(DeploymentError, match="choose docker or podman"):
         container_engine()

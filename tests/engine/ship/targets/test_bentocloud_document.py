@@ -13,7 +13,7 @@ from fake_bento import PACKAGE
 from projects import make_project
 
 from gitops_ml.ship.release.release import ReleaseError
-from gitops_ml.ship.targets import RenderError
+from gitops_ml.ship.settings import DeploymentError
 from gitops_ml.ship.targets.bentocloud_document import render
 
 main = subcommand("render")
@@ -125,7 +125,7 @@ services:
 def test_what_is_no_description_is_named(tmp_path: Path, text: str | None, words: str) -> None:
     if text is not None:
         describe(tmp_path, text)
-    with pytest.raises(RenderError, match=r"deploy/staging\.yaml: ") as caught:
+    with pytest.raises(DeploymentError, match=r"deploy/staging\.yaml: ") as caught:
         render(tmp_path, "staging", RELEASE)
     assert words in str(caught.value)
 

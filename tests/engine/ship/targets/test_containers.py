@@ -24,8 +24,8 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from gitops_ml.bento.store import BentoError
+from gitops_ml.ship.settings import DeploymentError
 from gitops_ml.ship.targets.containers import (
-    NotPushedError,
     details,
     how_to_verify,
     look_up,
@@ -94,7 +94,7 @@ def test_an_image_is_recorded_with_its_bento(bento: Path, tmp_path: Path) -> Non
 
 def test_an_image_that_was_not_pushed_is_no_artifact(bento: Path, tmp_path: Path) -> None:
     put_artifact(tmp_path, bento, digest=None)
-    with pytest.raises(NotPushedError, match="not pushed; run `make push-image`"):
+    with pytest.raises(DeploymentError, match="not pushed; run `make push-image`"):
         recorded(tmp_path)
 
 

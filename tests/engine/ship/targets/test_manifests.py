@@ -14,7 +14,7 @@ from conftest import Bake
 from projects import make_project
 
 from gitops_ml.ship.release.release import ReleaseError
-from gitops_ml.ship.targets import RenderError
+from gitops_ml.ship.settings import DeploymentError
 from gitops_ml.ship.targets import manifests as module
 from gitops_ml.ship.targets.manifests import render
 
@@ -159,7 +159,7 @@ def test_each_output_has_its_components_on_top(shop: Path) -> None:
 
 @needs_kubectl
 def test_a_missing_environment_is_named_with_those_there_are(shop: Path) -> None:
-    with pytest.raises(RenderError, match="no environment 'produktion'; there is staging"):
+    with pytest.raises(DeploymentError, match="no environment 'produktion'; there is staging"):
         render(shop, "produktion", RELEASE)
 
 
@@ -167,7 +167,7 @@ def test_a_missing_environment_is_named_with_those_there_are(shop: Path) -> None
 def test_what_kustomize_says_is_shown_without_its_temporary_folder(shop: Path) -> None:
     (shop / "deploy" / "base" / "pod.yaml").unlink()
 
-    with pytest.raises(RenderError) as error:
+    with pytest.raisesDeploymentError as error:
         render(shop, "staging", RELEASE)
 
     assert "`kubectl kustomize` failed on deploy/" in str(error.value)
@@ -191,7 +191,7 @@ def test_an_image_that_is_not_the_releases_is_refused(
 ) -> None:
     write(shop / "deploy" / "base" / "pod.yaml", plant)
 
-    with pytest.raises(RenderError, match=told):
+    with pytest.raises(DeploymentError, match=told):
         render(shop, "staging", RELEASE)
 
 
@@ -240,7 +240,7 @@ def test_outputs_that_cannot_be_are_named(shop: Path, outputs: str | None, told:
     path = shop / "deploy" / "outputs.yaml"
     path.unlink() if outputs is None else write(path, outputs)
 
-    with pytest.raises(RenderError, match=told):
+    with pytest.raises(DeploymentError, match=told):
         render(shop, "staging", RELEASE)
 
 
@@ -264,7 +264,7 @@ def test_without_kubectl_it_says_what_to_install(
     monkeypatch.setenv("PATH", str(shop))
     monkeypatch.delenv("KUSTOMIZE", raising=False)
 
-    with pytest.raises(RenderError, match="`kubectl kustomize`: not installed; install kubectl"):
+    with pytest.raises(DeploymentError, match="`kubectl kustomize`: not installed; install kube"):
         render(shop, "staging", RELEASE)
 
 
@@ -293,7 +293,7 @@ def test_a_command_that_answers_badly_is_named(
 ) -> None:
     stand_in(script)
 
-    with pytest.raises(RenderError) as error:
+    with pytest.raisesDeploymentError as error:
         render(shop, "staging", RELEASE)
 
     assert told in str(error.value)
@@ -308,7 +308,7 @@ def test_a_container_that_is_told_less_or_something_else_is_refused(
     text = f"{json.dumps(pod(image=IMAGE))}\n---\n{json.dumps({'kind': 'ConfigMap', 'data': data})}"
     stand_in(f"print({text!r})")
 
-    with pytest.raises(RenderError, match="no ConfigMap tells the container which release"):
+    with pytest.raises(DeploymentError, match="no ConfigMap tells the container which release"):
         render(shop, "staging", RELEASE)
 
 
@@ -318,7 +318,7 @@ def test_a_command_that_does_not_end_is_named(
     monkeypatch.setattr(module, "KUSTOMIZE_SECONDS", 0.5)
     stand_in("import time; time.sleep(60)")
 
-    with pytest.raises(RenderError, match="no end after"):
+    with pytest.raises(DeploymentError, match="no end after"):
         render(shop, "staging", RELEASE)
 
 
@@ -328,7 +328,7 @@ def test_a_command_that_is_none_is_named(
 ) -> None:
     monkeypatch.setenv("KUSTOMIZE", command)
 
-    with pytest.raises(RenderError, match="cannot be run"):
+    with pytest.raises(DeploymentError, match="cannot be run"):
         render(shop, "staging", RELEASE)
 
 
@@ -338,7 +338,7 @@ def test_a_disk_without_space_for_the_copy_is_named(
     (shop / "file").touch()
     monkeypatch.setattr(module.tempfile, "tempdir", str(shop / "file"))
 
-    with pytest.raises(RenderError, match="deploy: a copy of it cannot be written"):
+    with pytest.raises(DeploymentError, match="deploy: a copy of it cannot be written"):
         render(shop, "staging", RELEASE)
 
 

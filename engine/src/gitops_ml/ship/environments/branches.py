@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gitops_ml.core.git import GitError
 from gitops_ml.ship.environments.repository import (
-    GitError,
     OvertakenError,
     Repository,
     UnreachableError,

@@ -30,35 +30,25 @@ from gitops_ml.ship.settings import (
     variable,
     write_outputs,
 )
-from gitops_ml.ship.targets import RenderError
 
 Render = Callable[[Path, str, Mapping[str, Any]], dict[str, bytes]]
 
 
-class NotProvedError(DeploymentError):
-    """Production would get what staging does not run."""
+_IF_IT_FAILS = "run the workflow Deliver by hand for this commit, should the newer one fail"
+_BY_HAND = "run the workflow Deliver by hand"
 
 
 class StaysError(DeploymentError):
     """What runs is to stay: there is nothing to release.
 
-    Attributes:
+    Args:
+        message: What is left out, and why.
         remedy: What releases it all the same.
     """
 
-    remedy: str
-
-
-class NewerError(StaysError):
-    """The environment, or the one before it, runs something newer already."""
-
-    remedy = "run the workflow Deliver by hand for this commit, should the newer one fail"
-
-
-class HeldError(StaysError):
-    """A person rolled back to what runs."""
-
-    remedy = "run the workflow Deliver by hand"
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -85,10 +75,11 @@ def promote(root: Path, environment: Environment, render: Render | None = None) 
         render: Makes the manifests of a release.
 
     Raises:
-        VariableError: If the address of the environment's service is none: it could not be probed.
+        DeploymentError: If the address of the environment's service is none: it could not be
+            probed.
         ReleaseError: If the release is missing or malformed.
-        NotProvedError: If production would get what staging does not run.
-        RenderError: If the manifests cannot be rendered.
+        DeploymentError: If production would get what staging does not run.
+        DeploymentError: If the manifests cannot be rendered.
         GitError: If git fails, or the remote does not take the push.
     """
     service_url(environment)
@@ -100,7 +91,7 @@ def promote(root: Path, environment: Environment, render: Render | None = None) 
         manifests = (render or targets.chosen(root).render)(root, environment, release.content)
         twice = sorted(manifests.keys() & files.keys())
         if twice:
-            raise RenderError(f"{', '.join(twice)} is no name for what is rendered")
+            raise DeploymentError(f"{', '.join(twice)} is no name for what is rendered")
         message = commit_message(f"Release {release.tag} to {environment}", release)
         revision = branch.publish({**manifests, **files}, message, _stays(branch, release))
     except StaysError as stays:
@@ -123,14 +114,16 @@ def _stays(branch: EnvironmentBranch, release: Release) -> Decide:
         if chosen_by_hand() and branch.head() == variable("SEEN"):
             return
         if is_newer(branch.repository, current.commit, release.commit):
-            raise NewerError(
+            raise StaysError(
                 f"the release of {release.tag} to {branch.environment}, since {branch.name} runs "
-                f"{current.tag}, which is newer"
+                f"{current.tag}, which is newer",
+                _IF_IT_FAILS,
             )
         if branch.held():
-            raise HeldError(
+            raise StaysError(
                 f"the release of {release.tag} to {branch.environment}, which a person rolled back "
-                f"to {current.tag}"
+                f"to {current.tag}",
+                _BY_HAND,
             )
 
     return decide
@@ -140,25 +133,26 @@ def check_proved(staging: EnvironmentBranch, release: Release) -> None:
     """Make sure that staging runs the very model, deployed as the very artifact.
 
     Raises:
-        NewerError: If it runs something newer, which will be proved in its turn.
-        NotProvedError: If it does not.
+        StaysError: If it runs something newer, which will be proved in its turn.
+        DeploymentError: If it does not.
         ReleaseError: If what staging runs cannot be read.
         GitError: If the remote cannot be reached.
     """
     staging.fetch()
     proved = staging.release()
     if proved is None:
-        raise NotProvedError(
+        raise DeploymentError(
             f"production only receives what staging proved, and {staging.name} is empty: release "
             f"{release.tag} to staging first"
         )
     if (proved.digest, proved.model) != (release.digest, release.model):
         if is_newer(staging.repository, proved.commit, release.commit):
-            raise NewerError(
+            raise StaysError(
                 f"the release of {release.tag} to production, since {staging.name} runs "
-                f"{proved.tag}, which is newer and goes on when it is proved"
+                f"{proved.tag}, which is newer and goes on when it is proved",
+                _IF_IT_FAILS,
             )
-        raise NotProvedError(
+        raise DeploymentError(
             f"production only receives what staging proved: {staging.name} runs {proved.tag} "
             f"({proved.kind} {proved.digest}, model {proved.model}), not {release.tag} "
             f"({release.kind} {release.digest}, model {release.model}); "

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gitops_ml.core.git import outside_git
-from gitops_ml.ship.settings import DeploymentError, github_server
+from gitops_ml.core.git import GitError, outside_git
+from gitops_ml.ship.settings import github_server
 
 # A transfer that takes longer is stuck.
 TRANSFER_SECONDS = 300
@@ -33,10 +33,6 @@ _GITHUB_BOT = {
     "NAME": "github-actions[bot]",
     "EMAIL": "41898282+github-actions[bot]@users.noreply.github.com",
 }
-
-
-class GitError(DeploymentError):
-    """Git cannot do something; the message holds its own words."""
 
 
 class OvertakenError(GitError):

@@ -44,7 +44,7 @@ SHORTEST_COMMIT = 8
 SHOWN = 10
 
 
-class TargetError(DeploymentError):
+class NoReleaseError(DeploymentError):
     """There is no such earlier release to go back to."""
 
 
@@ -71,7 +71,7 @@ def previous(history: Sequence[Revision]) -> Revision:
         history: Newest first.
 
     Raises:
-        TargetError: If there is nothing before.
+        NoReleaseError: If there is nothing before.
     """
     place = 0
     for number, revision in enumerate(history):
@@ -80,7 +80,7 @@ def previous(history: Sequence[Revision]) -> Revision:
     for revision in history[place + 1 :]:
         if revision.release is not None:
             return revision
-    raise TargetError("nothing was released before: there is no earlier release to go back to")
+    raise NoReleaseError("nothing was released before: there is no earlier release to go back to")
 
 
 def find_target(history: Sequence[Revision], to: str) -> Revision:
@@ -91,7 +91,7 @@ def find_target(history: Sequence[Revision], to: str) -> Revision:
         to: A release's tag or the part of it after the colon, a commit, or `previous`.
 
     Raises:
-        TargetError: If there is none, naming those that there are.
+        NoReleaseError: If there is none, naming those that there are.
     """
     if to == PREVIOUS:
         return previous(history)
@@ -102,7 +102,7 @@ def find_target(history: Sequence[Revision], to: str) -> Revision:
     if len(commits) == 1:
         return commits[0]
     known = [f"  {r.commit[:12]}  {r.tag}  ({r.subject})" for r in history[:SHOWN] if r.tag]
-    raise TargetError(
+    raise NoReleaseError(
         f"TO is {to!r}, which is neither a release nor a commit of the branch; the newest are:\n"
         + "\n".join(known)
     )
@@ -112,7 +112,7 @@ def roll_back(branch: EnvironmentBranch, to: str) -> Rollback:
     """Bring back an earlier release, whatever runs; it stays until a person delivers another.
 
     Raises:
-        TargetError: If there is no such release.
+        NoReleaseError: If there is no such release.
         ReleaseError: If its `release.json` is malformed.
         GitError: If git fails, or the remote does not take the push.
     """
@@ -138,7 +138,7 @@ def revert(branch: EnvironmentBranch, failed: Release) -> Rollback | None:
         None if that release no longer runs, so that there is nothing to do.
 
     Raises:
-        TargetError: If nothing ran before.
+        NoReleaseError: If nothing ran before.
         ReleaseError: If what ran before has a malformed `release.json`.
         GitError: If git fails, or the remote does not take the push.
     """
@@ -167,7 +167,7 @@ def _runs(branch: EnvironmentBranch, release: Release) -> bool:
 def _history(branch: EnvironmentBranch) -> list[Revision]:
     history = branch.history()
     if not history:
-        raise TargetError(f"{branch.name} is empty: nothing was released yet")
+        raise NoReleaseError(f"{branch.name} is empty: nothing was released yet")
     return history
 
 
@@ -176,7 +176,7 @@ def _restore(
 ) -> Rollback:
     release = branch.release(target.commit)
     if release is None:
-        raise TargetError(f"{branch.name} is empty: nothing was released yet")
+        raise NoReleaseError(f"{branch.name} is empty: nothing was released yet")
     subject = f"Roll {branch.environment} back to {release.tag}"
     revision = branch.restore(target, commit_message(subject, release, held), decide, held)
     return Rollback(revision, release)
@@ -204,7 +204,7 @@ def revert_and_report(root: Path, environment: Environment) -> int:
         outcome = f"{branch.name} at {back.revision} runs {back.release.tag} again"
         print(f"{outcome}.")
         write_outputs(revision=back.revision)
-    except (TargetError, ReleaseError) as error:
+    except (NoReleaseError, ReleaseError) as error:
         outcome = f"{branch.name} was left as it is: {error}"
         print(outcome, file=sys.stderr)
     incident = Incident(

@@ -43,7 +43,7 @@ from gitops_ml.bento.smoke import (
 from gitops_ml.bento.store import Bento, fetched_tag, find_bento
 from gitops_ml.core.project import load_project
 from gitops_ml.github.client import NotSetUpError, find_remote
-from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry, RegistryError
+from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry
 from gitops_ml.ship.image.settings import (
     Engine,
     Login,
@@ -83,10 +83,6 @@ _DENIED = re.compile(
 )
 
 
-class ImageError(DeploymentError):
-    """The image cannot be built, does not work or cannot be pushed; the message says why."""
-
-
 class Container:
     """The command of a container engine.
 
@@ -103,7 +99,7 @@ class Container:
         """Run a command, whatever comes of it.
 
         Raises:
-            ImageError: If the engine is not installed.
+            DeploymentError: If the engine is not installed.
         """
         try:
             return subprocess.run(
@@ -115,7 +111,7 @@ class Container:
                 check=False,
             )
         except FileNotFoundError as error:
-            raise ImageError(
+            raise DeploymentError(
                 f"{self.engine}: not installed; install it, or set CONTAINER_ENGINE to another"
             ) from error
 
@@ -123,26 +119,26 @@ class Container:
         """What a command prints.
 
         Raises:
-            ImageError: If it fails, with what it said.
+            DeploymentError: If it fails, with what it said.
         """
         done = self.try_to(*arguments, data=data)
         if done.returncode != 0:
-            raise ImageError(f"`{self.engine} {arguments[0]}` failed:\n{said(done)}")
+            raise DeploymentError(f"`{self.engine} {arguments[0]}` failed:\n{said(done)}")
         return done.stdout.strip()
 
     def transfer(self, *arguments: str, advice: str) -> None:
         """Run a command that talks to a registry; again where that may help.
 
         Raises:
-            ImageError: If it fails every time, or is not permitted.
+            DeploymentError: If it fails every time, or is not permitted.
         """
         attempt = 1
         while (done := self.try_to(*arguments)).returncode != 0:
             what = f"`{self.engine} {' '.join(arguments)}` failed"
             if _DENIED.search(done.stderr):
-                raise ImageError(f"{what}: not permitted; {advice}\n{said(done)}")
+                raise DeploymentError(f"{what}: not permitted; {advice}\n{said(done)}")
             if attempt == ATTEMPTS:
-                raise ImageError(f"{what}, {ATTEMPTS} times; {advice}\n{said(done)}")
+                raise DeploymentError(f"{what}, {ATTEMPTS} times; {advice}\n{said(done)}")
             time.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
             attempt += 1
 
@@ -150,7 +146,7 @@ class Container:
         """The identity of an image on this machine, as sha256:...
 
         Raises:
-            ImageError: If it is not here.
+            DeploymentError: If it is not here.
         """
         found = self.run("image", "inspect", "--format", "{{.Id}}", image)
         return f"sha256:{found.removeprefix('sha256:')}"
@@ -159,7 +155,7 @@ class Container:
         """The digest by which a registry has given an image.
 
         Raises:
-            ImageError: If no registry has.
+            DeploymentError: If no registry has.
         """
         name = image.rpartition(":")[0]
         listed = json.loads(
@@ -169,7 +165,7 @@ class Container:
             repository, _, digest = entry.partition("@")
             if qualified(repository) == name and DIGEST.fullmatch(digest):
                 return str(digest)
-        raise ImageError(f"{image}: {self.engine} does not know its digest")
+        raise DeploymentError(f"{image}: {self.engine} does not know its digest")
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
@@ -190,17 +186,17 @@ def read_record(root: Path) -> dict[str, Any]:
     """What is known of the image.
 
     Raises:
-        ImageError: If there is no such record or it cannot be read.
+        DeploymentError: If there is no such record or it cannot be read.
     """
     try:
         record = json.loads((root / RECORD).read_text(encoding="utf-8"))
         known = all(isinstance(record[key], str) for key in ("name", "tag", "base", "bento", "id"))
     except FileNotFoundError as error:
-        raise ImageError(f"{RECORD}: no such file; run `make image`") from error
+        raise DeploymentError(f"{RECORD}: no such file; run `make image`") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ImageError(f"{RECORD}: cannot be read: {error!r}; run `make image`") from error
+        raise DeploymentError(f"{RECORD}: cannot be read: {error!r}; run `make image`") from error
     if not known:
-        raise ImageError(f"{RECORD}: is incomplete; run `make image`")
+        raise DeploymentError(f"{RECORD}: is incomplete; run `make image`")
     return dict(record)
 
 
@@ -233,7 +229,7 @@ def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, A
         What is known of it.
 
     Raises:
-        ImageError: If the base image cannot be pulled or the build fails.
+        DeploymentError: If the base image cannot be pulled or the build fails.
     """
     (root / RECORD).unlink(missing_ok=True)
     base_image = base_image_of(bento)
@@ -249,7 +245,7 @@ def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, A
     command = [*PYTHON, "bentoml", "containerize", bento.tag, "--backend", engine.engine]
     command += ["--image-tag", image, *(part for opt in options for part in ("--opt", opt))]
     if subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, check=False).returncode != 0:
-        raise ImageError(f"{image}: cannot be built; the reason is above")
+        raise DeploymentError(f"{image}: cannot be built; the reason is above")
     record = {
         "name": name,
         "tag": bento.version,
@@ -296,7 +292,7 @@ def production_memory(root: Path) -> Memory:
     """How much memory the service may use in production.
 
     Raises:
-        ImageError: If the file that says it is missing, or says it otherwise.
+        DeploymentError: If the file that says it is missing, or says it otherwise.
     """
     try:
         found = yaml.safe_load((root / RESOURCES).read_text(encoding="utf-8"))
@@ -304,13 +300,13 @@ def production_memory(root: Path) -> Memory:
         (own,) = (one for one in containers if one["name"] == CONTAINER)
         limit = str(own["resources"]["limits"]["memory"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ImageError(
+        raise DeploymentError(
             f"{RESOURCES}: must limit the memory of the container {CONTAINER!r}, e.g. "
             f"`limits: {{memory: 1Gi}}`: {error!r}"
         ) from error
     quantity = QUANTITY.fullmatch(limit)
     if quantity is None:
-        raise ImageError(f"{RESOURCES}: the memory limit is {limit!r}, not like 1Gi or 1500M")
+        raise DeploymentError(f"{RESOURCES}: the memory limit is {limit!r}, not like 1Gi or 1500M")
     number, unit = quantity[1], quantity[2] or ""
     power = " KMGT".index(unit[:1].upper() or " ")
     return Memory(limit, int(float(number) * (1024 if unit.endswith("i") else 1000) ** power))
@@ -324,7 +320,7 @@ def smoke(root: Path, engine: Container, timeout: float = READY_SECONDS) -> str:
 
     Raises:
         SmokeError: At the first check that fails, with the end of the container's log.
-        ImageError: If it cannot be run at all, or it is unknown with how much memory.
+        DeploymentError: If it cannot be run at all, or it is unknown with how much memory.
     """
     record = read_record(root)
     write_record(root, {key: value for key, value in record.items() if key != "tested"})
@@ -366,7 +362,7 @@ def running(
 
     Raises:
         SmokeError: From the block, with the end of the container's log added.
-        ImageError: If it cannot be started.
+        DeploymentError: If it cannot be started.
     """
     settings = [f"--env={name}={value}" for name, value in variables.items()]
     settings.append(f"--memory={memory.size}")
@@ -445,12 +441,12 @@ def push(root: Path, engine: Container, login: Login | None) -> dict[str, Any]:
         What is known of the image, its digest included.
 
     Raises:
-        ImageError: If it was not tested, or the registry does not take it.
-        RegistryError: If the registry holds something else afterwards.
+        DeploymentError: If it was not tested, or the registry does not take it.
+        DeploymentError: If the registry holds something else afterwards.
     """
     record = read_record(root)
     if record.get("tested") != record["id"]:
-        raise ImageError(f"{RECORD}: the image is not tested; run `make smoke-image`")
+        raise DeploymentError(f"{RECORD}: the image is not tested; run `make smoke-image`")
     image = f"{record['name']}:{record['tag']}"
     engine.run("tag", record["id"], image)
     advice = "is the registry up, is IMAGE right, and may REGISTRY_USER write to it?"
@@ -458,7 +454,7 @@ def push(root: Path, engine: Container, login: Login | None) -> dict[str, Any]:
         pusher.transfer("push", "--quiet", image, advice=advice)
     held = Registry(record["name"], login).manifest(record["tag"])
     if held is None:
-        raise RegistryError(f"{image}: was pushed, but the registry does not hold it")
+        raise DeploymentError(f"{image}: was pushed, but the registry does not hold it")
     check_same(image, record["id"], held)
     record = {**record, "digest": held.digest}
     write_record(root, record)
@@ -472,10 +468,10 @@ def check_same(image: str, tested: str, held: Manifest) -> None:
     configuration's.
 
     Raises:
-        RegistryError: If it holds another one.
+        DeploymentError: If it holds another one.
     """
     if tested not in (held.digest, held.config):
-        raise RegistryError(
+        raise DeploymentError(
             f"{image}: the registry holds another image ({held.digest}) than the one that was "
             f"tested ({tested}); does somebody else push this tag? Run the delivery again"
         )
@@ -489,7 +485,7 @@ def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
         The engine to push with.
 
     Raises:
-        ImageError: If the registry does not let us in.
+        DeploymentError: If the registry does not let us in.
     """
     if login is None:
         yield engine
@@ -504,7 +500,7 @@ def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
         who = ("--username", login.user, "--password-stdin", login.registry)
         done = pusher.try_to("login", *who, data=login.token)
         if done.returncode != 0:
-            raise ImageError(
+            raise DeploymentError(
                 f"{login.registry}: {login.user} cannot log in; is it up, and are REGISTRY_USER "
                 f"and REGISTRY_TOKEN right?\n{said(done).replace(login.token, '***')}"
             )

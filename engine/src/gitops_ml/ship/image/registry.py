@@ -42,10 +42,6 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 
 
-class RegistryError(DeploymentError):
-    """A registry cannot be reached, refuses, or holds something else; the message says what."""
-
-
 @dataclass(frozen=True)
 class Manifest:
     """What a registry holds under a tag or a digest.
@@ -93,7 +89,7 @@ class Registry:
         """The manifest that a tag or a digest names; None if the registry holds none.
 
         Raises:
-            RegistryError: If the registry cannot be reached or refuses, or gives other bytes than
+            DeploymentError: If the registry cannot be reached or refuses, or gives other bytes than
                 the digest stands for.
         """
         response = self._get(f"/v2/{self.name}/manifests/{reference}")
@@ -101,12 +97,12 @@ class Registry:
             return None
         what = f"{self.host}/{self.name}:{reference}"
         if not response.is_success:
-            raise RegistryError(f"{what}: {self._explain(response)}")
+            raise DeploymentError(f"{what}: {self._explain(response)}")
         digest = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
         claimed = response.headers.get("docker-content-digest", digest)
         for said in (claimed, reference if DIGEST.fullmatch(reference) else digest):
             if said != digest:
-                raise RegistryError(
+                raise DeploymentError(
                     f"{what}: the registry gives a manifest with the digest {digest}, not {said}"
                 )
         return Manifest(digest, _object(response.content, f"{what}: the manifest"))
@@ -118,7 +114,7 @@ class Registry:
             None if the registry holds no image under it.
 
         Raises:
-            RegistryError: If the registry cannot be reached or refuses, lacks a part, or gives
+            DeploymentError: If the registry cannot be reached or refuses, lacks a part, or gives
                 other bytes than a digest stands for.
         """
         held = self.manifest(reference)
@@ -148,20 +144,20 @@ class Registry:
                 continue
             image = self.manifest(str(entry.get("digest")))
             if image is None or image.config is None:
-                raise RegistryError(f"{what}: the registry lacks an image of the list")
+                raise DeploymentError(f"{what}: the registry lacks an image of the list")
             images.append(image)
         return images
 
     def _config(self, digest: str, what: str) -> dict[str, Any]:
         """The configuration of an image."""
         if not DIGEST.fullmatch(digest):
-            raise RegistryError(f"{what}: the configuration has no digest, but {digest!r}")
+            raise DeploymentError(f"{what}: the configuration has no digest, but {digest!r}")
         response = self._get(f"/v2/{self.name}/blobs/{digest}", accept=ANYTHING)
         if not response.is_success:
-            raise RegistryError(f"{what}: the configuration: {self._explain(response)}")
+            raise DeploymentError(f"{what}: the configuration: {self._explain(response)}")
         found = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
         if found != digest:
-            raise RegistryError(
+            raise DeploymentError(
                 f"{what}: the registry gives a configuration with the digest {found}, not {digest}"
             )
         return _object(response.content, f"{what}: the configuration")
@@ -174,7 +170,7 @@ class Registry:
             try:
                 response = self._send(f"{_scheme(host)}://{host}{path}", accept)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = RegistryError(
+                failure = DeploymentError(
                     f"the registry {self.host} cannot be reached: {error}; is it up, and is IMAGE "
                     "right?"
                 )
@@ -182,7 +178,7 @@ class Registry:
                 again = response.is_server_error
                 if not again and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
                     return response
-                failure = RegistryError(f"the registry {self.host}: {self._explain(response)}")
+                failure = DeploymentError(f"the registry {self.host}: {self._explain(response)}")
             if attempt >= self._attempts:
                 raise failure
             self._sleep(float(2 ** (attempt - 1)))
@@ -235,9 +231,9 @@ def _object(content: bytes, what: str) -> dict[str, Any]:
     try:
         parsed = json.loads(content)
     except ValueError as error:
-        raise RegistryError(f"{what} is not JSON: {error}") from error
+        raise DeploymentError(f"{what} is not JSON: {error}") from error
     if not isinstance(parsed, dict):
-        raise RegistryError(f"{what} is no JSON object")
+        raise DeploymentError(f"{what} is no JSON object")
     return parsed
 
 

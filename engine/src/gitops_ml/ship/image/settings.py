@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from gitops_ml.github.client import NotSetUpError, find_remote
-from gitops_ml.ship.settings import GITHUB, VariableError, github_server, variable
+from gitops_ml.ship.settings import GITHUB, DeploymentError, github_server, variable
 
 Engine = Literal["docker", "podman"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -47,21 +47,21 @@ def image_name(root: Path = Path()) -> str:
     """Where the image is kept, without tag and digest, e.g. ghcr.io/acme/flight-delays.
 
     Raises:
-        VariableError: If IMAGE is none, or is not set and the repository is not on GitHub.
+        DeploymentError: If IMAGE is none, or is not set and the repository is not on GitHub.
     """
     example = "registry/name in lower case without a tag, e.g. ghcr.io/acme/flight-delays"
     image = variable("IMAGE")
     if image:
         if not _IMAGE.fullmatch(image):
-            raise VariableError(f"IMAGE is {image!r}; it must be {example}")
+            raise DeploymentError(f"IMAGE is {image!r}; it must be {example}")
         return image
     try:
         remote = find_remote(root)
     except NotSetUpError as error:
-        raise VariableError(f"IMAGE is not set, and {error}; set IMAGE to {example}") from error
+        raise DeploymentError(f"IMAGE is not set, and {error}; set IMAGE to {example}") from error
     image = f"{_registry_of(remote.host)}/{remote.repository.lower()}"
     if not _IMAGE.fullmatch(image):
-        raise VariableError(
+        raise DeploymentError(
             f"IMAGE is not set, and no image can be called {image!r} after the repository; "
             f"set IMAGE to {example}"
         )
@@ -82,13 +82,13 @@ def registry_login(image: str) -> Login | None:
         image: As `image_name` gives it.
 
     Raises:
-        VariableError: If only one of REGISTRY_USER and REGISTRY_TOKEN is set.
+        DeploymentError: If only one of REGISTRY_USER and REGISTRY_TOKEN is set.
     """
     registry = image.partition("/")[0]
     user, token = variable("REGISTRY_USER"), variable("REGISTRY_TOKEN")
     if bool(user) != bool(token):
         there, missing = ("USER", "TOKEN") if user else ("TOKEN", "USER")
-        raise VariableError(
+        raise DeploymentError(
             f"REGISTRY_{there} is set but REGISTRY_{missing} is not; set both to push to "
             f"{registry}, on GitHub the user as a variable and the token as a secret"
         )
@@ -101,9 +101,9 @@ def container_engine() -> Engine:
     """The command that builds, runs and pushes images.
 
     Raises:
-        VariableError: If CONTAINER_ENGINE names another one.
+        DeploymentError: If CONTAINER_ENGINE names another one.
     """
     engine = variable("CONTAINER_ENGINE") or ENGINES[0]
     if engine not in ENGINES:
-        raise VariableError(f"CONTAINER_ENGINE is {engine!r}; choose {' or '.join(ENGINES)}")
+        raise DeploymentError(f"CONTAINER_ENGINE is {engine!r}; choose {' or '.join(ENGINES)}")
     return engine

@@ -33,15 +33,11 @@ from gitops_ml.ship.release.release import FOLDER, GOLDEN, RELEASE, parse_releas
 from gitops_ml.ship.settings import DeploymentError, artifact_kind
 
 
-class RecordError(DeploymentError):
-    """The release cannot be recorded; the message says what is missing or does not fit."""
-
-
 def gate_of(root: Path, bento: Bento) -> dict[str, Any]:
     """The verdict on a bento's model: the fetched one, else that of this working tree.
 
     Raises:
-        RecordError: If there is none, it is about another model, or it is against it.
+        DeploymentError: If there is none, it is about another model, or it is against it.
     """
     fetched = root / FETCHED / GATE
     path = fetched if fetched.is_file() else root / paths.GATE_REPORT
@@ -49,18 +45,18 @@ def gate_of(root: Path, bento: Bento) -> dict[str, Any]:
     try:
         report = Report.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise RecordError(
+        raise DeploymentError(
             f"{name}: cannot be read: {error}; run `make fetch-bento`, or `make gate` here"
         ) from error
     model, commit = bento.release["model"]["sha256"], bento.release["source"]["commit"]
     if (report.challenger.sha256, report.commit) != (model, commit):
-        raise RecordError(
+        raise DeploymentError(
             f"{name}: is about the model {report.challenger.sha256} of the commit {report.commit}, "
             f"but {bento.tag} holds {model} of {commit}; run `make gate` on what was packaged, or "
             "`make fetch-bento`"
         )
     if report.verdict == "block":
-        raise RecordError(f"{name}: the gate's verdict is block; this must not be released")
+        raise DeploymentError(f"{name}: the gate's verdict is block; this must not be released")
     return verdict_of(report)
 
 
@@ -77,7 +73,7 @@ def run_of(root: Path) -> dict[str, Any] | None:
     """The pipeline's run that built the bento; None if it was built here.
 
     Raises:
-        RecordError: If what `make fetch-bento` wrote cannot be read.
+        DeploymentError: If what `make fetch-bento` wrote cannot be read.
     """
     path = root / FETCHED / RUN
     if not path.is_file():
@@ -85,7 +81,7 @@ def run_of(root: Path) -> dict[str, Any] | None:
     try:
         return {"id": int(json.loads(path.read_text(encoding="utf-8"))["id"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordError(
+        raise DeploymentError(
             f"{FETCHED / RUN}: cannot be read: {error!r}; run `make fetch-bento`"
         ) from error
 
@@ -146,7 +142,7 @@ def describe(root: Path, pull_request: Mapping[str, Any] | None) -> tuple[bytes,
         pull_request: As `find_pull_request` gives it.
 
     Raises:
-        RecordError: If something is missing or does not fit.
+        DeploymentError: If something is missing or does not fit.
         DeploymentError: If what is to be deployed is not there.
         SmokeError: If the golden predictions cannot be read.
     """
@@ -154,7 +150,7 @@ def describe(root: Path, pull_request: Mapping[str, Any] | None) -> tuple[bytes,
     read_golden(bento.golden)
     commit = str(bento.release["source"]["commit"])
     if bento.release["source"]["dirty"]:
-        raise RecordError(
+        raise DeploymentError(
             f"{bento.tag}: was built from files that are in no commit, so nobody could tell what "
             "runs; commit them, then run `make pipeline package`"
         )
@@ -175,7 +171,7 @@ def _committed(root: Path, commit: str, path: Path) -> bytes:
     repository = Repository(root)
     found = repository.find(f"{commit}:./{path.as_posix()}")
     if found is None:
-        raise RecordError(f"{path}: is not in the commit {commit}; fetch it, or check it out")
+        raise DeploymentError(f"{path}: is not in the commit {commit}; fetch it, or check it out")
     return repository.run("cat-file", "blob", found)
 
 
@@ -183,7 +179,7 @@ def write(root: Path, release: bytes, golden: bytes) -> None:
     """Write both files; after a failure there is no half of a release.
 
     Raises:
-        RecordError: If they cannot be written.
+        DeploymentError: If they cannot be written.
     """
     folder = root / FOLDER
     try:
@@ -193,7 +189,7 @@ def write(root: Path, release: bytes, golden: bytes) -> None:
         (folder / GOLDEN).write_bytes(golden)
         (folder / RELEASE).write_bytes(release)
     except OSError as error:
-        raise RecordError(f"{FOLDER}: cannot be written: {error}") from error
+        raise DeploymentError(f"{FOLDER}: cannot be written: {error}") from error
 
 
 def review_of(root: Path) -> dict[str, Any] | None:

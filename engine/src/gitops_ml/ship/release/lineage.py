@@ -38,10 +38,6 @@ SHORT = 12
 Verdict = Literal["ok", "differs", "unknown", ""]
 
 
-class LineageError(DeploymentError):
-    """The service cannot be asked, or runs nothing that was released."""
-
-
 @dataclass(frozen=True)
 class Row:
     """One claim.
@@ -82,16 +78,18 @@ def ask(url: str) -> dict[str, Any]:
     """What a live service says of itself.
 
     Raises:
-        LineageError: If it does not answer, or runs a working tree.
+        DeploymentError: If it does not answer, or runs a working tree.
     """
     try:
         status, answer = fetch(f"{url}/release")
     except (OSError, ValueError) as error:
-        raise LineageError(f"{url}/release: no answer: {error}") from error
+        raise DeploymentError(f"{url}/release: no answer: {error}") from error
     if status != 200 or not isinstance(answer, dict):
-        raise LineageError(f"{url}/release: answers {status} and no release: {str(answer)[:200]}")
+        raise DeploymentError(
+            f"{url}/release: answers {status} and no release: {str(answer)[:200]}"
+        )
     if "source" not in answer:
-        raise LineageError(
+        raise DeploymentError(
             f"{url}: runs {answer.get('release')} from a working tree, which no release describes"
         )
     return answer
@@ -344,7 +342,7 @@ def run(options: argparse.Namespace) -> int:
     live = ask(url)
     places = find_places(root, live)
     if not places:
-        raise LineageError(
+        raise DeploymentError(
             f"{url}: runs {live.get('release')}, which is on none of the branches "
             f"{', '.join(f'env/{name}' for name in ENVIRONMENTS)}"
         )

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gitops_ml.github.client import GitHub, GitHubError, NotSetUpError, connect
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.github.client import GitHub, NotSetUpError, connect
 from gitops_ml.report.run_artifacts import ARCHIVE_BYTES
-from gitops_ml.ship.fetch import FetchError, Run, download, find_runs, read_gate
+from gitops_ml.ship.fetch import Run, download, find_runs, read_gate
 from gitops_ml.ship.release.assemble import find_approvers, find_pull_request, verdict_of
 from gitops_ml.ship.release.release import Release
 from gitops_ml.ship.targets import Found
@@ -44,7 +45,7 @@ def look_up(root: Path, release: Release) -> dict[str, Answer]:
 def _asked(question: Question, api: GitHub, repository: str, release: Release) -> Answer:
     try:
         return question(api, repository, release)
-    except (GitHubError, FetchError) as error:
+    except GitopsError as error:
         return "unknown", str(error).splitlines()[0]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         return "unknown", f"GitHub's answer was not understood: {error!r}"

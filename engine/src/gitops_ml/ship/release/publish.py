@@ -34,10 +34,6 @@ WAIT_SECONDS = 2.0
 BODY_LENGTH = 120_000
 
 
-class PublicationError(DeploymentError):
-    """The release cannot be published; the message says why."""
-
-
 def tag_of(release: Release) -> str:
     """The git tag of a release, e.g. release-0a1b2c3d-4e5f6a7b."""
     return f"release-{release.tag.partition(':')[2]}"
@@ -47,7 +43,7 @@ def model_card(root: Path, release: Release) -> str:
     """The model card, from what is in the commit.
 
     Raises:
-        PublicationError: If a file of the commit is missing or cannot be read.
+        DeploymentError: If a file of the commit is missing or cannot be read.
     """
     evaluation = _read(root, release, paths.EVALUATION)
     contract = _read(root, release, paths.CONTRACT)
@@ -56,7 +52,7 @@ def model_card(root: Path, release: Release) -> str:
         measured = [*_measured(evaluation, contract)]
         data = [*_data(profile, release.content)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise PublicationError(
+        raise DeploymentError(
             f"{paths.EVALUATION}, {paths.CONTRACT} or {paths.DATA_PROFILE} in the commit "
             f"{release.commit}: is malformed: {error!r}"
         ) from error
@@ -80,15 +76,15 @@ def _read(root: Path, release: Release, path: Path) -> dict[str, Any]:
     where = f"{path} in the commit {release.commit}"
     found = repository.find(f"{release.commit}:./{path.as_posix()}")
     if found is None:
-        raise PublicationError(f"{where}: no such file; fetch the commit, or check it out")
+        raise DeploymentError(f"{where}: no such file; fetch the commit, or check it out")
     try:
         # JSON is YAML, too, but slow to read as such.
         text = repository.run("cat-file", "blob", found)
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise PublicationError(f"{where}: cannot be read: {error}") from error
+        raise DeploymentError(f"{where}: cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise PublicationError(f"{where}: must hold an object")
+        raise DeploymentError(f"{where}: must hold an object")
     return content
 
 
@@ -199,7 +195,7 @@ def publish(
 
     Raises:
         GitHubError: If GitHub cannot be reached or refuses.
-        PublicationError: If the tag is on another commit.
+        DeploymentError: If the tag is on another commit.
     """
     tag = tag_of(release)
     attempt = 1
@@ -237,7 +233,7 @@ def _check_tag(api: GitHub, repository: str, tag: str, commit: str) -> None:
         return
     there = known["object"]
     if (there["type"], there["sha"]) != ("commit", commit):
-        raise PublicationError(
+        raise DeploymentError(
             f"the tag {tag} is on {there['sha']}, not on {commit}; remove the tag if it is wrong"
         )
 

@@ -39,24 +39,16 @@ class Target(Protocol):
         """The files of an environment's branch; the same release gives the same bytes."""
 
 
-class RenderError(DeploymentError):
-    """What runs cannot be rendered; the message says why and what to do."""
-
-
-class NoTargetError(DeploymentError):
-    """The project is deployed nowhere."""
-
-
 def chosen(root: Path = Path()) -> Target:
     """Where this project's service runs.
 
     Raises:
-        ProjectError: If `pyproject.toml` does not say it.
-        NoTargetError: If it runs nowhere.
+        SettingsError: If `pyproject.toml` does not say it.
+        DeploymentError: If it runs nowhere.
     """
     target = load_project(root).deploy_target
     if target not in _MODULES:
-        raise NoTargetError(
+        raise DeploymentError(
             f"pyproject.toml: [tool.gitops-ml] deploy-target is {target!r}, so nothing is "
             f"delivered; choose {', '.join(_MODULES)} and add its files"
         )

@@ -20,24 +20,20 @@ PLACEHOLDER = "https://github.com/OWNER/REPOSITORY.git"
 _ADDRESS = re.compile(r"^(\s+repoURL: )(\S+)$", re.MULTILINE)
 
 
-class ApplicationError(DeploymentError):
-    """The applications follow no repository; the message says which and what to do."""
-
-
 def read_addresses(root: Path) -> dict[Path, str]:
     """The repository that each application follows, by its file.
 
     Raises:
-        ApplicationError: If there is no application, or one does not say.
+        DeploymentError: If there is no application, or one does not say.
     """
     addresses = {}
     for path in sorted((root / APPLICATIONS).glob("*.yaml")):
         found = _ADDRESS.search(path.read_text(encoding="utf-8"))
         if found is None:
-            raise ApplicationError(f"{path.relative_to(root)}: has no line `repoURL: ADDRESS`")
+            raise DeploymentError(f"{path.relative_to(root)}: has no line `repoURL: ADDRESS`")
         addresses[path] = found[2]
     if not addresses:
-        raise ApplicationError(f"{APPLICATIONS}: holds no application")
+        raise DeploymentError(f"{APPLICATIONS}: holds no application")
     return addresses
 
 
@@ -48,13 +44,13 @@ def check(root: Path) -> str:
         What they follow, for people.
 
     Raises:
-        ApplicationError: If one still has the address that stands for yours.
+        DeploymentError: If one still has the address that stands for yours.
     """
     addresses = read_addresses(root)
     lacking = [path for path, url in addresses.items() if url == PLACEHOLDER]
     if lacking:
         names = ", ".join(str(path.relative_to(root)) for path in lacking)
-        raise ApplicationError(
+        raise DeploymentError(
             f"{names}: repoURL is still {PLACEHOLDER}; run `make argocd`, or write "
             "the address of your repository there"
         )
@@ -68,14 +64,14 @@ def point(root: Path) -> str:
         What they follow now, for people.
 
     Raises:
-        ApplicationError: If there is no address to write.
+        DeploymentError: If there is no address to write.
     """
     addresses = read_addresses(root)
     if PLACEHOLDER in addresses.values():
         try:
             remote = find_remote(root)
         except NotSetUpError as error:
-            raise ApplicationError(f"{APPLICATIONS}: {error}") from error
+            raise DeploymentError(f"{APPLICATIONS}: {error}") from error
         url = f"https://{remote.host}/{remote.repository}.git"
         for path in (path for path, old in addresses.items() if old == PLACEHOLDER):
             text = path.read_text(encoding="utf-8")

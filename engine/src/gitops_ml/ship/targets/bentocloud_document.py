@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gitops_ml.core.project import load_project
 from gitops_ml.ship.release.release import RELEASE, parse_release
-from gitops_ml.ship.targets import DEPLOY, RenderError
+from gitops_ml.ship.settings import DeploymentError
+from gitops_ml.ship.targets import DEPLOY
 
 DEPLOYMENT = "deployment.yaml"
 
@@ -94,7 +95,7 @@ def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str
 
     Raises:
         ReleaseError: If the release lacks what the deployment must say.
-        RenderError: If the environment's file is not as it should be.
+        DeploymentError: If the environment's file is not as it should be.
     """
     wanted = parse_release(json.dumps(release).encode(), RELEASE)
     path = DEPLOY / f"{environment}.yaml"
@@ -103,16 +104,16 @@ def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str
             yaml.safe_load((root / path).read_text(encoding="utf-8"))
         )
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RenderError(f"{path}: cannot be read: {error}") from error
+        raise DeploymentError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:
-        raise RenderError(f"{path}: {_problems(error)}") from error
+        raise DeploymentError(f"{path}: {_problems(error)}") from error
     package = load_project(root).package
     if list(described.services) != [package]:
-        raise RenderError(f"{path}: services: must name {package}, and nothing else")
+        raise DeploymentError(f"{path}: services: must name {package}, and nothing else")
     given = [*described.envs, *(env for one in described.services.values() for env in one.envs)]
     for variable in given:
         if variable.name in wanted.variables:
-            raise RenderError(f"{path}: must not set {variable.name}, which the release does")
+            raise DeploymentError(f"{path}: must not set {variable.name}, which the release does")
     content = {
         "name": f"{package.replace('_', '-')}-{environment}",
         "bento": wanted.tag,

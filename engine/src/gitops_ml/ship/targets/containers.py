@@ -13,28 +13,24 @@ from typing import Any
 
 from gitops_ml.bento.store import Bento, find_bento
 from gitops_ml.ship.image.image import LABEL, RECORD, read_record
-from gitops_ml.ship.image.registry import Registry, RegistryError
+from gitops_ml.ship.image.registry import Registry
 from gitops_ml.ship.image.settings import Login, image_name, registry_login
-from gitops_ml.ship.settings import DeploymentError, VariableError
+from gitops_ml.ship.settings import DeploymentError
 
 KIND = "image"  # its key in release.json
-
-
-class NotPushedError(DeploymentError):
-    """The image is in no registry yet."""
 
 
 def recorded(root: Path) -> tuple[Bento, dict[str, Any]]:
     """The bento that is to be released, and the image that was made of it.
 
     Raises:
-        ImageError: If there is no image.
+        DeploymentError: If there is no image.
         BentoError: If its bento is gone.
-        NotPushedError: If the image is not pushed.
+        DeploymentError: If the image is not pushed.
     """
     image = read_record(root)
     if not isinstance(image.get("digest"), str):
-        raise NotPushedError(f"{RECORD}: the image is not pushed; run `make push-image`")
+        raise DeploymentError(f"{RECORD}: the image is not pushed; run `make push-image`")
     return find_bento(image["bento"]), {key: image[key] for key in ("name", "digest", "base")}
 
 
@@ -43,7 +39,7 @@ def look_up(release: Mapping[str, Any]) -> tuple[Found, str]:
     name, digest = release[KIND]["name"], release[KIND]["digest"]
     try:
         images = Registry(name, _login_for(name)).labels(digest)
-    except (RegistryError, VariableError) as error:
+    except DeploymentError as error:
         return "unknown", str(error).splitlines()[0]
     if images is None:
         return "differs", "the registry holds no such image"
@@ -69,7 +65,7 @@ def _login_for(image: str) -> Login | None:
     """Who asks for an image that a release names; None to ask as nobody.
 
     Raises:
-        VariableError: If the login is for another registry, which is the one that IMAGE names: a
+        DeploymentError: If the login is for another registry, which is the one that IMAGE names: a
             release must not decide where it is sent. If the settings do not fit.
     """
     login = registry_login(image)
@@ -77,7 +73,7 @@ def _login_for(image: str) -> Login | None:
         return None
     own = image_name().partition("/")[0]
     if login.registry != own:
-        raise VariableError(
+        raise DeploymentError(
             f"the release names the registry {login.registry}, and the login is for {own}, where "
             "IMAGE is, so it was not sent; if the release is right, set IMAGE, REGISTRY_USER and "
             "REGISTRY_TOKEN for that registry"

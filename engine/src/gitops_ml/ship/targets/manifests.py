@@ -26,7 +26,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gitops_ml.ship.release.release import RELEASE, Release, parse_release
-from gitops_ml.ship.targets import DEPLOY, RenderError
+from gitops_ml.ship.settings import DeploymentError
+from gitops_ml.ship.targets import DEPLOY
 
 OVERLAYS = DEPLOY / "overlays"
 OUTPUTS = DEPLOY / "outputs.yaml"
@@ -60,11 +61,11 @@ def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str
 
     Raises:
         ReleaseError: If the release lacks what the manifests must say.
-        RenderError: If the environment or the manifests are not as they should be, or kustomize is
-            missing or fails.
+        DeploymentError: If the environment or the manifests are not as they should be, or kustomize
+            is missing or fails.
     """
     if environment not in (known := environments(root)):
-        raise RenderError(
+        raise DeploymentError(
             f"{OVERLAYS}: no environment {environment!r}; there is {', '.join(known) or 'none'}"
         )
     wanted = parse_release(json.dumps(release).encode(), RELEASE)
@@ -78,7 +79,7 @@ def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str
                 check_manifests(name, text, wanted)
                 files[name] = text.encode()
     except OSError as error:
-        raise RenderError(f"{DEPLOY}: a copy of it cannot be written: {error}") from error
+        raise DeploymentError(f"{DEPLOY}: a copy of it cannot be written: {error}") from error
     return files
 
 
@@ -86,24 +87,24 @@ def read_outputs(root: Path) -> dict[str, list[str]]:
     """The files to render, each with the components put on top of the overlay.
 
     Raises:
-        RenderError: If `deploy/outputs.yaml` is missing or says something else.
+        DeploymentError: If `deploy/outputs.yaml` is missing or says something else.
     """
     try:
         found = yaml.safe_load((root / OUTPUTS).read_text(encoding="utf-8"))
         outputs = OUTPUTS_TYPE.validate_python(found, strict=True)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        raise RenderError(
+        raise DeploymentError(
             f"{OUTPUTS}: must name each file with a list of components, e.g. "
             f"`manifests.yaml: []`: {error}"
         ) from error
     if not outputs:
-        raise RenderError(f"{OUTPUTS}: names no file, e.g. `manifests.yaml: []`")
+        raise DeploymentError(f"{OUTPUTS}: names no file, e.g. `manifests.yaml: []`")
     for name, components in outputs.items():
         if not OUTPUT_NAME.fullmatch(name):
-            raise RenderError(f"{OUTPUTS}: {name!r} is not the plain name of a YAML file")
+            raise DeploymentError(f"{OUTPUTS}: {name!r} is not the plain name of a YAML file")
         for component in components:
             if not (root / DEPLOY / component / "kustomization.yaml").is_file():
-                raise RenderError(
+                raise DeploymentError(
                     f"{OUTPUTS}: {name}: {DEPLOY / component} holds no kustomization.yaml"
                 )
     return outputs
@@ -119,7 +120,7 @@ def kustomize(folder: Path, environment: str, components: list[str], wanted: Rel
         wanted: The release.
 
     Raises:
-        RenderError: If kustomize is missing or fails.
+        DeploymentError: If kustomize is missing or fails.
     """
     image, _, digest = wanted.artifact.partition("@")
     kustomization = {
@@ -148,7 +149,7 @@ def run_kustomize(target: Path) -> str:
     """Build a kustomization.
 
     Raises:
-        RenderError: If the command is missing, fails or does not end.
+        DeploymentError: If the command is missing, fails or does not end.
     """
     command = os.environ.get("KUSTOMIZE") or KUSTOMIZE
     try:
@@ -160,19 +161,19 @@ def run_kustomize(target: Path) -> str:
             check=False,
         )
     except FileNotFoundError as error:
-        raise RenderError(
+        raise DeploymentError(
             f"`{command}`: not installed; install kubectl 1.27 or newer "
             "(https://kubernetes.io/docs/tasks/tools), or name another command in KUSTOMIZE, "
             "e.g. `kustomize build`"
         ) from error
     except (OSError, ValueError) as error:
-        raise RenderError(f"`{command}`: cannot be run: {error}") from error
+        raise DeploymentError(f"`{command}`: cannot be run: {error}") from error
     except subprocess.TimeoutExpired as error:
-        raise RenderError(f"`{command}`: no end after {KUSTOMIZE_SECONDS} s") from error
+        raise DeploymentError(f"`{command}`: no end after {KUSTOMIZE_SECONDS} s") from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()[-2000:]
         said = said.replace(f"{target.parent.resolve()}/", "").replace(f"{target.parent}/", "")
-        raise RenderError(f"`{command}` failed on {DEPLOY}/:\n{said}")
+        raise DeploymentError(f"`{command}` failed on {DEPLOY}/:\n{said}")
     return done.stdout.decode()
 
 
@@ -180,29 +181,29 @@ def check_manifests(name: str, text: str, wanted: Release) -> None:
     """Make sure that the manifests run the release: kustomize does not mind a name it cannot find.
 
     Raises:
-        RenderError: If a container's image has no digest, if none has the release's image, or if
-            none is told which release, model and digest it must be.
+        DeploymentError: If a container's image has no digest, if none has the release's image, or
+            if none is told which release, model and digest it must be.
     """
     try:
         objects = [item for item in yaml.safe_load_all(text) if item is not None]
     except yaml.YAMLError as error:
-        raise RenderError(f"{name}: what kustomize wrote is no YAML: {error}") from error
+        raise DeploymentError(f"{name}: what kustomize wrote is no YAML: {error}") from error
     containers = list(_containers(objects))
     for container in containers:
         if not BY_DIGEST.fullmatch(str(container.get("image"))):
-            raise RenderError(
+            raise DeploymentError(
                 f"{name}: the container {container.get('name')!r} runs {container.get('image')!r}, "
                 "which can change from one day to the next; name it by digest "
                 "(name@sha256:...) in deploy/"
             )
     if wanted.artifact not in [container["image"] for container in containers]:
-        raise RenderError(
+        raise DeploymentError(
             f"{name}: no container runs the release's image {wanted.artifact}; a container "
             f"in {DEPLOY}/base must have `image: {IMAGE}`"
         )
     data = [item.get("data") or {} for item in objects if item.get("kind") == "ConfigMap"]
     if not any(wanted.variables.items() <= found.items() for found in data):
-        raise RenderError(
+        raise DeploymentError(
             f"{name}: no ConfigMap tells the container which release it must be; "
             f"{DEPLOY}/base must generate the ConfigMap {CONFIG_MAP!r}"
         )
