@@ -13,7 +13,7 @@ import yaml
 from commands import subcommand
 
 from gitops_ml.core.dvc_lock import LockError, verify
-from gitops_ml.core.git import outside_git
+from gitops_ml.core.run import outside_git
 
 main = subcommand("verify-lock")
 

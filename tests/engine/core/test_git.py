@@ -5,16 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gitops_ml.core.git import GitError, LockedModel, find_base, locked_model
-
-LOCK = """
-schema: '2.0'
-stages:
-  split:
-    outs: [{path: data/split, md5: aaa.dir}]
-  fit:
-    outs: [{path: models, md5: bbb.dir}]
-"""
+from gitops_ml.core.git import GitError, find_base
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -106,20 +97,3 @@ def test_inside_a_git_hook_the_callers_index_is_left_alone(
     monkeypatch.setenv("GIT_INDEX_FILE", str(repository / "index-of-a-hook"))
     assert find_base(repository, "HEAD") is not None
     assert not (repository / "index-of-a-hook").exists()
-
-
-def test_the_lock_names_the_model_and_its_stage() -> None:
-    assert locked_model(LOCK, "dvc.lock") == LockedModel(hash="bbb.dir", stage="fit")
-
-
-@pytest.mark.parametrize(
-    "lock", [None, "", "schema: '2.0'", LOCK.replace("path: models", "path: m")]
-)
-def test_without_a_model_the_lock_names_none(lock: str | None) -> None:
-    assert locked_model(lock, "dvc.lock") is None
-
-
-@pytest.mark.parametrize("lock", ["stages: [", "stages: 3", "- a", "stages: {fit: {outs: [{}]}}"])
-def test_a_damaged_lock_is_an_error(lock: str) -> None:
-    with pytest.raises(GitError, match=r"main:dvc\.lock: is no lock file"):
-        locked_model(lock, "main:dvc.lock")

@@ -319,10 +319,10 @@ def two_rulesets_of_one_name(root: Path) -> None:
         (lock_gone, "dvc.lock", "warn", "not there"),
         (lock_ignored, "dvc.lock", "warn", "not in git"),
         (lock_changed, "dvc.lock", "warn", "changed, not committed"),
-        (data_changed, "stages", "fail", "copy (in.txt)"),
-        (parameter_changed, "stages", "fail", "copy (params.yaml)"),
-        (parameter_gone, "stages", "fail", "copy (params.yaml)"),
-        (command_changed, "stages", "fail", "copy (command)"),
+        (data_changed, "stages", "fail", "copy (in.txt (modified))"),
+        (parameter_changed, "stages", "fail", "copy (params.yaml (size))"),
+        (parameter_gone, "stages", "fail", "copy (params.yaml (size))"),
+        (command_changed, "stages", "fail", "copy (changed command)"),
         (stages_broken, "stages", "fail", "dvc cannot tell"),
         (large_file, "file sizes", "warn", "big.bin (1.0 MiB)"),
         (refused_file, "file sizes", "fail", "huge.bin (100.0 MiB)"),
@@ -349,7 +349,9 @@ def test_a_fresh_clone_is_not_stale(project: Path) -> None:
     for name in ("out.txt", "last.txt"):
         (project / name).unlink()
     shutil.rmtree(project / ".dvc" / "cache")
-    assert named("stages", check_local(project)).status == "ok"
+    found = named("stages", check_local(project))
+    assert (found.status, found.detail) == ("warn", "not here: last.txt, out.txt")
+    assert "`make pull`" in found.remedy
 
 
 def ruleset_gone(fake: FakeGitHub) -> None:

@@ -12,7 +12,7 @@ import pytest
 from gitops_ml.features.encode import Feature, Features
 from gitops_ml.features.matrix import TableError
 from gitops_ml.gate import challenger
-from gitops_ml.gate.challenger import latency_p99_ms, score, stale_stages
+from gitops_ml.gate.challenger import latency_p99_ms, score
 
 RECORDS = [{"x": 1.0}, {"x": 2.0}]
 
@@ -101,22 +101,3 @@ def test_numbers_stay_numbers() -> None:
 def test_a_class_that_no_model_knows_is_an_error() -> None:
     with pytest.raises(TableError, match="column `kind`"):
         score(pl.Series("kind", ["c"]), pl.DataFrame({"prediction": ["a"]}), ("a", "b"))
-
-
-def test_stages_are_stale_for_what_changed_and_not_for_what_has_no_copy_in_the_cache() -> None:
-    status = {
-        "ingest": [{"changed outs": {"data/ingested.parquet": "not in cache"}}],
-        "train": [
-            {"changed deps": {"params.yaml": {"train": "modified", "task": "new"}}},
-            {"changed outs": {"models": "not in cache", "reports/a.json": "modified"}},
-            "changed command",
-        ],
-    }
-    assert stale_stages(status) == {
-        "train": [
-            "changed deps: params.yaml (train, task)",
-            "changed outs: reports/a.json (modified)",
-            "changed command",
-        ]
-    }
-    assert stale_stages({}) == {}

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from projects import PACKAGE
 
-from gitops_ml.core.git import Base, GitError, LockedModel, find_base
+from gitops_ml.core.dvc import DvcError, LockedOutput
+from gitops_ml.core.git import Base, find_base
 from gitops_ml.gate.champion import Champion, ChampionError, bring_back
 
-MODEL = LockedModel(hash="0123.dir", stage="train")
+MODEL = LockedOutput(hash="0123.dir", stage="train")
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def worktrees(base: Base) -> list[str]:
 def test_a_champion_that_cannot_be_brought_back_leaves_nothing_behind(
     base: Base, tmp_path: Path
 ) -> None:
-    with pytest.raises(GitError, match="`dvc cache dir` failed"), bring_back(base, MODEL):
+    with pytest.raises(DvcError, match="`dvc cache` failed"), bring_back(base, MODEL):
         pytest.fail("there is no champion")
     assert len(worktrees(base)) == 1
     assert list((tmp_path / "scratch").iterdir()) == []

@@ -12,7 +12,7 @@ import yaml
 from commands import subcommand
 
 from gitops_ml.core import paths
-from gitops_ml.core.git import LockedModel
+from gitops_ml.core.dvc import LockedOutput
 from gitops_ml.core.settings import Contract, Params, parse_settings
 from gitops_ml.features.encode import Feature, Features
 from gitops_ml.gate import propose as proposal
@@ -71,7 +71,7 @@ def proposed(task: str, time: str | None = "when") -> tuple[Contract, str, Chall
         return {name: one.as_json() for name, one in found.items()}
 
     challenger = Challenger(
-        locked=LockedModel("hash", "train"),
+        locked=LockedOutput("hash", "train"),
         predictor=Quick({"served": "model.onnx"}, Features((Feature("x", "number"),))),  # type: ignore[arg-type]
         size=2_300_000,
         test=pl.DataFrame({"x": np.ones(ROWS), "the city": CITY}),
@@ -103,7 +103,7 @@ def test_a_contract_that_is_replaced_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, text, _ = proposed("classification")
-    for name in ("load_params", "load_schema", "load_challenger", "check_up_to_date", "read_table"):
+    for name in ("load_params", "load_schema", "load_challenger", "current_model", "read_table"):
         monkeypatch.setattr(proposal, name, MagicMock())
     monkeypatch.setattr(proposal, "contract_text", lambda *_: text)
     monkeypatch.chdir(tmp_path)

@@ -159,7 +159,7 @@ def test_names_every_file_that_is_wrong(tmp_path: Path) -> None:
 def test_two_files_cannot_have_one_name(tmp_path: Path) -> None:
     root = project(tmp_path, WANTED)
     (root / RULESETS / "a.json").write_text(json.dumps(OTHER | {"name": "main"}), encoding="utf-8")
-    with pytest.raisesGitopsError as caught:
+    with pytest.raises(GitopsError) as caught:
         load_rulesets(root)
     assert str(caught.value) == (
         ".github/rulesets/a.json: name: 'main' is that of .github/rulesets/main.json"

@@ -165,7 +165,7 @@ def test_a_broken_second_ruleset_is_named_before_anything_is_asked(
 ) -> None:
     SECOND.write_text(text, encoding="utf-8")
     assert main(["--owner", "@team/ml", "--apply"]) == 1
-    assert f"error: {SECOND}: {message}" in capsys.readouterr().err
+    assert f"{SECOND}: {message}" in capsys.readouterr().err
     assert github.requests == []
 
 

@@ -17,53 +17,31 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import bentoml
-import yaml
 from bentoml.exceptions import NotFound
 
 import gitops_ml
 from gitops_ml.bento.store import BentoError
 from gitops_ml.core import paths
+from gitops_ml.core.dvc import check_up_to_date, locked_output, read_lock
+from gitops_ml.core.git import git
 from gitops_ml.core.project import load_project
+from gitops_ml.core.run import PYTHON, output
 from gitops_ml.model.predictor import read_manifest, read_verified
 from gitops_ml.serving.release import describe
 
 # -P: a file in the folder must not pass for a module of the same name.
-PYTHON = (sys.executable, "-P", "-m")
 
 SERVICE = "gitops_ml.serving.service:Service"
 # The rooms that the service may import from.
 ROOMS = ("core", "features", "model", "serving")
 _SOURCES_ONLY = shutil.ignore_patterns("__pycache__")
-
-
-def _call(command: Sequence[str], root: Path) -> str:
-    """Run a command in the project and give back what it printed.
-
-    Raises:
-        BentoError: If it is not installed or exits non-zero, with what it said.
-    """
-    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "true"}
-    try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError as error:
-        raise BentoError(f"{command[0]}: not installed; run `make setup`") from error
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise BentoError(f"`{' '.join(command)}` failed:\n{said}")
-    return done.stdout
 
 
 def source_of(root: Path) -> dict[str, Any]:
@@ -72,56 +50,28 @@ def source_of(root: Path) -> dict[str, Any]:
     Raises:
         BentoError: If there is no commit.
     """
-    try:
-        commit = _call(["git", "rev-parse", "--verify", "HEAD"], root).strip()
-    except BentoError as error:
+    found = git(root, "rev-parse", "--verify", "HEAD")
+    status = git(root, "status", "--porcelain")
+    if found.returncode != 0 or status.returncode != 0:
         raise BentoError(
             "there is no git commit to name the release by; commit first (`git commit`)"
-        ) from error
-    return {"commit": commit, "dirty": bool(_call(["git", "status", "--porcelain"], root).strip())}
-
-
-def check_pipeline(root: Path) -> None:
-    """Make sure that the outputs are those of the code, data and parameters that are there.
-
-    Raises:
-        BentoError: If DVC finds a stage that has changed since `dvc.lock` was written.
-    """
-    if not (root / paths.DVC_LOCK).is_file():
-        raise BentoError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`")
-    changed = json.loads(_call([*PYTHON, "dvc", "status", "--json"], root) or "{}")
-    if changed:
-        lines = [f"  {stage}: {_changes(entries)}" for stage, entries in changed.items()]
-        raise BentoError(
-            f"{paths.DVC_LOCK} does not name what is here; "
-            "run `make pipeline`, or `dvc checkout`:\n" + "\n".join(lines)
         )
+    return {"commit": found.stdout.strip(), "dirty": bool(status.stdout.strip())}
 
 
-def _changes(entries: Sequence[Any]) -> str:
-    """What DVC found different in a stage, e.g. `schema.yaml modified`."""
-    found = []
-    for entry in entries:
-        if isinstance(entry, dict):
-            for changes in entry.values():
-                found += [f"{what} {how}" for what, how in changes.items()]
-        else:
-            found.append(str(entry))
-    return ", ".join(found)
+def data_of(lock: str) -> dict[str, str]:
+    """The table that the model comes from, by its hash.
 
-
-def data_of(root: Path) -> dict[str, str]:
-    """The table that the model comes from, by the hash in `dvc.lock`.
+    Args:
+        lock: The text of `dvc.lock`.
 
     Raises:
-        BentoError: If `dvc.lock` does not name it.
+        BentoError: If it does not name it.
     """
-    lock = yaml.safe_load((root / paths.DVC_LOCK).read_text(encoding="utf-8"))
-    outs = lock.get("stages", {}).get("ingest", {}).get("outs", [])
-    for out in outs:
-        if out["path"] == str(paths.INGESTED):
-            return {"file": out["path"], "md5": out["md5"]}
-    raise BentoError(f"{paths.DVC_LOCK}: names no {paths.INGESTED}; run `make pipeline`")
+    found = locked_output(lock, paths.INGESTED, str(paths.DVC_LOCK))
+    if found is None:
+        raise BentoError(f"{paths.DVC_LOCK}: names no {paths.INGESTED}; run `make pipeline`")
+    return {"file": str(paths.INGESTED), "md5": found.hash}
 
 
 def describe_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +94,7 @@ def describe_release(root: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "release": f"{package}:{version}{'-dirty' if source['dirty'] else ''}",
         "source": source,
         **model,
-        "data": data_of(root),
+        "data": data_of(read_lock(root)),
         "schema": {"sha256": schema},
         "contract": {"sha256": contract},
         "metrics": metrics,
@@ -179,10 +129,10 @@ def requirements(root: Path) -> str:
     """The project's own dependencies as they are locked: exact versions with their hashes.
 
     Raises:
-        BentoError: If uv or the lock file is missing.
+        CommandError: If uv or the lock file is missing.
     """
     options = ["--frozen", "--no-default-groups", "--no-emit-workspace", "--no-header"]
-    return _call(["uv", "export", "--quiet", "--no-annotate", *options], root)
+    return output(["uv", "export", "--quiet", "--no-annotate", *options], root)
 
 
 def _bentofile(release: dict[str, Any]) -> str:
@@ -219,12 +169,14 @@ def build(root: Path) -> str:
         The bento's tag.
 
     Raises:
-        BentoError: If a check fails or a tool does.
+        BentoError: If something that it tells of itself is missing.
+        DvcError: If the outputs are not those of the code, data and parameters that are there.
+        CommandError: If a tool fails.
         ModelError: If there is no model, or its hash is not the recorded one.
     """
     manifest = read_manifest(root / paths.MODELS)
     read_verified(root / paths.MODELS, manifest)
-    check_pipeline(root)
+    check_up_to_date(root)
     release = describe_release(root, manifest)
     tag = str(release["release"])
     with tempfile.TemporaryDirectory() as folder:
@@ -235,7 +187,7 @@ def build(root: Path) -> str:
             bentoml.bentos.delete(tag)
         version = tag.partition(":")[2]
         command = [*PYTHON, "bentoml", "build", "--version", version, str(target)]
-        _call(command, target)
+        output(command, target, variables={"BENTOML_DO_NOT_TRACK": "true"})
     return tag
 
 

@@ -14,11 +14,7 @@ import argparse
 import http.client
 import json
 import math
-import os
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -34,6 +30,7 @@ from bentoml.exceptions import BentoMLException
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
+from gitops_ml.core.run import PYTHON, started
 from gitops_ml.model.predictor import read_manifest
 
 POLL_SECONDS = 0.5
@@ -263,31 +260,14 @@ def serving(target: str, variables: Mapping[str, str] | None = None) -> Iterator
         # BentoML empties the metrics folder of its home at every start: use another home, or a
         # service that runs already on this machine would lose its metrics.
         own = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "true"}
-        command = [sys.executable, "-P", "-m", "bentoml", "serve", target]
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env={**os.environ, **own, **(variables or {})},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        command = [*PYTHON, "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
         try:
-            yield f"http://127.0.0.1:{port}"
+            with started(command, Path.cwd(), log, variables={**own, **(variables or {})}):
+                yield f"http://127.0.0.1:{port}"
         except SmokeError as error:
             log.seek(0)
             said = log.read()[-3000:].decode(errors="replace")
             raise SmokeError(f"{error}\nThe service said:\n{said}") from error
-        finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def read_golden(path: Path) -> dict[str, Any]:

@@ -14,17 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.dvc import DvcError, by_name, read_lock, stages_of
 from gitops_ml.core.git import git
 
 MEND = "run `make pipeline`, then commit dvc.lock and reports/"
 INPUTS = ("cmd", "deps", "params")
 
 
-class LockError(GitopsError):
+class LockError(DvcError):
     """`dvc.lock` is not what is committed; the message says which stages and what to do."""
 
 
@@ -40,22 +38,6 @@ def committed(root: Path, revision: str = "HEAD") -> str | None:
         raise LockError(f"{revision}: no such commit; commit first (`git commit`)")
     shown = git(root, "show", f"{revision}:./{paths.DVC_LOCK}")
     return shown.stdout if shown.returncode == 0 else None
-
-
-def stages_of(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
-    """The stages that a lock file names.
-
-    Raises:
-        LockError: If the text is no lock file.
-    """
-    try:
-        stages: dict[str, dict[str, Any]] = yaml.safe_load(text)["stages"]
-        for stage in stages.values():
-            for key in ("deps", "params", "outs"):
-                _by_name(stage.get(key))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise LockError(f"{name}: is no DVC lock file ({error}); {MEND}") from error
-    return stages
 
 
 def compare(before: str, now: str) -> list[str]:
@@ -86,16 +68,9 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], keys: list[str]) ->
         if key == "cmd":
             names.append("command")
             continue
-        before, after = _by_name(old.get(key)), _by_name(new.get(key))
+        before, after = by_name(old.get(key)), by_name(new.get(key))
         names += [n for n in sorted({*before, *after}) if before.get(n) != after.get(n)]
     return names
-
-
-def _by_name(entries: Any) -> dict[str, Any]:
-    """Lock entries by file name, or by file and parameter."""
-    if isinstance(entries, dict):
-        return {f"{f}:{k}": v for f, values in entries.items() for k, v in values.items()}
-    return {entry["path"]: entry for entry in entries or ()}
 
 
 def uncommitted_reports(root: Path) -> list[str]:
@@ -104,8 +79,8 @@ def uncommitted_reports(root: Path) -> list[str]:
     Raises:
         LockError: If git cannot tell.
     """
-    stages = stages_of((root / paths.DVC_LOCK).read_text(encoding="utf-8"), str(paths.DVC_LOCK))
-    outputs = [name for stage in stages.values() for name in _by_name(stage.get("outs"))]
+    stages = stages_of(read_lock(root), str(paths.DVC_LOCK))
+    outputs = [name for stage in stages.values() for name in by_name(stage.get("outs"))]
     reports = [name for name in outputs if Path(name).is_relative_to(paths.REPORTS)]
     if not reports:
         return []
@@ -122,15 +97,14 @@ def verify(root: Path) -> str:
         LockError: If the lock is missing, stale or not reproduced, or a committed report differs.
         GitError: If git is not installed.
     """
-    if not (root / paths.DVC_LOCK).is_file():
-        raise LockError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`")
+    now = read_lock(root)
     before = committed(root)
     if before is None:
         return (
             f"No {paths.DVC_LOCK} is committed yet, so there is nothing to verify. "
             f"To commit it: {MEND}."
         )
-    problems = compare(before, (root / paths.DVC_LOCK).read_text(encoding="utf-8"))
+    problems = compare(before, now)
     stale = any("not reproduced" not in problem for problem in problems)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)

@@ -13,30 +13,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.git import outside_git
+from gitops_ml.core.dvc import DvcError, dvc_output, without_password
 
 VARIABLE = "DVC_REMOTE_URL"
 # The remote at DVC_REMOTE_URL has this name while it is used.
 NAME = "from-the-environment"
 
 _COMMANDS = {"pull": ("fetch", "--run-cache"), "push": ("push", "--run-cache")}
-# How DVC names the package that it lacks to speak a protocol.
-_PACKAGE = re.compile(r"'(dvc-[a-z0-9]+)'")
-_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/@\s]+@")
-_SUPPORT = re.compile(r"^Having any troubles\?.*$", re.MULTILINE)
-
-
-class RemoteError(GitopsError):
-    """The exchange failed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +40,6 @@ class Remote:
     address: str
 
 
-def dvc(root: Path, *arguments: str) -> str:
-    """Run DVC; gives back what it printed.
-
-    Raises:
-        RemoteError: If it fails, with what it said.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=root,
-        env=outside_git(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        said = _without_password(_SUPPORT.sub("", done.stderr).strip())
-        raise RemoteError(f"`dvc {arguments[0]}` failed: {said}{_advice(said)}")
-    return done.stdout
-
-
-def _without_password(text: str) -> str:
-    return _PASSWORD.sub(r"\1:***@", text)
-
-
-def _advice(said: str) -> str:
-    lacking = _PACKAGE.search(said)
-    if lacking is None:
-        return ""
-    return f"\nInstall it with `uv add --group train {lacking[1]}`; docs/data.md says more."
-
-
 def from_environment(root: Path) -> str | None:
     """The address at DVC_REMOTE_URL, a folder as an absolute path; None if there is none."""
     url = os.environ.get(VARIABLE, "").strip()
@@ -96,9 +52,9 @@ def default(root: Path) -> Remote | None:
     """The default remote of DVC's configuration; None if there is none.
 
     Raises:
-        RemoteError: If DVC's configuration cannot be read.
+        DvcError: If DVC's configuration cannot be read.
     """
-    lines = dvc(root, "config", "--list").splitlines()
+    lines = dvc_output(root, "config", "--list").splitlines()
     settings = {key: value for key, _, value in (line.partition("=") for line in lines)}
     name = settings.get("core.remote")
     if not name:
@@ -111,7 +67,7 @@ def configured(root: Path) -> Iterator[Remote | None]:
     """The remote to exchange with; one at DVC_REMOTE_URL is unknown to DVC again afterwards.
 
     Raises:
-        RemoteError: If DVC's configuration cannot be read, or DVC does not take the address.
+        DvcError: If DVC's configuration cannot be read, or DVC does not take the address.
     """
     address = from_environment(root)
     if address is None:
@@ -121,9 +77,9 @@ def configured(root: Path) -> Iterator[Remote | None]:
     before = settings.read_bytes() if settings.exists() else None
     try:
         try:
-            dvc(root, "remote", "add", "--local", "--force", NAME, address)
-        except RemoteError as error:
-            raise RemoteError(f"{VARIABLE}: {error}") from error
+            dvc_output(root, "remote", "add", "--local", "--force", NAME, address)
+        except DvcError as error:
+            raise DvcError(f"{VARIABLE}: {error}") from error
         yield Remote(NAME, address)
     finally:
         if before is None:
@@ -136,14 +92,14 @@ def exchange(root: Path, direction: str) -> str:
     """Pull from or push to the remote; returns what to tell.
 
     Raises:
-        RemoteError: If there is a remote and the exchange with it fails, or what is in the cache
+        DvcError: If there is a remote and the exchange with it fails, or what is in the cache
             would replace something that is nowhere else.
     """
     said = _exchange(root, direction)
     if direction == "pull":
         # Not every stage is found again by the records of earlier runs: one that keeps some of its
         # outputs in git has none.
-        dvc(root, "checkout", "--allow-missing")
+        dvc_output(root, "checkout", "--allow-missing")
     return said
 
 
@@ -154,11 +110,11 @@ def _exchange(root: Path, direction: str) -> str:
                 f"Skipped: no DVC remote. Set {VARIABLE} (on GitHub: a repository variable), "
                 "or run `dvc remote add --default`."
             )
-        where = _without_password(remote.address)
+        where = without_password(remote.address)
         try:
-            dvc(root, *_COMMANDS[direction], "--remote", remote.name)
-        except RemoteError as error:
-            raise RemoteError(f"{where}: {error}") from error
+            dvc_output(root, *_COMMANDS[direction], "--remote", remote.name)
+        except DvcError as error:
+            raise DvcError(f"{where}: {error}") from error
     return f"{direction.capitalize()}: exchanged with {where}."
 
 

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.run import run
 
 # What CI systems name as the revision before the first push.
 _NO_COMMIT = re.compile(r"0{40}|0{64}")
-# Git sets these inside its hooks; kept, they would point every call at the caller's index.
-_GIT_CONTEXT = frozenset(
-    {
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-        "GIT_COMMON_DIR",
-        "GIT_DIR",
-        "GIT_INDEX_FILE",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_PREFIX",
-        "GIT_WORK_TREE",
-    }
-)
 
 
 class GitError(GitopsError):
     """Git cannot do something, or does not hold what was asked for."""
-
-
-@dataclass(frozen=True)
-class LockedModel:
-    """The model that a `dvc.lock` names.
-
-    Attributes:
-        hash: DVC's hash of the models folder.
-        stage: The stage that makes it.
-    """
-
-    hash: str
-    stage: str
 
 
 @dataclass(frozen=True)
@@ -113,47 +84,6 @@ def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run git in a folder, whatever repository the caller's environment points at.
 
     Raises:
-        GitError: If git is not installed.
+        CommandError: If git is not installed.
     """
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=outside_git(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise GitError("git is not installed, or not on PATH") from None
-
-
-def outside_git() -> dict[str, str]:
-    """The environment without what git sets inside a hook."""
-    return {key: value for key, value in os.environ.items() if key not in _GIT_CONTEXT}
-
-
-def locked_model(lock: str | None, name: str) -> LockedModel | None:
-    """Read which model a `dvc.lock` names.
-
-    Args:
-        lock: The text of the file; None if there is none.
-        name: What to call it in messages.
-
-    Returns:
-        None if it names no model: the pipeline never ran.
-
-    Raises:
-        GitError: If it is no lock file.
-    """
-    if lock is None:
-        return None
-    try:
-        stages: dict[str, Any] = (yaml.safe_load(lock) or {}).get("stages", {})
-        for stage, entry in stages.items():
-            for out in entry.get("outs", ()):
-                if out["path"] == paths.MODELS.as_posix():
-                    return LockedModel(hash=str(out["md5"]), stage=str(stage))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise GitError(f"{name}: is no lock file of DVC: {error}") from error
-    return None
+    return run(["git", *arguments], folder)

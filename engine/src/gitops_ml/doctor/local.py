@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from gitops_ml.core import paths
+from gitops_ml.core.dvc import BRING_BACK, DvcError, status
 from gitops_ml.core.dvc_remote import VARIABLE, from_environment
-from gitops_ml.core.run import run
+from gitops_ml.core.run import PYTHON, ask
 from gitops_ml.doctor.check import Check, Status
 from gitops_ml.doctor.engine import check_engine
 
@@ -23,10 +21,6 @@ _VERSION = re.compile(r"\d+(?:\.\d+)+")
 # What the commit hook lets through, and what GitHub refuses.
 LARGE_KIB = 1024
 REFUSED_MIB = 100
-
-# How `dvc status` names the ways in which an input differs from what dvc.lock recorded. Outputs and
-# inputs that are merely not there (`deleted`) are what a fresh clone looks like.
-_STALE = frozenset({"modified", "new"})
 
 
 def check_local(root: Path) -> Iterator[Check]:
@@ -48,17 +42,17 @@ def check_local(root: Path) -> Iterator[Check]:
     yield check_committed(root, str(paths.DVC_LOCK), "`make pipeline`", absent="warn")
     yield check_sizes(root)
     if (root / paths.DVC_LOCK).is_file():
-        yield check_stale(root)
+        yield check_stages(root)
     yield check_dvc_remote(root)
 
 
 def check_tool(root: Path, tool: str, oldest: tuple[int, ...], source: str) -> Check:
     """A tool must be installed and not older than what its use here needs."""
-    done = run(root, tool, "--version")
-    if done is None or done.returncode != 0:
+    said = ask(root, tool, "--version")
+    if said is None:
         return Check(tool, "fail", "not installed", f"install it: {source}")
-    found = _VERSION.search(done.stdout)
-    version = found[0] if found else done.stdout.strip()
+    found = _VERSION.search(said)
+    version = found[0] if found else said
     if found and tuple(map(int, version.split("."))) < oldest:
         needed = ".".join(map(str, oldest))
         return Check(tool, "fail", f"{version} is older than {needed}", f"update it: {source}")
@@ -67,8 +61,7 @@ def check_tool(root: Path, tool: str, oldest: tuple[int, ...], source: str) -> C
 
 def check_gh(root: Path) -> Check:
     """`gh` brings a token to those who set none themselves."""
-    done = run(root, "gh", "--version")
-    found = _VERSION.search(done.stdout) if done and done.returncode == 0 else None
+    found = _VERSION.search(ask(root, "gh", "--version") or "")
     if found is None:
         return Check(
             "gh",
@@ -81,11 +74,10 @@ def check_gh(root: Path) -> Check:
 
 def check_repository(root: Path) -> Check:
     """The project must be a git repository of its own."""
-    done = run(root, "git", "rev-parse", "--show-toplevel")
-    if done is None or done.returncode != 0:
+    top = ask(root, "git", "rev-parse", "--show-toplevel")
+    if top is None:
         return Check("repository", "fail", "not a git repository", "`git init -b main`, commit")
-    top = Path(done.stdout.strip())
-    if top.resolve() != root.resolve():
+    if Path(top).resolve() != root.resolve():
         return Check(
             "repository",
             "fail",
@@ -98,8 +90,7 @@ def check_repository(root: Path) -> Check:
 def check_branch(root: Path) -> Check:
     """The workflows and the gate compare with the branch main."""
     for reference in ("refs/remotes/origin/main", "refs/heads/main"):
-        done = run(root, "git", "rev-parse", "--verify", "--quiet", reference)
-        if done is not None and done.returncode == 0:
+        if ask(root, "git", "rev-parse", "--verify", "--quiet", reference) is not None:
             return Check("branch main", "ok", reference)
     return Check(
         "branch main", "fail", "not there, nor on origin", "`git branch -m main`, or fetch it"
@@ -110,60 +101,40 @@ def check_committed(root: Path, name: str, maker: str, absent: Status) -> Check:
     """A lock file must be in git as it is here."""
     if not (root / name).is_file():
         return Check(name, absent, "not there", f"{maker}, then commit {name}")
-    tracked = run(root, "git", "ls-files", "--error-unmatch", "--", name)
-    if tracked is None or tracked.returncode != 0:
+    if ask(root, "git", "ls-files", "--error-unmatch", "--", name) is None:
         return Check(name, absent, "not in git", f"`git add {name}`, then commit")
-    changed = run(root, "git", "status", "--porcelain", "--", name)
-    if changed is None or changed.returncode != 0 or changed.stdout.strip():
+    if ask(root, "git", "status", "--porcelain", "--", name) != "":
         return Check(name, "warn", "changed, not committed", f"commit {name}, or restore it")
     return Check(name, "ok", "committed")
 
 
-def check_stale(root: Path) -> Check:
+def check_stages(root: Path) -> Check:
     """dvc.lock must be of the code, parameters and data that are here."""
-    done = run(root, sys.executable, "-m", "dvc", "status", "--json")
     try:
-        status = json.loads(done.stdout) if done and done.returncode == 0 else None
-    except ValueError:
-        status = None
-    if not isinstance(status, dict):
-        said = done.stderr.strip().splitlines()[-1:] if done else []
+        found = status(root)
+    except DvcError as error:
+        said = str(error).splitlines()[-1:]
         return Check("stages", "fail", "; ".join(["dvc cannot tell", *said]), "`make setup`")
-    stale = {stage: sorted(set(_stale_inputs(entries))) for stage, entries in status.items()}
-    named = [f"{stage} ({', '.join(inputs)})" for stage, inputs in stale.items() if inputs]
+    named = [f"{stage} ({', '.join(what)})" for stage, what in found.changed.items()]
     if named:
         return Check(
             "stages",
             "fail",
-            f"dvc.lock is older than what it was made from: {'; '.join(named)}",
+            f"dvc.lock does not name what is here: {'; '.join(named)}",
             "`make pipeline`, then commit dvc.lock and reports/",
         )
+    if found.absent:
+        return Check("stages", "warn", f"not here: {', '.join(found.absent)}", BRING_BACK)
     return Check("stages", "ok", "dvc.lock fits the code, the parameters and the data")
-
-
-def _stale_inputs(entries: Sequence[Any]) -> Iterator[str]:
-    for entry in entries:
-        if entry == "changed command":
-            yield "command"
-        elif isinstance(entry, dict):
-            yield from _stale_paths(entry.get("changed deps", {}))
-
-
-def _stale_paths(dependencies: dict[str, Any]) -> Iterator[str]:
-    for path, state in dependencies.items():
-        # Parameters come as {file: {name: state}}.
-        states = set(state.values()) if isinstance(state, dict) else {state}
-        if isinstance(state, dict) or states & _STALE:
-            yield path
 
 
 def check_dvc_remote(root: Path) -> Check:
     """Data and models are shared through a DVC remote, once there is one."""
     if from_environment(root) is not None:
         return Check("DVC remote", "ok", f"the one at {VARIABLE}")
-    done = run(root, sys.executable, "-m", "dvc", "config", "core.remote")
-    if done is not None and done.returncode == 0 and done.stdout.strip():
-        return Check("DVC remote", "ok", done.stdout.strip())
+    name = ask(root, *PYTHON, "dvc", "config", "core.remote")
+    if name:
+        return Check("DVC remote", "ok", name)
     return Check(
         "DVC remote",
         "skipped",
@@ -174,8 +145,7 @@ def check_dvc_remote(root: Path) -> Check:
 
 def check_sizes(root: Path) -> Check:
     """Large files belong to DVC."""
-    done = run(root, "git", "ls-files", "-z")
-    names = done.stdout.split("\0") if done is not None else []
+    names = (ask(root, "git", "ls-files", "-z") or "").split("\0")
     sizes = {n: (root / n).stat().st_size for n in names if n and (root / n).is_file()}
     large = sorted((n for n in sizes if sizes[n] > LARGE_KIB * 1024), key=lambda n: -sizes[n])
     if not large:

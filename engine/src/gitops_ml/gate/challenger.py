@@ -6,9 +6,6 @@ report, since the change under judgement could have written it.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +16,7 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.git import LockedModel, locked_model, outside_git
+from gitops_ml.core.dvc import DvcError, LockedOutput, check_up_to_date, locked_output
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
 from gitops_ml.features.encode import class_name
@@ -29,8 +25,6 @@ from gitops_ml.model.metrics import Scored
 from gitops_ml.model.predict import as_table, predict
 from gitops_ml.model.predictor import Predictor, load_predictor
 from gitops_ml.model.target import target_values
-
-_NOT_CACHED = "not in cache"
 
 _WARM_UP_CALLS = 20
 _ROUNDS = 3
@@ -51,79 +45,26 @@ class Challenger:
         scored: What happened in them and what the model said.
     """
 
-    locked: LockedModel
+    locked: LockedOutput
     predictor: Predictor
     size: int
     test: pl.DataFrame
     scored: Scored
 
 
-def check_up_to_date(root: Path) -> LockedModel:
-    """Make sure that data, settings, code and model are the ones that `dvc.lock` records.
+def current_model(root: Path) -> LockedOutput:
+    """The model of `dvc.lock`, which data, settings, code and outputs here are those of.
 
     Raises:
-        GitopsError: If the pipeline has not run since one of them changed.
-        GitError: If `dvc.lock` cannot be read.
+        DvcError: If there is none, something changed since, or an output is not here.
     """
-    lock = root / paths.DVC_LOCK
-    text = lock.read_text(encoding="utf-8") if lock.exists() else None
-    locked = locked_model(text, str(paths.DVC_LOCK))
+    locked = locked_output(check_up_to_date(root), paths.MODELS, str(paths.DVC_LOCK))
     if locked is None:
-        raise GitopsError("there is no trained model to judge: run `make pipeline` first")
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"],
-        cwd=root,
-        env=outside_git(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise GitopsError(f"`dvc status` failed:\n{done.stderr.strip()}")
-    stale = stale_stages(json.loads(done.stdout or "{}"))
-    if stale:
-        raise GitopsError(
-            "the model is not the one that the working tree describes; these stages are stale:\n"
-            + "\n".join(f"  {stage}: {'; '.join(why)}" for stage, why in stale.items())
-            + "\nrun `make pipeline`, and commit dvc.lock and reports/ with your change"
-        )
+        raise DvcError("there is no trained model to judge: run `make pipeline` first")
     return locked
 
 
-def stale_stages(status: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
-    """Why each stage must run again.
-
-    Args:
-        status: What `dvc status --json` printed: for each stage a list of texts, or of mappings
-            from a kind of change to what changed and how.
-    """
-    stale: dict[str, list[str]] = {}
-    for stage, changes in status.items():
-        why = [reason for change in changes for reason in _reasons(change)]
-        if why:
-            stale[stage] = why
-    return stale
-
-
-def _reasons(change: Any) -> list[str]:
-    if not isinstance(change, Mapping):
-        return [str(change)]
-    reasons = []
-    for kind, entries in change.items():
-        for name, how in entries.items():
-            # The file is the recorded one; only DVC has no copy of it to share.
-            if how == _NOT_CACHED:
-                continue
-            reasons.append(f"{kind}: {name} ({_flat(how)})")
-    return reasons
-
-
-def _flat(how: Any) -> str:
-    """Of a settings file DVC says which keys changed and how: `{"train": "modified"}`."""
-    return ", ".join(how) if isinstance(how, Mapping) else str(how)
-
-
-def load_challenger(root: Path, params: Params, schema: Schema, locked: LockedModel) -> Challenger:
+def load_challenger(root: Path, params: Params, schema: Schema, locked: LockedOutput) -> Challenger:
     """Verify the model file, load it and let it answer for the test rows.
 
     Raises:

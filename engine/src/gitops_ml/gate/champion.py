@@ -21,17 +21,15 @@ from pathlib import Path
 from typing import Literal
 
 from gitops_ml.core import paths
+from gitops_ml.core.dvc import LockedOutput, dvc, dvc_output, locked_output, read_lock, told
 from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import (
     Base,
-    GitError,
-    LockedModel,
     git,
-    locked_model,
-    outside_git,
 )
 from gitops_ml.core.project import load_project
+from gitops_ml.core.run import Variables, run, said
 
 Source = Literal["cache", "remote", "reproduced"]
 
@@ -84,7 +82,7 @@ class Champion:
         predict = self._predict_command()
         done = self._run(*self.interpreter, "-m", *predict, "--rows", rows, "--out", out)
         if done.returncode != 0:
-            raise CannotScoreError(_last_lines(done))
+            raise CannotScoreError(said(done))
 
     def _predict_command(self) -> Sequence[str]:
         # Before release 0.2.0 the machinery was inside of the project's own package.
@@ -102,29 +100,24 @@ class Champion:
         return found if found.exists() else None
 
     def _dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self._run(sys.executable, "-m", "dvc", *arguments)
+        return dvc(self.project, *arguments, variables=self._variables())
 
     def _run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        env = outside_git()
-        # `uv run` makes an environment of the worktree's own, never changes the caller's.
-        for key in ("UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONHOME"):
-            env.pop(key, None)
+        return run(command, self.project, variables=self._variables())
+
+    def _variables(self) -> Variables:
         sources = (self.project / "src", self.project / "engine" / "src")
-        env["PYTHONPATH"] = os.pathsep.join(map(str, sources))
-        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-        return subprocess.run(
-            [str(part) for part in command],
-            cwd=self.project,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        path = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+        return {
+            # `uv run` makes an environment of the worktree's own, never changes the caller's.
+            **dict.fromkeys(("UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONHOME")),
+            "PYTHONPATH": os.pathsep.join(map(str, sources)),
+            "PATH": os.pathsep.join(path),
+        }
 
 
 @contextmanager
-def bring_back(base: Base, model: LockedModel) -> Iterator[Champion]:
+def bring_back(base: Base, model: LockedOutput) -> Iterator[Champion]:
     """Check out the base beside the working tree, with its model; remove it afterwards.
 
     Raises:
@@ -184,18 +177,18 @@ def _share_cache(champion: Champion, base: Base) -> None:
     for settings in (Path(".dvc/config"), Path(".dvc/config.local")):
         if (base.root / settings).exists() and (champion.project / ".dvc").exists():
             shutil.copy2(base.root / settings, champion.project / settings)
-    here = _dvc_here(base, "cache", "dir")
+    here = dvc_output(base.root, "cache", "dir")
     shared = champion._dvc("cache", "dir", "--local", here.strip())
     if shared.returncode != 0:
-        raise ChampionError(f"DVC cannot share its cache with the base:\n{_last_lines(shared)}")
+        raise ChampionError(f"DVC cannot share its cache with the base:\n{told(shared)}")
     address = from_environment(base.root)
     if address is not None:
         known = champion._dvc("remote", "add", "--local", "--default", "--force", NAME, address)
         if known.returncode != 0:
-            raise ChampionError(f"DVC does not take {VARIABLE}:\n{_last_lines(known)}")
+            raise ChampionError(f"DVC does not take {VARIABLE}:\n{told(known)}")
 
 
-def _restore(champion: Champion, base: Base, model: LockedModel) -> Source:
+def _restore(champion: Champion, base: Base, model: LockedOutput) -> Source:
     target = paths.MODELS.as_posix()
     tried = champion._dvc("checkout", target)
     if tried.returncode == 0:
@@ -213,43 +206,23 @@ def _restore(champion: Champion, base: Base, model: LockedModel) -> Source:
 
 def _name_remotes(champion: Champion, base: Base) -> bool:
     """Give the worktree the remotes; a folder given relative to the project stays where it is."""
-    remotes = _REMOTE.findall(_dvc_here(base, "config", "--list"))
+    remotes = _REMOTE.findall(dvc_output(base.root, "config", "--list"))
     for name, location in remotes:
         if Path(location).is_absolute():
             champion._dvc("remote", "modify", "--local", name, "url", location)
     return bool(remotes) or from_environment(base.root) is not None
 
 
-def _reproduce(champion: Champion, model: LockedModel) -> None:
+def _reproduce(champion: Champion, model: LockedOutput) -> None:
     done = champion._run(*champion.interpreter, "-m", "dvc", "repro", model.stage)
     if done.returncode != 0:
         raise ChampionError(
             f"the champion's model {model.hash} is neither in the DVC cache nor in a remote, and "
-            f"training it again failed:\n{_last_lines(done)}"
+            f"training it again failed:\n{said(done)}"
         )
-    lock = champion.project / paths.DVC_LOCK
-    again = locked_model(lock.read_text(encoding="utf-8"), str(paths.DVC_LOCK))
+    again = locked_output(read_lock(champion.project), paths.MODELS, str(paths.DVC_LOCK))
     if again is None or again.hash != model.hash:
         champion.notes.append(
             "Trained again from the base, the champion's model does not have the locked hash: "
             "other versions of the libraries, or another machine, made it."
         )
-
-
-def _dvc_here(base: Base, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=base.root,
-        env=outside_git(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise GitError(f"`dvc {' '.join(arguments)}` failed:\n{_last_lines(done)}")
-    return done.stdout
-
-
-def _last_lines(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.rstrip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    return "\n".join(lines[-_LAST_LINES:]) or f"exit code {done.returncode}, without a message"

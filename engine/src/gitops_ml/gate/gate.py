@@ -18,7 +18,7 @@ from gitops_ml.core.settings import Contract, Params, load_contract, load_params
 from gitops_ml.features.matrix import row_groups
 from gitops_ml.gate.challenger import (
     Challenger,
-    check_up_to_date,
+    current_model,
     latency_p99_ms,
     load_challenger,
 )
@@ -61,7 +61,7 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
     check_against_params(schema, params)
     base = find_base(root, revision)
     with case.timed("check that the pipeline is up to date"):
-        locked = check_up_to_date(root)
+        locked = current_model(root)
     with case.timed("load and score the challenger"):
         challenger = load_challenger(root, params, schema, locked)
     columns = challenger.test.columns

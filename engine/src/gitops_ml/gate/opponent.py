@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.git import Base, LockedModel, locked_model
+from gitops_ml.core.dvc import LockedOutput, locked_output
+from gitops_ml.core.git import Base
 from gitops_ml.core.settings import Params
 from gitops_ml.gate.challenger import Challenger, score
 from gitops_ml.gate.champion import CannotScoreError, Champion, ChampionError, bring_back
@@ -24,7 +25,7 @@ from gitops_ml.model.predictor import ModelError, read_manifest
 OVERLAP_MIN = 0.5
 
 
-def champion_of(case: Case, base: Base | None) -> LockedModel | None:
+def champion_of(case: Case, base: Base | None) -> LockedOutput | None:
     """The model that the base names; None, with a note, if there is none yet.
 
     Raises:
@@ -33,7 +34,9 @@ def champion_of(case: Case, base: Base | None) -> LockedModel | None:
     if base is None:
         case.notes.append("No champion yet: there is no commit to compare with. Floors only.")
         return None
-    model = locked_model(base.read(paths.DVC_LOCK), f"{base.revision}:{paths.DVC_LOCK}")
+    model = locked_output(
+        base.read(paths.DVC_LOCK), paths.MODELS, f"{base.revision}:{paths.DVC_LOCK}"
+    )
     if model is None:
         case.notes.append(f"No champion yet: {base.revision} names no model. Floors only.")
     return model
@@ -42,7 +45,7 @@ def champion_of(case: Case, base: Base | None) -> LockedModel | None:
 def find_opponent(
     case: Case,
     base: Base,
-    model: LockedModel,
+    model: LockedOutput,
     params: Params,
     challenger: Challenger,
     consent: Consent,

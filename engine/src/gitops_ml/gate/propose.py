@@ -31,7 +31,7 @@ from gitops_ml.data.infer import keep_old
 from gitops_ml.features.matrix import read_table
 from gitops_ml.gate.challenger import (
     Challenger,
-    check_up_to_date,
+    current_model,
     latency_p99_ms,
     load_challenger,
 )
@@ -85,7 +85,7 @@ def propose(root: Path, force: bool) -> Path | None:
     params, schema = load_params(root), load_schema(root)
     try:
         evaluation = json.loads((root / paths.EVALUATION).read_text(encoding="utf-8"))
-        challenger = load_challenger(root, params, schema, check_up_to_date(root))
+        challenger = load_challenger(root, params, schema, current_model(root))
         rows = read_table(root / paths.INGESTED, [params.data.time] if params.data.time else [])
     except (OSError, ValueError) as error:
         raise GitopsError(f"{paths.EVALUATION}: {error}; run `make pipeline`") from error

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.run import output
+from gitops_ml.core.run import ask
 
 API_VERSION = "2022-11-28"
 TIMEOUT_SECONDS = 30.0
@@ -110,7 +110,7 @@ def find_remote(root: Path = Path()) -> Remote:
             raise NotSetUpError(f"GITHUB_REPOSITORY is {named!r}; it must be owner/name")
         server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
         return Remote(urlsplit(server).hostname or "github.com", named)
-    url = output(root, "git", "remote", "get-url", "origin")
+    url = ask(root, "git", "remote", "get-url", "origin")
     if not url:
         raise NotSetUpError(
             "there is no git remote `origin`: create the repository on GitHub, then "
@@ -146,7 +146,7 @@ def find_token(host: str) -> str:
         token = os.environ.get(name, "").strip()
         if token:
             return token
-    logged_in = output(Path(), "gh", "auth", "token", "--hostname", host)
+    logged_in = ask(Path(), "gh", "auth", "token", "--hostname", host)
     if logged_in:
         return logged_in
     raise NotSetUpError(

@@ -10,9 +10,10 @@ from fake_origin import World, git
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from gitops_ml.core.git import GitError
+from gitops_ml.core.run import NotInstalledError
 from gitops_ml.ship.environments import repository as module
 from gitops_ml.ship.environments.repository import (
-    GitError,
     OvertakenError,
     RefusedError,
     Repository,
@@ -137,7 +138,7 @@ def test_names_a_missing_remote_and_a_missing_git(
     with pytest.raises(GitError, match="no git remote `elsewhere`"):
         Repository(world.root, "elsewhere").fetch_branch("env/staging")
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    with pytest.raises(GitError, match="git is not installed"):
+    with pytest.raises(NotInstalledError, match="git: not installed"):
         Repository(world.root).find("HEAD")
 
 

@@ -167,7 +167,7 @@ def test_a_missing_environment_is_named_with_those_there_are(shop: Path) -> None
 def test_what_kustomize_says_is_shown_without_its_temporary_folder(shop: Path) -> None:
     (shop / "deploy" / "base" / "pod.yaml").unlink()
 
-    with pytest.raisesDeploymentError as error:
+    with pytest.raises(DeploymentError) as error:
         render(shop, "staging", RELEASE)
 
     assert "`kubectl kustomize` failed on deploy/" in str(error.value)
@@ -293,7 +293,7 @@ def test_a_command_that_answers_badly_is_named(
 ) -> None:
     stand_in(script)
 
-    with pytest.raisesDeploymentError as error:
+    with pytest.raises(DeploymentError) as error:
         render(shop, "staging", RELEASE)
 
     assert told in str(error.value)

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gitops_ml.core.git import GitError, outside_git
+from gitops_ml.core.git import GitError
+from gitops_ml.core.run import NoEndError, run_bytes, said
 from gitops_ml.ship.settings import github_server
 
 # A transfer that takes longer is stuck.
@@ -69,7 +70,7 @@ class Repository:
         """
         done = self._git(*arguments, data=data, env=env)
         if done.returncode != 0:
-            raise GitError(f"`git {arguments[0]}` failed: {_said(done)}")
+            raise GitError(f"`git {arguments[0]}` failed: {said(done)}")
         return done.stdout
 
     def find(self, revision: str) -> str | None:
@@ -133,7 +134,7 @@ class Repository:
         if self.find(f"{commit}^{{commit}}") is not None:
             return True
         done = self._fetch(commit)
-        if done.returncode != 0 and not _NO_COMMIT.search(_said(done)):
+        if done.returncode != 0 and not _NO_COMMIT.search(said(done)):
             raise self._failure(done, f"fetch {commit} from")
         return done.returncode == 0
 
@@ -149,7 +150,7 @@ class Repository:
         """
         done = self._git("merge-base", "--is-ancestor", commit, other)
         if done.returncode not in (0, 1):
-            raise GitError(f"`git merge-base` failed: {_said(done)}")
+            raise GitError(f"`git merge-base` failed: {said(done)}")
         return done.returncode == 0
 
     def push(self, commit: str, branch: str) -> None:
@@ -178,28 +179,28 @@ class Repository:
 
     def _failure(self, done: subprocess.CompletedProcess[bytes], what: str) -> GitError:
         """The error that git's or the server's words stand for."""
-        said = _said(done)
-        if _OVERTAKEN.search(said):
-            return OvertakenError(f"cannot {what} {self.remote}: it has moved:\n{said}")
-        if "[remote rejected]" in said:
+        words = said(done)
+        if _OVERTAKEN.search(words):
+            return OvertakenError(f"cannot {what} {self.remote}: it has moved:\n{words}")
+        if "[remote rejected]" in words:
             return RefusedError(
                 f"cannot {what} {self.remote}: its rules do not allow it. Let no rule that needs "
                 "pull requests, reviews or checks cover env/**, or let the workflow bypass it:\n"
-                f"{said}"
+                f"{words}"
             )
-        if _NO_PERMISSION.search(said):
+        if _NO_PERMISSION.search(words):
             return RefusedError(
                 f"cannot {what} {self.remote}: not permitted. In a workflow the job needs "
-                f"`permissions: contents: write` and GITHUB_TOKEN:\n{said}"
+                f"`permissions: contents: write` and GITHUB_TOKEN:\n{words}"
             )
-        return UnreachableError(f"cannot {what} {self.remote}: it cannot be reached:\n{said}")
+        return UnreachableError(f"cannot {what} {self.remote}: it cannot be reached:\n{words}")
 
     def _transfer(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Run a command that talks to the remote."""
         env = credentials(self._url)
         try:
             return self._git(*arguments, env=env, timeout=TRANSFER_SECONDS)
-        except subprocess.TimeoutExpired as error:
+        except NoEndError as error:
             raise UnreachableError(
                 f"`git {arguments[0]}`: {self.remote} does not answer for {TRANSFER_SECONDS} s"
             ) from error
@@ -221,19 +222,14 @@ class Repository:
         timeout: float | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         # Messages are told apart by their words: in English. Nobody is there to type a password.
-        own = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(env or {})}
-        try:
-            return subprocess.run(
-                ["git", *arguments],
-                cwd=self.root,
-                env={**outside_git(), **own},
-                input=data,
-                capture_output=True,
-                timeout=timeout,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise GitError("git is not installed, or not on PATH") from error
+        own = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+        return run_bytes(
+            ["git", *arguments],
+            self.root,
+            variables={**own, **(env or {})},
+            data=data,
+            timeout=timeout,
+        )
 
 
 def credentials(url: str) -> dict[str, str]:
@@ -263,9 +259,3 @@ def credentials(url: str) -> dict[str, str]:
         f"GIT_CONFIG_KEY_{first + 1}": name,
         f"GIT_CONFIG_VALUE_{first + 1}": f"Authorization: Basic {secret}",
     }
-
-
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    parts = [part.strip() for part in (done.stderr, done.stdout) if part.strip()]
-    said = b"\n".join(parts).decode(errors="replace")
-    return said[-SAID_LENGTH:] or f"exit code {done.returncode}, without a message"

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -31,7 +30,6 @@ from typing import Any
 
 import yaml
 
-from gitops_ml.bento.build import PYTHON
 from gitops_ml.bento.smoke import (
     SmokeError,
     ask,
@@ -42,6 +40,8 @@ from gitops_ml.bento.smoke import (
 )
 from gitops_ml.bento.store import Bento, fetched_tag, find_bento
 from gitops_ml.core.project import load_project
+from gitops_ml.core.run import PYTHON, NotInstalledError, said, show
+from gitops_ml.core.run import run as run_command
 from gitops_ml.github.client import NotSetUpError, find_remote
 from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry
 from gitops_ml.ship.image.settings import (
@@ -93,29 +93,24 @@ class Container:
 
     def __init__(self, engine: Engine, variables: Mapping[str, str] | None = None) -> None:
         self.engine = engine
-        self._environment = {**os.environ, **(variables or {})}
+        self._variables = variables
 
-    def try_to(self, *arguments: str, data: str | None = None) -> subprocess.CompletedProcess[str]:
+    def try_to(self, *arguments: str, data: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command, whatever comes of it.
 
         Raises:
             DeploymentError: If the engine is not installed.
         """
         try:
-            return subprocess.run(
-                [self.engine, *arguments],
-                input=data or "",
-                env=self._environment,
-                capture_output=True,
-                text=True,
-                check=False,
+            return run_command(
+                [self.engine, *arguments], Path.cwd(), variables=self._variables, data=data
             )
-        except FileNotFoundError as error:
+        except NotInstalledError as error:
             raise DeploymentError(
                 f"{self.engine}: not installed; install it, or set CONTAINER_ENGINE to another"
             ) from error
 
-    def run(self, *arguments: str, data: str | None = None) -> str:
+    def run(self, *arguments: str, data: str = "") -> str:
         """What a command prints.
 
         Raises:
@@ -166,12 +161,6 @@ class Container:
             if qualified(repository) == name and DIGEST.fullmatch(digest):
                 return str(digest)
         raise DeploymentError(f"{image}: {self.engine} does not know its digest")
-
-
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    """The end of what a command said."""
-    text = done.stderr.strip() or done.stdout.strip()
-    return text[-SAID_LENGTH:] or f"exit code {done.returncode}, without a message"
 
 
 def qualified(image: str) -> str:
@@ -244,7 +233,7 @@ def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, A
     ]
     command = [*PYTHON, "bentoml", "containerize", bento.tag, "--backend", engine.engine]
     command += ["--image-tag", image, *(part for opt in options for part in ("--opt", opt))]
-    if subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+    if show(command, root) != 0:
         raise DeploymentError(f"{image}: cannot be built; the reason is above")
     record = {
         "name": name,

@@ -21,10 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from gitops_ml.bento.smoke import fetch
 from gitops_ml.core import paths
+from gitops_ml.core.dvc import DvcError, locked_output
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.branches import EnvironmentBranch, Revision
 from gitops_ml.ship.environments.repository import Repository
@@ -202,7 +201,7 @@ def _git_rows(root: Path, release: Release, place: Place) -> Iterator[Row]:
         found = None if text is None else hashlib.sha256(text).hexdigest()
         yield _compared(what, claim, found, f"{path} of the commit")
     data = content.get("data") or {}
-    found = _data_hash(files[paths.DVC_LOCK], str(data.get("file")))
+    found = _locked_hash(files[paths.DVC_LOCK], str(data.get("file")))
     yield _compared("data", data.get("md5"), found, f"{data.get('file')} in dvc.lock of the commit")
     yield _compared(
         "metrics", content.get("metrics"), _parsed(files[paths.METRICS]),
@@ -239,21 +238,21 @@ def _committed(repository: Repository, commit: str, path: Path) -> bytes | None:
     return None if found is None else repository.run("cat-file", "blob", found)
 
 
-def _data_hash(lock: bytes | None, file: str) -> str | None:
-    """The hash of a file of data in `dvc.lock`."""
+def _locked_hash(lock: bytes | None, path: str) -> str | None:
+    """The hash of an output of the pipeline in `dvc.lock`."""
+    text = None if lock is None else lock.decode(errors="replace")
     try:
-        stages = yaml.safe_load(lock or b"")["stages"].values()
-        outs = [out for stage in stages for out in stage.get("outs", ())]
-        return next((str(out["md5"]) for out in outs if out["path"] == file), None)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        found = locked_output(text, Path(path), str(paths.DVC_LOCK))
+    except DvcError:
         return None
+    return None if found is None else found.hash
 
 
 def _model_row(root: Path, release: Release, lock: bytes | None) -> Row:
     """Whether the model is the one in `dvc.lock`, which names the folder by a hash of DVC's own."""
     name = f"{paths.MODELS}/{release.content['model']['file']}"
     missing = Row("model", release.model, "differs", f"no {name} in dvc.lock of the commit")
-    folder = _data_hash(lock, str(paths.MODELS))
+    folder = _locked_hash(lock, str(paths.MODELS))
     if folder is None:
         return missing
     try:

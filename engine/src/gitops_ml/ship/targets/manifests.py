@@ -16,7 +16,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,8 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from gitops_ml.core.run import NotInstalledError, said
+from gitops_ml.core.run import run as run_command
 from gitops_ml.ship.release.release import RELEASE, Release, parse_release
 from gitops_ml.ship.settings import DeploymentError
 from gitops_ml.ship.targets import DEPLOY
@@ -153,28 +154,21 @@ def run_kustomize(target: Path) -> str:
     """
     command = os.environ.get("KUSTOMIZE") or KUSTOMIZE
     try:
-        done = subprocess.run(
-            [*shlex.split(command), str(target)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=KUSTOMIZE_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError as error:
+        done = run_command([*shlex.split(command), target], Path.cwd(), timeout=KUSTOMIZE_SECONDS)
+    except NotInstalledError as error:
         raise DeploymentError(
             f"`{command}`: not installed; install kubectl 1.27 or newer "
             "(https://kubernetes.io/docs/tasks/tools), or name another command in KUSTOMIZE, "
             "e.g. `kustomize build`"
         ) from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DeploymentError(f"`{command}`: cannot be run: {error}") from error
-    except subprocess.TimeoutExpired as error:
-        raise DeploymentError(f"`{command}`: no end after {KUSTOMIZE_SECONDS} s") from error
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[-2000:]
-        said = said.replace(f"{target.parent.resolve()}/", "").replace(f"{target.parent}/", "")
-        raise DeploymentError(f"`{command}` failed on {DEPLOY}/:\n{said}")
-    return done.stdout.decode()
+        words = (
+            said(done).replace(f"{target.parent.resolve()}/", "").replace(f"{target.parent}/", "")
+        )
+        raise DeploymentError(f"`{command}` failed on {DEPLOY}/:\n{words}")
+    return done.stdout
 
 
 def check_manifests(name: str, text: str, wanted: Release) -> None:

@@ -1,6 +1,8 @@
 """Render what a release writes to an environment's branch.
 
-gitops-ml render --environment staging
+    gitops-ml render --environment staging
+
+It shows what `gitops-ml release` pushes; nothing is pushed.
 """
 
 from __future__ import annotations
