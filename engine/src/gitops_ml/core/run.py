@@ -190,12 +190,13 @@ def started(
 
 
 def said(done: subprocess.CompletedProcess[AnyStr]) -> str:
-    """The end of what a command said: of its errors, else of its output."""
-    for part in (done.stderr, done.stdout):
-        text = part.decode(errors="replace") if isinstance(part, bytes) else str(part)
-        if text.strip():
-            return text.strip()[-SAID_CHARACTERS:]
-    return f"exit code {done.returncode}, without a message"
+    """The end of what a command said: its output, then its errors."""
+    parts = (
+        part.decode(errors="replace") if isinstance(part, bytes) else str(part)
+        for part in (done.stdout, done.stderr)
+    )
+    text = "\n".join(part.strip() for part in parts if part.strip())
+    return text[-SAID_CHARACTERS:] or f"exit code {done.returncode}, without a message"
 
 
 def _environment(variables: Variables | None) -> dict[str, str]:

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.retry import T, doubling, patiently
 from gitops_ml.core.run import ask
 
 API_VERSION = "2022-11-28"
@@ -55,11 +56,18 @@ class GitHubError(GitopsError):
 
     Attributes:
         status: The HTTP status of the answer; None if there was none.
+        again: The seconds until the request may be sent again; None if it must not be.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, again: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.again = again
+
+    @property
+    def lost(self) -> bool:
+        """Whether what must not be done twice may have been done, and only the answer got lost."""
+        return self.again is None and (self.status is None or self.status >= 500)
 
 
 class NotSetUpError(GitHubError):
@@ -268,25 +276,20 @@ class GitHub:
         Raises:
             GitHubError: If GitHub cannot be reached or refuses, or the file is larger.
         """
-        attempt = 1
-        while True:
-            response: httpx.Response | None = None
+
+        def once() -> bytes:
             try:
                 with self._client.stream("GET", self.url + path, follow_redirects=True) as response:
                     if response.is_success:
                         return _at_most(response, most)
                     response.read()
-                    failure = GitHubError(
-                        f"GET {path}: {self._hide(_explain(response))}", response.status_code
-                    )
+                    raise self._refusal("GET", f"GET {path}", response)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                response = None
-                failure = GitHubError(f"GET {path}: cannot be downloaded: {error}")
-            wait = _wait("GET", response, attempt)
-            if wait is None or attempt >= self._attempts:
-                raise failure
-            self._sleep(wait)
-            attempt += 1
+                raise GitHubError(
+                    f"GET {path}: cannot be downloaded: {error}", again=0.0
+                ) from error
+
+        return self._patiently(once)
 
     def _request(
         self,
@@ -296,9 +299,8 @@ class GitHub:
         body: Any = None,
     ) -> httpx.Response:
         what = f"{method} {urlsplit(url).path}"
-        attempt = 1
-        while True:
-            response: httpx.Response | None = None
+
+        def once() -> httpx.Response:
             try:
                 response = self._client.request(
                     method,
@@ -309,18 +311,31 @@ class GitHub:
                     follow_redirects=method == "GET",
                 )
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = GitHubError(f"{what}: {self.url} cannot be reached: {error}")
-            else:
-                if response.is_success:
-                    return response
-                failure = GitHubError(
-                    f"{what}: {self._hide(_explain(response))}", response.status_code
-                )
-            wait = _wait(method, response, attempt)
-            if wait is None or attempt >= self._attempts:
-                raise failure
-            self._sleep(wait)
-            attempt += 1
+                again = 0.0 if method in _REPEATABLE else None
+                raise GitHubError(
+                    f"{what}: {self.url} cannot be reached: {error}", again=again
+                ) from error
+            if response.is_success:
+                return response
+            raise self._refusal(method, what, response)
+
+        return self._patiently(once)
+
+    def _refusal(self, method: str, what: str, response: httpx.Response) -> GitHubError:
+        return GitHubError(
+            f"{what}: {self._hide(_explain(response))}",
+            response.status_code,
+            _again(method, response),
+        )
+
+    def _patiently(self, once: Callable[[], T]) -> T:
+        return patiently(
+            once,
+            lambda error: isinstance(error, GitHubError) and error.again is not None,
+            self._attempts,
+            lambda attempt, error: max(doubling(attempt), getattr(error, "again", None) or 0.0),
+            self._sleep,
+        )
 
     def _hide(self, text: str) -> str:
         return text.replace(self._token, "***")
@@ -380,16 +395,13 @@ def _asked_to_wait(response: httpx.Response) -> float | None:
     return None
 
 
-def _wait(method: str, response: httpx.Response | None, attempt: int) -> float | None:
-    """The seconds until a failed request is sent again; None if it must not be."""
-    back_off = float(2 ** (attempt - 1))
-    if response is not None and _limited(response):
+def _again(method: str, response: httpx.Response) -> float | None:
+    """The seconds until a refused request may be sent again; None if it must not be."""
+    if _limited(response):
         # The request was not carried out, whatever it was.
-        wait = max(back_off, _asked_to_wait(response) or 0.0)
+        wait = _asked_to_wait(response) or 0.0
         return wait if wait <= LONGEST_WAIT_SECONDS else None
-    if response is None or response.is_server_error:
-        return back_off if method in _REPEATABLE else None
-    return None
+    return 0.0 if response.is_server_error and method in _REPEATABLE else None
 
 
 def _explain(response: httpx.Response) -> str:

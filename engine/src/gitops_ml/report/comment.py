@@ -24,6 +24,7 @@ from datetime import datetime
 from typing import Any
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.retry import patiently
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.github.event import Event, EventError, read_event
 from gitops_ml.report.markdown import details, shortened, verdict
@@ -343,10 +344,24 @@ def publish(
     Raises:
         GitHubError: If GitHub does not take it.
     """
-    comments = list(_own_comments(api, repository, number))
-    created = not comments
-    if created:
-        comments = _create(api, repository, number, mark, body, sleep)
+    created = False
+
+    def find_or_create() -> list[Mapping[str, Any]]:
+        nonlocal created
+        comments = list(_own_comments(api, repository, number))
+        if not comments:
+            created = True
+            comments = _create(api, repository, number, body)
+        return comments
+
+    # Where the answer got lost, the comment may be there: look, and then again.
+    comments = patiently(
+        find_or_create,
+        lambda error: isinstance(error, GitHubError) and error.lost,
+        POST_ATTEMPTS,
+        lambda attempt, _: POST_WAIT_SECONDS * attempt,
+        sleep,
+    )
     kept, others = comments[0], comments[1:]
     newer = [one for one in comments if _is_newer(_mark_of(one), mark)]
     if not newer and kept["body"] != body:
@@ -380,36 +395,16 @@ def _is_newer(one: Mark, other: Mark) -> bool:
     return one.head == other.head and one > other
 
 
-def _create(
-    api: GitHub,
-    repository: str,
-    number: int,
-    mark: Mark,
-    body: str,
-    sleep: Callable[[float], None],
-) -> list[Mapping[str, Any]]:
-    """All own comments after one was created; where the answer got lost, it looks first."""
-    attempt = 1
-    while True:
-        lost: GitHubError | None = None
-        try:
-            api.send("POST", f"/repos/{repository}/issues/{number}/comments", {"body": body})
-        except GitHubError as error:
-            if error.status is not None and error.status < 500:
-                raise
-            lost = error
-            sleep(POST_WAIT_SECONDS * attempt)
-        comments = list(_own_comments(api, repository, number))
-        if comments:
-            return comments
-        if lost is None:
-            raise GitHubError(
-                f"the comment on pull request {number} was created, but not by {AUTHOR}, so it "
-                "would not be found again; run this with the workflow's own token"
-            )
-        if attempt == POST_ATTEMPTS:
-            raise lost
-        attempt += 1
+def _create(api: GitHub, repository: str, number: int, body: str) -> list[Mapping[str, Any]]:
+    """Create a comment; gives back all own ones."""
+    api.send("POST", f"/repos/{repository}/issues/{number}/comments", {"body": body})
+    comments = list(_own_comments(api, repository, number))
+    if not comments:
+        raise GitopsError(
+            f"the comment on pull request {number} was created, but not by {AUTHOR}, so it "
+            "would not be found again; run this with the workflow's own token"
+        )
+    return comments
 
 
 def _delete(api: GitHub, repository: str, comment: int) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gitops_ml.core.git import GitError
+from gitops_ml.core.retry import doubling, patiently
 from gitops_ml.ship.environments.repository import (
     OvertakenError,
     Repository,
@@ -193,16 +194,14 @@ class EnvironmentBranch:
 
     def _patiently(self, task: Callable[[], T], *passing: type[GitError]) -> T:
         """Do something that may fail for the moment, several times if need be."""
-        attempt = 1
-        while True:
-            try:
-                return task()
-            except passing:
-                if attempt == ATTEMPTS:
-                    raise
+        return patiently(
+            task,
+            lambda error: isinstance(error, passing),
+            ATTEMPTS,
             # With chance in it, so that two that collided do not collide again.
-            self._sleep(2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            attempt += 1
+            lambda attempt, _: doubling(attempt) * random.uniform(0.5, 1.5),
+            self._sleep,
+        )
 
     def _try(self, tree: str, message: str, decide: Decide, held: bool, sent: list[str]) -> str:
         head = self.repository.fetch_branch(self.name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gitops_ml.core.retry import patiently
 from gitops_ml.github.client import GitHub, GitHubError
 from gitops_ml.report.verdict_report import escape, markdown_table
 from gitops_ml.ship.release.release import Release
@@ -77,18 +78,14 @@ def report(
     Raises:
         GitHubError: If GitHub cannot be reached or refuses.
     """
-    attempt = 1
-    while True:
-        issue = _find(api, repository, incident)
-        try:
-            return _write(api, repository, incident, issue)
-        except GitHubError as error:
-            # Where the answer got lost, it may have been written: look, and then again.
-            lost = error.status is None or error.status >= 500
-            if not lost or attempt == ATTEMPTS:
-                raise
-        sleep(WAIT_SECONDS * attempt)
-        attempt += 1
+    # Where the answer got lost, it may have been written: look, and then again.
+    return patiently(
+        lambda: _write(api, repository, incident, _find(api, repository, incident)),
+        lambda error: isinstance(error, GitHubError) and error.lost,
+        ATTEMPTS,
+        lambda attempt, _: WAIT_SECONDS * attempt,
+        sleep,
+    )
 
 
 def _find(api: GitHub, repository: str, incident: Incident) -> Mapping[str, Any] | None:

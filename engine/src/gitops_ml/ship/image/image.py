@@ -40,6 +40,7 @@ from gitops_ml.bento.smoke import (
 )
 from gitops_ml.bento.store import Bento, fetched_tag, find_bento
 from gitops_ml.core.project import load_project
+from gitops_ml.core.retry import doubling, patiently
 from gitops_ml.core.run import PYTHON, NotInstalledError, said, show
 from gitops_ml.core.run import run as run_command
 from gitops_ml.github.client import NotSetUpError, find_remote
@@ -81,6 +82,10 @@ SAID_LENGTH = 2000
 _DENIED = re.compile(
     r"denied|unauthorized|authentication required|forbidden|requested access", re.IGNORECASE
 )
+
+
+class TransferError(DeploymentError):
+    """An image was not transferred, for reasons that may be gone the next time."""
 
 
 class Container:
@@ -127,15 +132,22 @@ class Container:
         Raises:
             DeploymentError: If it fails every time, or is not permitted.
         """
-        attempt = 1
-        while (done := self.try_to(*arguments)).returncode != 0:
+
+        def once() -> None:
+            done = self.try_to(*arguments)
+            if done.returncode == 0:
+                return
             what = f"`{self.engine} {' '.join(arguments)}` failed"
             if _DENIED.search(done.stderr):
                 raise DeploymentError(f"{what}: not permitted; {advice}\n{said(done)}")
-            if attempt == ATTEMPTS:
-                raise DeploymentError(f"{what}, {ATTEMPTS} times; {advice}\n{said(done)}")
-            time.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
-            attempt += 1
+            raise TransferError(f"{what}, {ATTEMPTS} times; {advice}\n{said(done)}")
+
+        patiently(
+            once,
+            lambda error: isinstance(error, TransferError),
+            ATTEMPTS,
+            lambda attempt, _: WAIT_SECONDS * doubling(attempt),
+        )
 
     def image_id(self, image: str) -> str:
         """The identity of an image on this machine, as sha256:...

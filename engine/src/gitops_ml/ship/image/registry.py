@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from gitops_ml.core.retry import patiently
 from gitops_ml.ship.image.settings import Login
 from gitops_ml.ship.settings import DeploymentError
 
@@ -59,6 +60,10 @@ class Manifest:
         """The digest of the image's configuration; None for a list of images."""
         config = self.content.get("config")
         return config.get("digest") if isinstance(config, dict) else None
+
+
+class NoAnswerError(DeploymentError):
+    """A registry gives no answer, for reasons that may be gone the next time."""
 
 
 class Registry:
@@ -165,24 +170,26 @@ class Registry:
     def _get(self, path: str, accept: str = ", ".join(MANIFEST_TYPES)) -> httpx.Response:
         """Ask, again where that may help, and with a token where the registry wants one."""
         host = _HOSTS.get(self.host, self.host)
-        attempt = 1
-        while True:
+        address = f"{_scheme(host)}://{host}{path}"
+
+        def once() -> httpx.Response:
             try:
-                response = self._send(f"{_scheme(host)}://{host}{path}", accept)
+                response = self._send(address, accept)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = DeploymentError(
+                raise NoAnswerError(
                     f"the registry {self.host} cannot be reached: {error}; is it up, and is IMAGE "
                     "right?"
-                )
-            else:
-                again = response.is_server_error
-                if not again and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
-                    return response
-                failure = DeploymentError(f"the registry {self.host}: {self._explain(response)}")
-            if attempt >= self._attempts:
-                raise failure
-            self._sleep(float(2 ** (attempt - 1)))
-            attempt += 1
+                ) from error
+            if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                raise NoAnswerError(f"the registry {self.host}: {self._explain(response)}")
+            return response
+
+        return patiently(
+            once,
+            lambda error: isinstance(error, NoAnswerError),
+            self._attempts,
+            sleep=self._sleep,
+        )
 
     def _send(self, url: str, accept: str) -> httpx.Response:
         response = self._request(url, accept)

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from gitops_ml.core import paths
+from gitops_ml.core.retry import patiently
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.report.verdict_report import folded, markdown_table
 from gitops_ml.ship import targets
@@ -198,32 +199,32 @@ def publish(
         DeploymentError: If the tag is on another commit.
     """
     tag = tag_of(release)
-    attempt = 1
-    while True:
+
+    def once() -> str:
         _check_tag(api, repository, tag, release.commit)
         found = api.get_or_none(f"/repos/{repository}/releases/tags/{tag}")
         if found is not None:
             return _update(api, repository, found, body)
-        try:
-            made = api.send(
-                "POST",
-                f"/repos/{repository}/releases",
-                {
-                    "tag_name": tag,
-                    "target_commitish": release.commit,
-                    "name": release.tag,
-                    "body": body,
-                },
-            )
-        except GitHubError as error:
-            # Where the answer got lost, it may have been created: look, and then again.
-            lost = error.status is None or error.status >= 500
-            if not lost or attempt == ATTEMPTS:
-                raise
-        else:
-            return f"published {made['html_url']}"
-        sleep(WAIT_SECONDS * attempt)
-        attempt += 1
+        made = api.send(
+            "POST",
+            f"/repos/{repository}/releases",
+            {
+                "tag_name": tag,
+                "target_commitish": release.commit,
+                "name": release.tag,
+                "body": body,
+            },
+        )
+        return f"published {made['html_url']}"
+
+    # Where the answer got lost, it may have been created: look, and then again.
+    return patiently(
+        once,
+        lambda error: isinstance(error, GitHubError) and error.lost,
+        ATTEMPTS,
+        lambda attempt, _: WAIT_SECONDS * attempt,
+        sleep,
+    )
 
 
 def _check_tag(api: GitHub, repository: str, tag: str, commit: str) -> None:
