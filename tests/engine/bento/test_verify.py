@@ -12,6 +12,7 @@ from commands import subcommand
 
 from gitops_ml.bento.store import BentoError
 from gitops_ml.bento.verify import packaged_hash, verify
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.gate.verdict import Consent, DataChanges, ModelRecord, Report, Verdict
 
 main = subcommand("verify-bento")
@@ -97,11 +98,11 @@ def test_a_model_that_was_exchanged_in_the_bento_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({}, "it has no src/models/manifest.json"),
-        ({"src/models/manifest.json": b"{"}, "is no bento of this project"),
-        ({"src/models/manifest.json": b"[]"}, "is no bento of this project"),
+        ({}, "lacks 'src/models/manifest.json'"),
+        ({"src/models/manifest.json": b"{"}, "manifest.json cannot be read"),
+        ({"src/models/manifest.json": b"[]"}, "manifest.json cannot be read"),
         ({"src/models/manifest.json": b"{}"}, "'served'"),
-        ({"src/models/manifest.json": manifest()}, "it has no src/models/model.onnx"),
+        ({"src/models/manifest.json": manifest()}, "lacks 'src/models/model.onnx'"),
     ],
 )
 def test_an_incomplete_bento_is_named(
@@ -114,7 +115,7 @@ def test_an_incomplete_bento_is_named(
 def test_a_truncated_bento_is_named(tmp_path: Path) -> None:
     archive = good_bento(tmp_path / "it.bento")
     archive.write_bytes(archive.read_bytes()[:60])
-    with pytest.raises(BentoError, match="is no bento of this project"):
+    with pytest.raises(BentoError, match="is no bento, or is damaged"):
         packaged_hash(archive)
 
 
@@ -128,7 +129,7 @@ def test_without_a_verdict_nothing_passes(tmp_path: Path, content: str | None) -
     path = tmp_path / "gate.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    with pytest.raises(BentoError, match="run `make gate"):
+    with pytest.raises(GitopsError, match="run `make gate"):
         verify(good_bento(tmp_path / "it.bento"), path)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bentoml
-import yaml
 from bentoml.exceptions import BentoMLException
 
 from gitops_ml.core.errors import GitopsError
@@ -65,24 +63,3 @@ def find_bento(tag: str) -> Bento:
     except (OSError, ValueError) as error:
         raise BentoError(f"{tag}: its release.json cannot be read: {error}") from error
     return Bento(str(found.tag), folder, release)
-
-
-def fetched_tag(root: Path) -> str | None:
-    """The tag of the bento that `make fetch-bento` has put there; None if there is none.
-
-    Raises:
-        BentoError: If that is no bento.
-    """
-    name = FETCHED / load_project(root).bento_file
-    path = root / name
-    if not path.exists():
-        return None
-    try:
-        with tarfile.open(path) as archive:
-            (member,) = (one for one in archive if Path(one.name) == Path("bento.yaml"))
-            content = yaml.safe_load(archive.extractfile(member) or "")
-        return f"{content['name']}:{content['version']}"
-    except (OSError, tarfile.TarError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise BentoError(
-            f"{name}: is no bento: {error!r}; run `make fetch-bento`, or remove it"
-        ) from error

@@ -5,10 +5,12 @@ Who only shows a report need not install what it takes to make one.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gitops_ml.core.errors import GitopsError
 from gitops_ml.gate.contract_changes import Change
 
 Outcome = Literal["superior", "non-inferior", "inconclusive", "inferior"]
@@ -126,3 +128,35 @@ class Report(_Record):
     limits: tuple[Limit, ...]
     data: DataChanges
     seconds: dict[str, float]
+
+
+def parse_report(content: bytes, name: str) -> Report:
+    """The gate's report, from the content of `gate.json`.
+
+    Args:
+        content: Of the file.
+        name: What to call it in messages.
+
+    Raises:
+        GitopsError: If it is none.
+    """
+    try:
+        return Report.model_validate_json(content)
+    except ValidationError as error:
+        raise GitopsError(f"{name}: is no report of the gate: {error}; run `make gate`") from error
+
+
+def read_report(path: Path, name: str) -> Report:
+    """The gate's report in a file.
+
+    Args:
+        path: The file.
+        name: What to call it in messages.
+
+    Raises:
+        GitopsError: If there is none.
+    """
+    try:
+        return parse_report(path.read_bytes(), name)
+    except OSError as error:
+        raise GitopsError(f"{name}: cannot be read: {error.strerror}; run `make gate`") from error

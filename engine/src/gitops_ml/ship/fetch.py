@@ -15,30 +15,32 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import io
 import json
-import lzma
 import re
 import shutil
-import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import bentoml
-import yaml
 from bentoml.exceptions import BentoMLException, NotFound
-from pydantic import ValidationError
 
+from gitops_ml.bento.archive import BentoArchive, read_archive
+from gitops_ml.bento.store import BentoError
 from gitops_ml.core.project import load_project
-from gitops_ml.gate.verdict import Report
+from gitops_ml.gate.verdict import Report, parse_report
 from gitops_ml.github.client import GitHub, connect
-from gitops_ml.report.run_artifacts import ARCHIVE_BYTES, GATE, EvidenceError, from_archive
+from gitops_ml.report.run_artifacts import (
+    ARCHIVE_BYTES,
+    GATE,
+    EvidenceError,
+    from_archive,
+)
 from gitops_ml.ship.environments.repository import Repository
 from gitops_ml.ship.settings import DeploymentError, write_outputs
 
@@ -47,9 +49,6 @@ RUN = "run.json"
 WORKFLOW = "pipeline.yml"
 
 BENTO_BYTES = 2_000_000_000
-ENTRIES = 20_000
-TEXT_BYTES = 20_000_000
-PART_BYTES = 1_000_000
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _AGAIN = "run the pipeline for this commit again (Actions, Pipeline, Re-run all jobs)"
@@ -70,23 +69,6 @@ class Run:
 
     number: int
     url: str
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a bento says about itself.
-
-    Attributes:
-        tag: Its name and version.
-        release: Its `release.json`.
-        manifest: The model's manifest.
-        model: The sha256 of the model file that it holds.
-    """
-
-    tag: str
-    release: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-    model: str
 
 
 def commit_of(root: Path, revision: str) -> str:
@@ -197,13 +179,11 @@ def read_gate(archive: bytes) -> tuple[Report, bytes]:
     """
     try:
         content = from_archive(archive)[GATE]
-        return Report.model_validate_json(content), content
+        return parse_report(content, f"the artifact report, {GATE}"), content
     except KeyError as error:
         raise DeploymentError(f"the artifact report holds no {GATE}; {_AGAIN}") from error
     except EvidenceError as error:
         raise DeploymentError(f"the artifact report {error}") from error
-    except ValidationError as error:
-        raise DeploymentError(f"{GATE} of the artifact report: is no report: {error}") from error
 
 
 def unpack_bento(archive: bytes, target: Path) -> None:
@@ -229,59 +209,24 @@ def unpack_bento(archive: bytes, target: Path) -> None:
         raise DeploymentError(f"{target}: cannot be written: {error}") from error
 
 
-def look_into(bento: Path) -> Contents:
-    """Read what a bento holds, without unpacking it.
-
-    Raises:
-        DeploymentError: If it is no bento, lacks a file, or was made to do harm when unpacked.
-    """
-    texts: dict[str, bytes] = {}
-    hashes: dict[str, str] = {}
-    try:
-        with tarfile.open(bento) as archive:
-            for count, member in enumerate(archive):
-                name = PurePosixPath(member.name)
-                inside = not name.is_absolute() and ".." not in name.parts
-                if not inside or not (member.isfile() or member.isdir()) or count >= ENTRIES:
-                    raise DeploymentError(f"{_bento_file()}: must not hold {member.name!r}")
-                stream = archive.extractfile(member)
-                if stream is None:
-                    continue
-                if name.suffix in {".json", ".yaml"} and member.size <= TEXT_BYTES:
-                    texts[str(name)] = stream.read()
-                    continue
-                digest = hashlib.sha256()
-                while part := stream.read(PART_BYTES):
-                    digest.update(part)
-                hashes[str(name)] = digest.hexdigest()
-        information = yaml.safe_load(texts["bento.yaml"])
-        release = json.loads(texts["src/release.json"])
-        manifest = json.loads(texts["src/models/manifest.json"])
-        served = f"src/models/{manifest['served']}"
-        if not isinstance(release["source"], dict) or not isinstance(release["model"], dict):
-            raise DeploymentError(f"{_bento_file()}: its release.json is malformed")
-        tag = f"{information['name']}:{information['version']}"
-        return Contents(tag, release, manifest, hashes[served])
-    except KeyError as error:
-        raise DeploymentError(f"{_bento_file()}: lacks {error}; {_AGAIN}") from error
-    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
-        raise DeploymentError(f"{_bento_file()}: is damaged: {error}; {_AGAIN}") from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise DeploymentError(f"{_bento_file()}: cannot be read: {error}; {_AGAIN}") from error
-
-
-def check(contents: Contents, gate: Report, commit: str) -> None:
+def check(contents: BentoArchive, gate: Report, commit: str) -> None:
     """Make sure that a bento holds the model that the gate let pass for a commit.
 
     Raises:
         DeploymentError: Naming everything that is not as it must be.
     """
     problems = []
+    try:
+        tag, release, manifest, model = (
+            contents.tag, contents.release, contents.manifest, contents.model
+        )  # fmt: skip
+    except BentoError as error:
+        raise DeploymentError(f"{error}; {_AGAIN}") from error
     if gate.verdict == "block":
         problems.append("the gate's verdict is block")
-    named, source = contents.release.get("release"), contents.release["source"]
-    if named != contents.tag:
-        problems.append(f"its tag is {contents.tag}, but its release is {named}")
+    named, source = release.get("release"), release["source"]
+    if named != tag:
+        problems.append(f"its tag is {tag}, but its release is {named}")
     if source.get("dirty"):
         problems.append(
             "it was built from files that are in no commit: run `make pipeline`, commit dvc.lock "
@@ -291,12 +236,12 @@ def check(contents: Contents, gate: Report, commit: str) -> None:
         if found != commit:
             problems.append(f"the {what} is about the commit {found}, not {commit}")
     for what, found in (
-        ("release", contents.release["model"].get("sha256")),
-        ("manifest", contents.manifest.get("files", {}).get(contents.manifest["served"])),
+        ("release", release["model"].get("sha256")),
+        ("manifest", manifest.get("files", {}).get(manifest["served"])),
         ("gate's report", gate.challenger.sha256),
     ):
-        if found != contents.model:
-            problems.append(f"the {what} is about the model {found}, not {contents.model}")
+        if found != model:
+            problems.append(f"the {what} is about the model {found}, not {model}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise DeploymentError(f"{_bento_file()}: is not what the gate let pass:\n{lines}")
@@ -336,7 +281,7 @@ def fetch(root: Path, api: GitHub, repository: str, commit: str) -> str:
     with tempfile.TemporaryDirectory(dir=folder.parent) as unchecked:
         path = Path(unchecked, _bento_file())
         unpack_bento(download(api, repository, run, "bento", BENTO_BYTES), path)
-        contents = look_into(path)
+        contents = read_archive(path, _bento_file())
         check(contents, gate, commit)
         keep(path, contents.tag)
         (folder / GATE).write_bytes(gate_text)

@@ -189,7 +189,7 @@ def test_the_gate_of_this_working_tree_counts_without_a_fetched_one(
             {"challenger": {"hash": "1.dir", "sha256": "f" * 64, "source": "cache"}},
             f"is about the model {'f' * 64}",
         ),
-        ({"rows": "many"}, "cannot be read"),
+        ({"rows": "many"}, "is no report of the gate"),
     ],
 )
 def test_without_the_gates_consent_nothing_is_recorded(

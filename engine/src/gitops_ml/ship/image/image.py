@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 
+from gitops_ml.bento.archive import fetched_tag
 from gitops_ml.bento.smoke import (
     SmokeError,
     ask,
@@ -38,7 +39,7 @@ from gitops_ml.bento.smoke import (
     read_golden,
     wait_for,
 )
-from gitops_ml.bento.store import Bento, fetched_tag, find_bento
+from gitops_ml.bento.store import Bento, find_bento
 from gitops_ml.core.project import load_project
 from gitops_ml.core.retry import doubling, patiently
 from gitops_ml.core.run import PYTHON, NotInstalledError, said, show

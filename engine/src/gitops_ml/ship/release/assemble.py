@@ -17,12 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from gitops_ml.bento.smoke import read_golden
 from gitops_ml.bento.store import Bento
 from gitops_ml.core import paths
-from gitops_ml.gate.verdict import Report
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.gate.verdict import Report, read_report
 from gitops_ml.github.client import GitHub, NotSetUpError, connect, may_write
 from gitops_ml.report.run_artifacts import GATE
 from gitops_ml.ship import targets
@@ -43,11 +42,9 @@ def gate_of(root: Path, bento: Bento) -> dict[str, Any]:
     path = fetched if fetched.is_file() else root / paths.GATE_REPORT
     name = path.relative_to(root)
     try:
-        report = Report.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DeploymentError(
-            f"{name}: cannot be read: {error}; run `make fetch-bento`, or `make gate` here"
-        ) from error
+        report = read_report(path, str(name))
+    except GitopsError as error:
+        raise DeploymentError(f"{error}, or `make fetch-bento`") from error
     model, commit = bento.release["model"]["sha256"], bento.release["source"]["commit"]
     if (report.challenger.sha256, report.commit) != (model, commit):
         raise DeploymentError(

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gitops_ml.bento.store import Bento, fetched_tag, find_bento
+from gitops_ml.bento.archive import fetched_tag
+from gitops_ml.bento.store import Bento, find_bento
 from gitops_ml.ship.targets.bentocloud_client import (
     CloudError,
     MissingError,

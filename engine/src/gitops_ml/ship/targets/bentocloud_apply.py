@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from gitops_ml.bento.store import fetched_tag, find_bento
+from gitops_ml.bento.archive import fetched_tag
+from gitops_ml.bento.store import find_bento
 from gitops_ml.ship.environments.branches import EnvironmentBranch
 from gitops_ml.ship.environments.probe import Target, find_target, write_evidence
 from gitops_ml.ship.release.release import ReleaseError
