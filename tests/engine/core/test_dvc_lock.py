@@ -12,6 +12,7 @@ import pytest
 import yaml
 from commands import subcommand
 
+from gitops_ml.core.dvc import DvcError
 from gitops_ml.core.dvc_lock import LockError, verify
 from gitops_ml.core.run import outside_git
 
@@ -152,7 +153,7 @@ def test_an_input_that_is_new_or_gone_is_named(project: Path) -> None:
 
 def test_without_a_lock_the_pipeline_has_not_run(project: Path) -> None:
     (project / "dvc.lock").unlink()
-    with pytest.raises(LockError, match=r"dvc.lock: no such file; run `make pipeline`"):
+    with pytest.raises(DvcError, match=r"dvc.lock: no such file; run `make pipeline`"):
         verify(project)
 
 
@@ -185,7 +186,7 @@ def test_what_is_no_lock_is_named(project: Path, text: str, where: str) -> None:
         commit(project)
         (project / "dvc.lock").write_text(lock, encoding="utf-8")
     name = "dvc.lock as committed" if where == "committed" else "dvc.lock"
-    with pytest.raises(LockError, match=rf"^{name}: is no DVC lock file (.|\n)*make pipeline"):
+    with pytest.raises(DvcError, match=rf"^{name}: is no DVC lock file (.|\n)*make pipeline"):
         verify(project)
 
 
@@ -236,4 +237,4 @@ def test_without_git_nothing_can_be_told(
 ) -> None:
     monkeypatch.setenv("PATH", str(project))
     assert main() == 1
-    assert "git is not installed" in capsys.readouterr().err
+    assert "git: not installed" in capsys.readouterr().err

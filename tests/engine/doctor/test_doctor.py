@@ -661,7 +661,7 @@ def test_says_what_is_not_set_and_no_value(
         "skipped  variables and secrets      not set: ATTEST, NOTIFY, secret REGISTRY_TOKEN"
     )
     assert lines[row + 1].strip() == (
-        "do: README.md says what each does; to set one: "
+        "do: the pages in docs/ say what each does; to set one: "
         "`gh variable set NAME --body VALUE` or `gh secret set NAME`"
     )
     assert "a-value" not in out

@@ -31,7 +31,7 @@ def committed(root: Path, revision: str = "HEAD") -> str | None:
 
     Raises:
         LockError: If there is no such revision.
-        GitError: If git is not installed.
+        CommandError: If git is not installed.
     """
     known = git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if known.returncode != 0:
@@ -95,7 +95,7 @@ def verify(root: Path) -> str:
 
     Raises:
         LockError: If the lock is missing, stale or not reproduced, or a committed report differs.
-        GitError: If git is not installed.
+        CommandError: If git is not installed.
     """
     now = read_lock(root)
     before = committed(root)
