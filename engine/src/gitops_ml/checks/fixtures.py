@@ -165,9 +165,9 @@ def golden(made: Made) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def challenger(root: Path, params: Params, schema: Schema) -> Challenger:
     """The model as the gate judges it: what `dvc.lock` records, measured anew."""
-    from gitops_ml.gate.challenger import check_up_to_date, load_challenger
+    from gitops_ml.gate.challenger import current_model, load_challenger
 
-    return load_challenger(root, params, schema, check_up_to_date(root))
+    return load_challenger(root, params, schema, current_model(root))
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,8 @@ def run_kustomize(target: Path) -> str:
     """Build a kustomization.
 
     Raises:
-        DeploymentError: If the command is missing, fails or does not end.
+        DeploymentError: If the command is missing or fails.
+        CommandError: If it cannot be run or does not end.
     """
     command = os.environ.get("KUSTOMIZE") or KUSTOMIZE
     try:
