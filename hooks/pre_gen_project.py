@@ -78,8 +78,8 @@ DEPENDENCIES = """
     python_dotenv python_json_logger python_multipart pythonjsonlogger pytz pyyaml pyzmq redis
     referencing regress requests rich rich_toolkit rpds rpds_py ruamel ruamel_yaml ruff sacred
     schema scikit_learn scipy scmrepo semver setuptools shellingham shortuuid shtab simple_di six
-    skl2onnx sklearn smmap sqlalchemy sqltrie starlette sympy tabulate tests threadpoolctl tomli
-    tomli_w tomlkit tornado tqdm typeguard typer types_pyyaml typing_extensions typing_inspect
+    skl2onnx sklearn smmap sqlalchemy sqltrie starlette sympy tabulate tenacity tests threadpoolctl
+    tomli tomli_w tomlkit tornado tqdm typeguard typer types_pyyaml typing_extensions typing_inspect
     typing_inspection tzdata tzlocal urllib3 uv uv_build uvicorn uvloop validate vine virtualenv
     voluptuous watchfiles wcwidth werkzeug wheel wrapt wsproto yaml yarl zc zc_lockfile zizmor zmq
 """

@@ -15,18 +15,17 @@ import polars as pl
 import pytest
 import yaml
 from checking import Values
+from commands import subcommand
 from projects import make_project
 
 from gitops_ml.bento.smoke import read_golden
 from gitops_ml.checks.fixtures import numbers
 from gitops_ml.core import paths
-from gitops_ml.core.git import LockedModel
+from gitops_ml.core.dvc import LockedOutput
 from gitops_ml.core.schema import load_schema
 from gitops_ml.core.settings import load_contract, load_params
-from gitops_ml.data import ingest, split
 from gitops_ml.data.validate import row_problems
 from gitops_ml.gate.challenger import load_challenger
-from gitops_ml.model import evaluate, train
 from gitops_ml.model.predict import score_target
 from gitops_ml.model.predictor import load_predictor, read_verified
 
@@ -126,8 +125,8 @@ def make_shop(root: Path, task: str) -> Path:
     (root / "data" / "landed").mkdir(parents=True)
     orders().write_parquet(root / "data" / "landed" / "orders.parquet")
     with contextlib.chdir(root):
-        for stage in (ingest, split, train, evaluate):
-            assert stage.main() == 0
+        for stage in ("ingest", "split", "train", "evaluate"):
+            assert subcommand(stage)() == 0
     return root
 
 
@@ -171,7 +170,7 @@ def values(shop: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Value
             scored=score_target(test_rows, predictor),
             answer=partial(numbers, predictor),
             golden=read_golden(root / paths.GOLDEN),
-            challenger=load_challenger(root, params, schema, LockedModel("0" * 32, "train")),
+            challenger=load_challenger(root, params, schema, LockedOutput("0" * 32, "train")),
             tmp_path=tmp_path,
         )
 

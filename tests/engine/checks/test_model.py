@@ -11,13 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 from checking import Values, checks_of
+from commands import subcommand
 from numpy.typing import NDArray
 
 from gitops_ml.checks import model as module
 from gitops_ml.checks.model import ModelChecks
 from gitops_ml.core import paths
 from gitops_ml.core.settings import Contract
-from gitops_ml.model import train as stage
 from gitops_ml.model.metrics import Scored
 from gitops_ml.model.predictor import Predictions
 
@@ -206,7 +206,7 @@ def train_here(folder: Path, hash_seed: str) -> Any:
     """Train in this process, which is quicker; generated projects do it in two."""
     assert hash_seed
     with contextlib.chdir(folder):
-        assert stage.main() == 0
+        assert subcommand("train")() == 0
         return json.loads(paths.MANIFEST.read_text(encoding="utf-8"))
 
 
