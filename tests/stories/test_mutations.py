@@ -31,7 +31,7 @@ class Mutation:
 
 GATE, JUDGEMENT = "report/judge.py", "gate/judgement.py"
 COMPARISON, TERMS = "gate/comparison.py", "gate/terms.py"
-CONTRACT, CONSENT = "gate/contract_changes.py", "gate/consent.py"
+SETTINGS, CONSENT = "core/settings.py", "gate/consent.py"
 CLI, GITHUB = "cli.py", "github/client.py"
 LOCK, PACKAGED = "core/dvc_lock.py", "bento/verify.py"
 SMOKE, VALIDATE, PREDICTOR = "bento/smoke.py", "data/validate.py", "model/predictor.py"
@@ -110,10 +110,16 @@ MUTATIONS = {
         TERMS, "if loosened and consent.allow_loosening:", "if loosened:", "gate/test_terms.py"
     ),
     "the lower floor is the stricter one": Mutation(
-        CONTRACT, '"floor": max,', '"floor": min,', "gate/test_contract_changes.py"
+        SETTINGS,
+        "floor: Annotated[float | None, LARGER]",
+        "floor: Annotated[float | None, SMALLER]",
+        "gate/test_contract_changes.py",
     ),
     "the wider margin is the stricter one": Mutation(
-        CONTRACT, '"margin": min,', '"margin": max,', "gate/test_contract_changes.py"
+        SETTINGS,
+        "margin: Annotated[Annotated[float, Field(ge=0)] | None, SMALLER]",
+        "margin: Annotated[Annotated[float, Field(ge=0)] | None, LARGER]",
+        "gate/test_contract_changes.py",
     ),
     "a label from before the last push consents": Mutation(
         CONSENT,

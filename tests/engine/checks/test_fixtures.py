@@ -89,7 +89,7 @@ def test_without_a_pipeline_every_check_says_what_to_run(project: Path) -> None:
         "data/ingested.parquet is missing: run `make pipeline` first",
         "data/split/train.parquet is missing: run `make pipeline` first",
         "models/manifest.json is missing: run `make pipeline` first",
-        "there is no trained model to judge: run `make pipeline` first",
+        "dvc.lock: no such file; run `make pipeline`",
     ):
         assert missing in done.stdout
 

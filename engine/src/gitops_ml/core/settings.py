@@ -6,7 +6,8 @@ the value found and the rule it broke.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -137,12 +138,26 @@ class Params(_Model):
         return self
 
 
+@dataclass(frozen=True)
+class Stricter:
+    """Beside the type of a contract's term: which of two values asks for more.
+
+    Attributes:
+        of: Gives back the stricter one.
+    """
+
+    of: Callable[[Any, Any], Any]
+
+
+LARGER, SMALLER = Stricter(max), Stricter(min)
+
+
 class MetricTerms(_Model):
     """The terms of one metric: an absolute bound, and a non-inferiority margin in its own unit."""
 
-    floor: float | None = None
-    ceiling: float | None = None
-    margin: Annotated[float, Field(ge=0)] | None = None
+    floor: Annotated[float | None, LARGER] = None
+    ceiling: Annotated[float | None, SMALLER] = None
+    margin: Annotated[Annotated[float, Field(ge=0)] | None, SMALLER] = None
 
     @model_validator(mode="after")
     def _says_something(self) -> MetricTerms:
@@ -156,7 +171,7 @@ class SliceTerms(MetricTerms):
 
     column: str
     metric: str
-    min_rows: Annotated[int, Field(ge=1)]
+    min_rows: Annotated[int, Field(ge=1), SMALLER]
 
 
 class ModelTerms(_Model):
@@ -164,9 +179,9 @@ class ModelTerms(_Model):
 
     metrics: Annotated[dict[str, MetricTerms], Field(min_length=1)]
     slices: tuple[SliceTerms, ...] = ()
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    size_mb: Annotated[float, Field(gt=0)]
-    latency_p99_ms: Annotated[float, Field(gt=0)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1), LARGER] = 0.95
+    size_mb: Annotated[float, Field(gt=0), SMALLER]
+    latency_p99_ms: Annotated[float, Field(gt=0), SMALLER]
 
     @model_validator(mode="after")
     def _slices_are_named_once(self) -> ModelTerms:
@@ -195,16 +210,16 @@ class ModelTerms(_Model):
 class RowCountChange(_Model):
     """Allowed relative change of the row count: -0.05 is five per cent fewer rows."""
 
-    min: Annotated[float, Field(ge=-1, le=0)]
-    max: Annotated[float, Field(ge=0)]
+    min: Annotated[float, Field(ge=-1, le=0), LARGER]
+    max: Annotated[float, Field(ge=0), SMALLER]
 
 
 class DataTerms(_Model):
     """What the data must hold, beyond its schema."""
 
-    freshness_days: Annotated[float, Field(gt=0)] | None = None
+    freshness_days: Annotated[Annotated[float, Field(gt=0)] | None, SMALLER] = None
     row_count_change: RowCountChange | None = None
-    rows_min: Annotated[int, Field(ge=1)] = 1
+    rows_min: Annotated[int, Field(ge=1), LARGER] = 1
 
 
 class DirectionalTerm(_Model):
@@ -220,8 +235,8 @@ class BehaviourTerms(_Model):
 
     directional: tuple[DirectionalTerm, ...] = ()
     invariant: Names = ()
-    calibration_error_max: Annotated[float, Field(gt=0, le=1)] | None = None
-    bias_max: Annotated[float, Field(gt=0)] | None = None
+    calibration_error_max: Annotated[Annotated[float, Field(gt=0, le=1)] | None, SMALLER] = None
+    bias_max: Annotated[Annotated[float, Field(gt=0)] | None, SMALLER] = None
 
 
 class Contract(_Model):

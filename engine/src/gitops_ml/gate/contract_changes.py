@@ -11,32 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 from gitops_ml.core import paths
-from gitops_ml.core.settings import Contract
+from gitops_ml.core.settings import Contract, DirectionalTerm, SliceTerms, Stricter
 
 Bound = int | float | bool | str
-
-# Which of two values of a term asks for more, by the last part of the term's name.
-_STRICTER: Mapping[str, Callable[[Any, Any], Any]] = {
-    "floor": max,
-    "ceiling": min,
-    "margin": min,
-    "min_rows": min,
-    "confidence": max,
-    "size_mb": min,
-    "latency_p99_ms": min,
-    "freshness_days": min,
-    "row_count_change.min": max,
-    "row_count_change.max": min,
-    "rows_min": max,
-    "calibration_error_max": min,
-    "bias_max": min,
-}
 
 
 @dataclass(frozen=True)
@@ -56,137 +42,113 @@ class Change:
     effect: Literal["loosened", "tightened"]
 
 
+@dataclass(frozen=True)
+class Term:
+    """A term of a contract.
+
+    Attributes:
+        value: What it asks for.
+        stricter: Which of two values asks for more; None if they have no order.
+    """
+
+    value: Bound
+    stricter: Stricter | None = None
+
+
 def terms_of(contract: Contract) -> dict[str, Bound]:
     """Every term of a contract by its name, in the order of the file."""
-    terms: dict[str, Bound | None] = {}
-    for name, metric in contract.model.metrics.items():
-        for key, value in metric.model_dump().items():
-            terms[f"model.metrics.{name}.{key}"] = value
-    for part in contract.model.slices:
-        for key in ("min_rows", "floor", "ceiling", "margin"):
-            terms[f"model.slices.{part.column}.{part.metric}.{key}"] = getattr(part, key)
-    for key in ("confidence", "size_mb", "latency_p99_ms"):
-        terms[f"model.{key}"] = getattr(contract.model, key)
-    change = contract.data.row_count_change
-    terms["data.freshness_days"] = contract.data.freshness_days
-    terms["data.row_count_change.min"] = change.min if change else None
-    terms["data.row_count_change.max"] = change.max if change else None
-    terms["data.rows_min"] = contract.data.rows_min
-    for expected in contract.behaviour.directional:
-        key = f"{expected.column} set to {json.dumps(expected.set, ensure_ascii=False)}"
-        terms[f"behaviour.directional.{key}"] = expected.expect
-    for column in contract.behaviour.invariant:
-        terms[f"behaviour.invariant.{column}"] = True
-    terms["behaviour.calibration_error_max"] = contract.behaviour.calibration_error_max
-    terms["behaviour.bias_max"] = contract.behaviour.bias_max
-    return {name: value for name, value in terms.items() if value is not None}
+    return {name: term.value for name, term in _terms(contract, "")}
+
+
+def _terms(part: BaseModel, where: str) -> Iterator[tuple[str, Term]]:
+    """The terms of a part of a contract: what its fields say, and the parts that they hold."""
+    for key, field in type(part).model_fields.items():
+        value = getattr(part, key)
+        stricter = _order(field)
+        if value is None:
+            continue
+        if stricter is not None:
+            yield f"{where}{key}", Term(value, stricter)
+        elif isinstance(value, BaseModel):
+            yield from _terms(value, f"{where}{key}.")
+        elif isinstance(value, Mapping):
+            for name, inner in value.items():
+                yield from _terms(inner, f"{where}{key}.{name}.")
+        elif isinstance(value, tuple):
+            for inner in value:
+                yield from _listed(inner, f"{where}{key}.")
+
+
+def _listed(entry: Any, where: str) -> Iterator[tuple[str, Term]]:
+    """The terms of an entry of a list."""
+    if isinstance(entry, SliceTerms):
+        yield from _terms(entry, f"{where}{entry.column}.{entry.metric}.")
+    elif isinstance(entry, DirectionalTerm):
+        name = f"{entry.column} set to {json.dumps(entry.set, ensure_ascii=False)}"
+        yield f"{where}{name}", Term(entry.expect)
+    else:
+        yield f"{where}{entry}", Term(True)
+
+
+def _order(field: FieldInfo) -> Stricter | None:
+    return next((one for one in field.metadata if isinstance(one, Stricter)), None)
 
 
 def changes_between(base: Contract, head: Contract) -> list[Change]:
     """Name every term that differs, and whether it asks for less or for more than before."""
-    old, new = terms_of(base), terms_of(head)
-    names = [*old, *(name for name in new if name not in old)]
-    return [
-        Change(name, old.get(name), new.get(name), _effect(name, old.get(name), new.get(name)))
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
+    old, new = dict(_terms(base, "")), dict(_terms(head, ""))
+    found = []
+    for name in [*old, *(name for name in new if name not in old)]:
+        before, after = old.get(name), new.get(name)
+        if before != after:
+            was, now = (None if term is None else term.value for term in (before, after))
+            found.append(Change(name, was, now, _effect(before, after)))
+    return found
 
 
-def _effect(name: str, old: Bound | None, new: Bound | None) -> Literal["loosened", "tightened"]:
+def _effect(old: Term | None, new: Term | None) -> Literal["loosened", "tightened"]:
     if old is None:
         return "tightened"
-    if new is None:
-        return "loosened"
-    return "tightened" if _stricter(name, old, new) == new else "loosened"
-
-
-def _stricter(name: str, old: Bound, new: Bound) -> Bound:
-    for ending, choose in _STRICTER.items():
-        if name.endswith(f".{ending}"):
-            stricter: Bound = choose(old, new)
-            return stricter
     # What the model must have learnt has no order: another expectation is not a stricter one.
-    return old
+    if new is None or old.stricter is None:
+        return "loosened"
+    return "tightened" if old.stricter.of(old.value, new.value) == new.value else "loosened"
 
 
 def stricter_of(base: Contract, head: Contract) -> Contract:
     """The contract that holds whatever either of the two asks for."""
-    return Contract.model_validate(
-        {
-            "model": {
-                "metrics": _stricter_metrics(base, head),
-                "slices": _stricter_slices(base, head),
-                **_stricter_values(
-                    "model",
-                    {key: getattr(base.model, key) for key in _MODEL_LIMITS},
-                    {key: getattr(head.model, key) for key in _MODEL_LIMITS},
-                ),
-            },
-            "data": _stricter_data(base, head),
-            "behaviour": _stricter_behaviour(base, head),
+    return Contract.model_validate(_merged(base, head))
+
+
+def _merged(old: BaseModel, new: BaseModel) -> dict[str, Any]:
+    """What either of two parts of a contract asks for."""
+    return {
+        key: _stricter_value(_order(field), getattr(old, key), getattr(new, key))
+        for key, field in type(old).model_fields.items()
+    }
+
+
+def _stricter_value(stricter: Stricter | None, old: Any, new: Any) -> Any:
+    if old is None or new is None:
+        return new if old is None else old
+    if stricter is not None:
+        return stricter.of(old, new)
+    if isinstance(old, BaseModel):
+        return _merged(old, new)
+    if isinstance(old, Mapping):
+        return {
+            name: _stricter_value(None, old.get(name), new.get(name)) for name in {**old, **new}
         }
-    )
+    if isinstance(old, tuple):
+        named = [{_name_of(entry): entry for entry in side} for side in (old, new)]
+        return list(_stricter_value(None, *named).values())
+    # The name of a slice's column or metric, by which the two were found.
+    return old
 
 
-_MODEL_LIMITS = ("confidence", "size_mb", "latency_p99_ms")
-
-
-def _stricter_values(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose key by key; a key that only one of the two has (or is not None in) is kept."""
-    merged: dict[str, Any] = {}
-    for key in [*old, *(key for key in new if key not in old)]:
-        values = [side[key] for side in (old, new) if side.get(key) is not None]
-        if values:
-            merged[key] = values[0] if len(values) == 1 else _stricter(f"{where}.{key}", *values)
-    return merged
-
-
-def _stricter_metrics(base: Contract, head: Contract) -> dict[str, Any]:
-    old = {name: terms.model_dump() for name, terms in base.model.metrics.items()}
-    new = {name: terms.model_dump() for name, terms in head.model.metrics.items()}
-    return {
-        name: _stricter_values("metrics", old.get(name, {}), new.get(name, {}))
-        for name in old | new
-    }
-
-
-def _stricter_slices(base: Contract, head: Contract) -> list[dict[str, Any]]:
-    old = {(part.column, part.metric): part.model_dump() for part in base.model.slices}
-    new = {(part.column, part.metric): part.model_dump() for part in head.model.slices}
-    return [
-        {"column": column, "metric": metric}
-        | _stricter_values(
-            "slices", _limits(old.get((column, metric))), _limits(new.get((column, metric)))
-        )
-        for column, metric in old | new
-    ]
-
-
-def _limits(part: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {key: value for key, value in (part or {}).items() if key not in ("column", "metric")}
-
-
-def _stricter_data(base: Contract, head: Contract) -> dict[str, Any]:
-    old, new = base.data.model_dump(), head.data.model_dump()
-    old_change, new_change = old.pop("row_count_change") or {}, new.pop("row_count_change") or {}
-    merged = _stricter_values("data", old, new)
-    change = _stricter_values("data.row_count_change", old_change, new_change)
-    return merged | ({"row_count_change": change} if change else {})
-
-
-def _stricter_behaviour(base: Contract, head: Contract) -> dict[str, Any]:
-    old, new = base.behaviour, head.behaviour
-    limits = ("calibration_error_max", "bias_max")
-    return {
-        "directional": list(dict.fromkeys([*old.directional, *new.directional])),
-        "invariant": list(dict.fromkeys([*old.invariant, *new.invariant])),
-        **_stricter_values(
-            "behaviour",
-            {key: getattr(old, key) for key in limits},
-            {key: getattr(new, key) for key in limits},
-        ),
-    }
+def _name_of(entry: Any) -> Any:
+    """By what an entry of a list is known: a slice by its place, any other by all that it says."""
+    return (entry.column, entry.metric) if isinstance(entry, SliceTerms) else entry
 
 
 def json_schema() -> str:
