@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from sklearn.pipeline import Pipeline
 
 from gitops_ml.checks.fixtures import Answer
 from gitops_ml.core import paths
+from gitops_ml.core.run import PYTHON, run
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import METRIC_DIRECTION, Contract, Params
 from gitops_ml.features.encode import Features, class_name
@@ -467,9 +467,8 @@ def with_every_class(rows: pl.DataFrame, params: Params, size: int) -> pl.DataFr
 def train(folder: Path, hash_seed: str) -> dict[str, Any]:
     """Run the stage in a process of its own and read the manifest."""
     found = [str(Path(entry).resolve()) for entry in sys.path]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(found), "PYTHONHASHSEED": hash_seed}
-    command = [sys.executable, "-m", "gitops_ml", "train"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    variables = {"PYTHONPATH": os.pathsep.join(found), "PYTHONHASHSEED": hash_seed}
+    done = run([*PYTHON, "gitops_ml", "train"], folder, variables=variables)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((folder / paths.MANIFEST).read_text(encoding="utf-8"))
     assert isinstance(manifest, dict)
