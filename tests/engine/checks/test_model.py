@@ -253,7 +253,7 @@ def test_a_bias_needs_a_number(values: Make) -> None:
 
 
 def test_a_training_that_fails_is_shown(values: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = subprocess.CompletedProcess([], 1, "", "params.yaml: no such estimator")
+    failed = subprocess.CompletedProcess([], 1, b"", b"params.yaml: no such estimator")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
 
     with pytest.raises(AssertionError, match="no such estimator"):
