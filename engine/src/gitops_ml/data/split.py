@@ -127,7 +127,7 @@ def main() -> int:
     """Write `data/split/train.parquet` and `data/split/test.parquet`; 1 if that cannot be done."""
     try:
         params, schema = load_params(), load_schema()
-        check_against_params(schema, params)
+        check_against_params(schema, params, whole=False)
         train, test = split(read_ingested(), params, schema)
     except GitopsError as error:
         print(error, file=sys.stderr)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
+from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.matrix import row_groups
 from gitops_ml.gate.challenger import (
     Challenger,
@@ -58,12 +59,13 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
     """
     case = Case()
     params, schema, contract = load_params(root), load_schema(root), load_contract(root)
-    check_against_params(schema, params)
+    derivation = load_derivation(root, schema, params.target)
+    check_against_params(derivation.extend(schema), params)
     base = find_base(root, revision)
     with case.timed("check that the pipeline is up to date"):
         locked = check_up_to_date(root)
     with case.timed("load and score the challenger"):
-        challenger = load_challenger(root, params, schema, locked)
+        challenger = load_challenger(root, params, locked)
     columns = challenger.test.columns
     check_contract(contract, params.task, columns)
 
@@ -134,8 +136,8 @@ def _record(challenger: Challenger) -> ModelRecord:
 def _limits(
     terms: Contract, challenger: Challenger, data: DataChanges, consent: Consent
 ) -> tuple[Limit, ...]:
-    features = list(challenger.predictor.features.names)
-    records = challenger.test.select(features).head(_LATENCY_RECORDS).to_dicts()
+    inputs = list(challenger.predictor.features.inputs)
+    records = challenger.test.select(inputs).head(_LATENCY_RECORDS).to_dicts()
     limits = [
         judge_limit(
             "model.size_mb",

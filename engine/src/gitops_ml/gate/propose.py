@@ -20,7 +20,6 @@ import polars as pl
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import BaseError
-from gitops_ml.core.schema import load_schema
 from gitops_ml.core.settings import (
     METRIC_DIRECTION,
     Contract,
@@ -88,10 +87,10 @@ def propose(root: Path, force: bool) -> Path | None:
             f"{target}: is there already and was not touched; `make contract FORCE=1` replaces it "
             "and keeps the old one beside it"
         )
-    params, schema = load_params(root), load_schema(root)
+    params = load_params(root)
     try:
         evaluation = json.loads((root / paths.EVALUATION).read_text(encoding="utf-8"))
-        challenger = load_challenger(root, params, schema, check_up_to_date(root))
+        challenger = load_challenger(root, params, check_up_to_date(root))
         rows = read_table(root / paths.INGESTED, [params.data.time] if params.data.time else [])
     except (OSError, ValueError) as error:
         raise ProposalError(f"{paths.EVALUATION}: {error}; run `make pipeline`") from error
@@ -115,8 +114,8 @@ def contract_text(
         challenger: The evaluated model.
         rows: All rows of the data.
     """
-    features = list(challenger.predictor.features.names)
-    records = challenger.test.select(features).head(100).to_dicts()
+    inputs = list(challenger.predictor.features.inputs)
+    records = challenger.test.select(inputs).head(100).to_dicts()
     latency = latency_p99_ms(challenger.predictor, records)
     return "".join(
         [

@@ -13,6 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import EvaluateParams, Params, load_params
+from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.encode import Features, class_name
-from gitops_ml.features.matrix import read_table, row_groups
+from gitops_ml.features.matrix import read_table, row_groups, with_derived
 from gitops_ml.model.metrics import Estimate, MetricError, Scored, estimate, measure
 from gitops_ml.model.plots import draw_plots
 from gitops_ml.model.predict import score_target
@@ -130,8 +132,8 @@ def golden(frame: pl.DataFrame, predictor: Predictor) -> dict[str, Any]:
     """Evenly spaced rows as the service would get them, with its answers."""
     places = np.linspace(0, len(frame) - 1, min(len(frame), GOLDEN_ROWS)).astype(int)
     records = [
-        {name: _json_value(value) for name, value in row.items()}
-        for row in frame.select(predictor.features.names)[places].to_dicts()
+        {name: json_value(value) for name, value in row.items()}
+        for row in frame.select(predictor.features.inputs)[places].to_dicts()
     ]
     predictions = predictor.predict(predictor.features.from_records(records))
     answers = [{"prediction": label} for label in predictions.labels]
@@ -142,7 +144,10 @@ def golden(frame: pl.DataFrame, predictor: Predictor) -> dict[str, Any]:
     return {"records": records, "predictions": answers, "tolerance": GOLDEN_TOLERANCE}
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """A value of a table as a request carries it."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -168,6 +173,7 @@ def evaluate(
     manifest, settings = predictor.manifest, params.evaluate
     seed = manifest["seed"]
     scored = score_target(frame, predictor)
+    frame = with_derived(frame, predictor.features.derivation)
     # The split keeps rows together that belong together: they are no independent evidence.
     groups = row_groups(frame, params.split.columns)
     overall = measure_overall(scored, settings, seed, groups)
@@ -210,15 +216,13 @@ def main() -> int:
     """Evaluate from `params.yaml`, the model and the test rows; 0 if all went well."""
     try:
         params, schema = load_params(), load_schema()
-        check_against_params(schema, params)
+        derivation = load_derivation(Path(), schema, params.target)
+        check_against_params(derivation.extend(schema), params)
         predictor = load_predictor(paths.MODELS)
-        _check_model(predictor, Features.from_schema(schema), params)
-        needed = [
-            *schema.features(),
-            params.target,
-            *params.evaluate.slices,
-            *params.split.columns,
-        ]
+        features = Features.from_schema(schema, derivation)
+        _check_model(predictor, features, params)
+        given_slices = [name for name in params.evaluate.slices if name in schema.columns]
+        needed = [*features.inputs, params.target, *given_slices, *params.split.columns]
         frame = read_table(paths.TEST, needed)
         train_target = read_table(paths.TRAIN, [params.target]).get_column(params.target)
         report = evaluate(frame, train_target, predictor, params)

@@ -19,6 +19,7 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.features.derive import DerivedValueError
 from gitops_ml.features.encode import class_name
 from gitops_ml.features.matrix import TableError, matrix_of, read_table
 from gitops_ml.model.metrics import Scored
@@ -34,7 +35,8 @@ def predict(predictor: Predictor, frame: pl.DataFrame) -> Predictions:
     """Answer for every row of a table.
 
     Raises:
-        TableError: If a feature is missing from the table or has the wrong type.
+        TableError: If an input is missing from the table or has the wrong type.
+        DerivedValueError: If a column cannot be derived.
         PredictionError: If the model answers with something that is no finite number.
     """
     return predictor.predict(matrix_of(frame, predictor.features))
@@ -95,11 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         predictor = load_predictor(options.models)
-        frame = read_table(options.rows, predictor.features.names)
+        frame = read_table(options.rows, predictor.features.inputs)
         table = as_table(predict(predictor, frame), predictor.manifest)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         table.write_parquet(options.out)
-    except TableError as error:
+    except (TableError, DerivedValueError) as error:
         print(_with_file(str(error), options.rows), file=sys.stderr)
         return 1
     except GitopsError as error:

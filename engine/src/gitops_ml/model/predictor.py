@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.features.derive import recorded_derivation
 from gitops_ml.features.encode import Features, Matrix
 
 MANIFEST = "manifest.json"
@@ -79,7 +80,7 @@ class OnnxPredictor:
 
     batches = False
 
-    def __init__(self, model: bytes, manifest: dict[str, Any]) -> None:
+    def __init__(self, model: bytes, manifest: dict[str, Any], features: Features) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -91,7 +92,7 @@ class OnnxPredictor:
         )
         self._input = self._session.get_inputs()[0].name
         self.manifest = manifest
-        self.features = Features.from_manifest(manifest["features"])
+        self.features = features
 
     def predict(self, matrix: Matrix) -> Predictions:
         """See `Predictor.predict`."""
@@ -104,14 +105,14 @@ class SklearnPredictor:
 
     batches = True
 
-    def __init__(self, model: bytes, manifest: dict[str, Any]) -> None:
+    def __init__(self, model: bytes, manifest: dict[str, Any], features: Features) -> None:
         import joblib
 
         self._pipeline = joblib.load(io.BytesIO(model))
         method = "predict_proba" if manifest["probabilities"] else "predict"
         self._answer = getattr(self._pipeline, method)
         self.manifest = manifest
-        self.features = Features.from_manifest(manifest["features"])
+        self.features = features
 
     def predict(self, matrix: Matrix) -> Predictions:
         """See `Predictor.predict`."""
@@ -180,13 +181,16 @@ def load_predictor(models: Path) -> Predictor:
     """Verify the served model file and load it.
 
     Args:
-        models: The folder with `manifest.json` and the model files.
+        models: The folder with `manifest.json` and the model files; beside it is the user's code.
 
     Raises:
         ModelError: If there is no model, or its hash is not the recorded one.
+        UserCodeError: If columns are derived, and not by the code that trained the model.
     """
     manifest = read_manifest(models)
     content = read_verified(models, manifest)
+    derivation = recorded_derivation(models.resolve().parent, manifest)
+    features = Features.from_manifest(manifest["features"], derivation)
     if manifest["served"].endswith(".onnx"):
-        return OnnxPredictor(content, manifest)
-    return SklearnPredictor(content, manifest)
+        return OnnxPredictor(content, manifest, features)
+    return SklearnPredictor(content, manifest, features)

@@ -15,7 +15,7 @@ import inspect
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,8 +34,11 @@ from sklearn.utils import all_estimators, get_tags
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
 from gitops_ml.core.settings import Params, SettingsError, TrainParams, load_params
+from gitops_ml.core.user_code import user_code
+from gitops_ml.features.derive import NOTHING_DERIVED, Derivation, load_derivation
 from gitops_ml.features.encode import Features, Matrix
 from gitops_ml.features.matrix import matrix_of, read_table
 from gitops_ml.model.export import Export, export_onnx
@@ -253,37 +256,50 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def train(frame: pl.DataFrame, params: Params, schema: Schema) -> Trained:
+def train(
+    frame: pl.DataFrame, params: Params, schema: Schema, derivation: Derivation = NOTHING_DERIVED
+) -> Trained:
     """Fit a model on a table and export it.
 
     Args:
         frame: The training rows, in the schema's types.
         params: What to train.
         schema: What a row is.
+        derivation: The columns that are derived from it.
 
     Raises:
         SettingsError: If the settings ask for something impossible.
         TrainError: If the estimator cannot be fitted to these rows.
         TableError: If a column is missing or of another type, or the target is all of one class.
+        DerivedValueError: If a column cannot be derived.
     """
-    features = Features.from_schema(schema)
+    features = Features.from_schema(schema, derivation)
+    declared_features = derivation.extend(schema).features().values()
     matrix = matrix_of(frame, features)
     column = frame.get_column(params.target)
     classes = classes_of(column) if params.task == "classification" else None
     target = target_values(column, classes)
     may_be_missing = [
         place
-        for place, declared in enumerate(schema.features().values())
+        for place, declared in enumerate(declared_features)
         if declared.nullable or declared.unseen == "missing"
     ]
     pipeline = fit(params.train, params.task, features, matrix, target, may_be_missing)
-    ranges = [(column.min, column.max) for column in schema.features().values()]
+    ranges = [(column.min, column.max) for column in declared_features]
     export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
     return Trained(pipeline, features, classes, len(frame), export)
 
 
-def write(trained: Trained, params: Params, folder: Path) -> dict[str, Any]:
+def write(
+    trained: Trained, params: Params, folder: Path, code: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Write the model files and the manifest that names them by hash.
+
+    Args:
+        trained: The model.
+        params: What was trained.
+        folder: Where the files go.
+        code: What `user_code` says of the code that trained it; None if no user's code did.
 
     Returns:
         The manifest.
@@ -304,6 +320,10 @@ def write(trained: Trained, params: Params, folder: Path) -> dict[str, Any]:
         "probabilities": has_probabilities(trained.pipeline),
         "estimator": params.train.estimator,
         "features": trained.features.to_manifest(),
+        "inputs": list(trained.features.inputs),
+        "derived": trained.features.derivation.to_manifest(),
+        "derived_from": trained.features.derivation.sources_to_manifest(),
+        **({} if code is None else {"user_code": dict(code)}),
         "files": files,
         "served": model.name if trained.export.model is None else onnx.name,
         "parity": trained.export.parity,
@@ -333,9 +353,12 @@ def main() -> int:
     """Train from `params.yaml`, `schema.yaml` and the training rows; 0 if all went well."""
     try:
         params, schema = load_params(), load_schema()
-        check_against_params(schema, params)
-        frame = read_table(paths.TRAIN, [*schema.features(), params.target])
-        manifest = write(train(frame, params, schema), params, paths.MODELS)
+        derivation = load_derivation(Path(), schema, params.target)
+        check_against_params(derivation.extend(schema), params)
+        needed = Features.from_schema(schema, derivation).inputs
+        frame = read_table(paths.TRAIN, [*needed, params.target])
+        code = user_code(Path(), load_project().package)
+        manifest = write(train(frame, params, schema, derivation), params, paths.MODELS, code)
     except GitopsError as error:
         print(error, file=sys.stderr)
         return 1

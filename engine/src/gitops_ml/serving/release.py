@@ -49,6 +49,7 @@ def describe(manifest: dict[str, Any]) -> dict[str, Any]:
         "probabilities": manifest["probabilities"],
         "estimator": manifest.get("estimator"),
         "features": [feature["name"] for feature in manifest["features"]],
+        "inputs": manifest.get("inputs", [feature["name"] for feature in manifest["features"]]),
         "model": {"file": manifest["served"], "sha256": manifest["files"][manifest["served"]]},
     }
 
