@@ -152,7 +152,7 @@ class RequestReader:
 
     def _problem(self, error: ErrorDetails, row: int | None) -> Problem:
         if not error["loc"]:
-            return Problem(None, row, "must be an object of inputs", _shown(error["input"]))
+            return Problem(None, row, "must be an object of features", _shown(error["input"]))
         field = str(error["loc"][0])
         if error["type"] == "missing":
             return Problem(field, row, "is missing")
@@ -161,7 +161,7 @@ class RequestReader:
             if made_of is not None:
                 what = f"is derived from {', '.join(made_of)} here; leave it out"
                 return Problem(field, row, what)
-            return Problem(_clip(field), row, "is not an input")
+            return Problem(_clip(field), row, "is not a feature")
         column = self._inputs[field]
         return Problem(field, row, _rule(column, error), _shown(error["input"]))
 
