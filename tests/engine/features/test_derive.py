@@ -93,6 +93,11 @@ def seconds(at: Values, until: Values) -> Values:
     return np.floor(np.abs(span))
 
 
+@derived(type="boolean", nullable=True)
+def dark(note: Values, asked: Values) -> Values:
+    return np.array([None if text is None else "é" in text for text in note], dtype=object)
+
+
 def test_a_function_is_given_arrays_of_the_schemas_types() -> None:
     seen: dict[str, Values] = {}
 
@@ -193,7 +198,7 @@ def as_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_table_and_its_records_one_by_one_or_as_json_give_the_same_bits(seed: int) -> None:
     rows = random_rows(30, seed)
-    features = Features.from_schema(SCHEMA, plan(told, heavy, seconds, ratio))
+    features = Features.from_schema(SCHEMA, plan(told, dark, seconds, ratio, heavy))
 
     by_column = matrix_of(as_frame(rows), features)
     together = features.from_records(rows)
@@ -203,7 +208,7 @@ def test_a_table_and_its_records_one_by_one_or_as_json_give_the_same_bits(seed: 
         for row in rows
     ]
 
-    assert features.names[-4:] == ("ratio", "heavy", "told", "seconds")
+    assert features.names[-5:] == ("ratio", "heavy", "told", "dark", "seconds")
     assert by_column.tobytes() == together.tobytes() == alone.tobytes()
     assert features.from_records(as_json).tobytes() == by_column.tobytes()
 

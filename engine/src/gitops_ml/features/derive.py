@@ -223,14 +223,11 @@ class Derived:
         self._check(values)
         if self.column.type == "integer" and not self.column.nullable:
             values = values.astype(np.int64, copy=False)
-        # Other functions may be given it.
-        values.setflags(write=False)
-        return values
+        return _read_only(values)
 
     def _call(self, arguments: Mapping[str, Values], rows: int) -> Values:
         try:
-            with np.errstate(all="ignore"):
-                found = np.asarray(self.function(**arguments))
+            found = np.asarray(self.function(**arguments))
         except Exception as error:
             folder = Path(self.function.__code__.co_filename).parent
             raise DerivedValueError(
@@ -250,17 +247,17 @@ class Derived:
     def _typed(self, found: Values) -> Values:
         kind, kinds = self.column.type, found.dtype.kind
         if kind == "integer" and kinds in "iu" and not self.column.nullable:
-            return found.astype(np.int64)
+            return found.astype(np.int64, copy=False)
         if kind in ("number", "integer") and kinds in "iuf":
-            return found.astype(np.float64)
+            return found.astype(np.float64, copy=False)
         if kind == "boolean" and kinds == "b":
-            return found.astype(object if self.column.nullable else bool)
+            return found.astype(object if self.column.nullable else bool, copy=False)
         if kind == "boolean" and kinds == "O" and all(map(_may_be_boolean, found)):
-            return found.copy()
+            return found
         if kind == "category" and kinds == "U":
             return found.astype(object)
         if kind == "category" and kinds == "O" and all(map(_may_be_text, found)):
-            return found.copy()
+            return found
         if len(found) == 0 and found.dtype == np.float64:  # what numpy makes of an empty list
             return _array(kind, self.column.nullable, [])
         raise DerivedValueError(
@@ -344,6 +341,13 @@ class Derived:
         return {"name": self.name, **declared, "inputs": list(self.inputs)}
 
 
+def _read_only(values: Values) -> Values:
+    """The same values, for functions that must not change what others are given too."""
+    view = values.view()
+    view.setflags(write=False)
+    return view
+
+
 def _may_be_boolean(value: Any) -> bool:
     return value is None or isinstance(value, bool | np.bool_)
 
@@ -387,9 +391,7 @@ class Source:
         Raises:
             ValueError, TypeError, OverflowError: If they do not have the type.
         """
-        array = _array(self.type, self.nullable, values)
-        array.setflags(write=False)
-        return array
+        return _read_only(_array(self.type, self.nullable, values))
 
 
 def _array(kind: ColumnType, nullable: bool, values: Sequence[Any]) -> Values:
@@ -457,8 +459,9 @@ class Derivation:
             DerivedValueError: If a function raises, or gives what is not declared.
         """
         values = dict(given)
-        for column in self.columns:
-            values[column.name] = column.compute(values, rows)
+        with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
+            for column in self.columns:
+                values[column.name] = column.compute(values, rows)
         return {column.name: values[column.name] for column in self.columns}
 
     def of_records(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Values]:

@@ -146,7 +146,8 @@ def check(
     extended = derivation.extend(schema)
     check_against_params(extended, params)
     wrong = frozenset(problem.column for problem in problems if problem.column is not None)
-    found = derived_problems(rows, derivation, wrong)
+    with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
+        found = derived_problems(rows, derivation, wrong)
     if problems or found:
         return validate.Checked(rows, extended, [*problems, *found])
     return validate.Checked(with_derived(rows, derivation), extended, [])

@@ -42,14 +42,6 @@ class Feature:
             return None
         return {value: float(place) for place, value in enumerate(self.categories)}
 
-    def of_derived(self, values: Values) -> NDArray[np.float64]:
-        """The numbers that stand for derived values; shape (n,)."""
-        codes = self.codes()
-        if codes is not None:
-            return np.array([codes.get(value, UNSEEN) for value in values], dtype=np.float64)
-        # numpy reads None as NaN.
-        return values.astype(np.float64)
-
 
 @dataclass(frozen=True)
 class Features:
@@ -69,14 +61,16 @@ class Features:
         return self.items[: len(self.items) - len(self.derivation.columns)]
 
     @cached_property
-    def derived(self) -> tuple[Feature, ...]:
-        """The features that are derived, in the order of the matrix."""
-        return self.items[len(self.given) :]
-
-    @cached_property
     def _plan(self) -> tuple[tuple[str, dict[str, float] | None], ...]:
         """What to look up for every row; made once, since a service encodes one row at a time."""
         return tuple((item.name, item.codes()) for item in self.given)
+
+    @cached_property
+    def _derived_plan(self) -> tuple[tuple[int, str, dict[str, float] | None], ...]:
+        """The place of each derived feature in the matrix, and what to look up for it."""
+        first = len(self.given)
+        behind = enumerate(self.items[first:], start=first)
+        return tuple((place, item.name, item.codes()) for place, item in behind)
 
     @classmethod
     def from_schema(cls, schema: Schema, derivation: Derivation = NOTHING_DERIVED) -> Features:
@@ -159,8 +153,12 @@ class Features:
         """Put the derived features behind the given ones: shape (n, number of features)."""
         matrix = np.empty((len(given), len(self.items)), dtype=np.float32)
         matrix[:, : given.shape[1]] = given
-        for place, item in enumerate(self.derived, start=given.shape[1]):
-            matrix[:, place] = item.of_derived(values[item.name])
+        for place, name, codes in self._derived_plan:
+            column = values[name]
+            # numpy reads None as NaN.
+            matrix[:, place] = (
+                column if codes is None else [codes.get(value, UNSEEN) for value in column]
+            )
         return matrix
 
 
