@@ -5,7 +5,8 @@
 PROJECT is a generated project whose pipeline has run (`make setup pipeline`). Two copies of it are
 served by its own environment: one as it is, one whose requests carry what the other derives, so
 that the model and the numbers it is asked for are the same. Both are asked in turn, in several
-rounds; what counts is the ratio within a round, since a busy machine slows both alike.
+rounds; what counts is the ratio within a round, since a busy machine slows both alike. Beside the
+requests per second stands the processor time of a request, which other work hardly moves.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,14 @@ features = load_predictor(Path("models")).features
 values = features.derivation.of_records(json.load(sys.stdin))
 print(json.dumps({name: column.tolist() for name, column in values.items()}))
 """
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement: requests per second, and processor time of a request in microseconds."""
+
+    rate: float
+    cost: float
 
 
 def copy(project: Path, work: Path) -> None:
@@ -89,8 +99,8 @@ def environment(work: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(work: Path, python: Path) -> Iterator[str]:
-    """Serve a copy while the block runs; gives the address for requests."""
+def serving(work: Path, python: Path) -> Iterator[tuple[str, int]]:
+    """Serve a copy while the block runs; gives the address for requests, and the process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -109,10 +119,39 @@ def serving(work: Path, python: Path) -> Iterator[str]:
     try:
         base = f"http://127.0.0.1:{port}"
         wait(process, base + "/readyz", log)
-        yield base + "/predict"
+        yield base + "/predict", process.pid
     finally:
         process.terminate()
         process.wait(20)
+
+
+def cpu_seconds(process: int) -> float:
+    """The processor time that a server has used, with the processes that it started."""
+    used, parents = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            number = int(path.parent.name)
+            parents[number] = int(fields[1])
+            used[number] = int(fields[11]) + int(fields[12])
+    ours = {process}
+    while more := {one for one, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(used.get(one, 0) for one in ours) / os.sysconf("SC_CLK_TCK")
+
+
+def ask(server: tuple[str, int], content: bytes, connections: int, seconds: float) -> Measured:
+    """Load a server, and see what that costs.
+
+    Raises:
+        BenchmarkError: If it refuses a request.
+    """
+    url, process = server
+    before = cpu_seconds(process)
+    result = load(url, content, connections, seconds)
+    if result.errors:
+        raise BenchmarkError(f"{url}: {result.errors} requests failed")
+    return Measured(result.rate, (cpu_seconds(process) - before) / (result.rate * seconds) * 1e6)
 
 
 def measure(project: Path, rounds: int, seconds: float) -> str:
@@ -123,8 +162,7 @@ def measure(project: Path, rounds: int, seconds: float) -> str:
     """
     python = project / ".venv" / "bin" / "python"
     records = read_records(project)
-    ratios: dict[tuple[int, int], list[float]] = {pair: [] for pair in LOADS}
-    rates: dict[tuple[int, int], list[tuple[float, float]]] = {pair: [] for pair in LOADS}
+    found: dict[tuple[int, int], list[tuple[Measured, Measured]]] = {pair: [] for pair in LOADS}
     with tempfile.TemporaryDirectory() as name:
         own, other = Path(name, "derived"), Path(name, "given")
         copy(project, own)
@@ -132,30 +170,33 @@ def measure(project: Path, rounds: int, seconds: float) -> str:
         sides = [(own, records), (other, give(other, records, python))]
         with serving(own, python) as derived, serving(other, python) as given:
             for turn in range(rounds):
-                for (rows, connections), found in ratios.items():
-                    measured = {}
+                for (rows, connections), pairs in found.items():
+                    both = {}
                     # Each side goes first in every other round.
                     for place in (0, 1) if turn % 2 else (1, 0):
                         asked = sides[place][1]
-                        content = json.dumps(
-                            [asked[row % len(asked)] for row in range(rows)]
-                        ).encode()
-                        url = (derived, given)[place]
-                        result = load(url, content, connections, seconds)
-                        if result.errors:
-                            raise BenchmarkError(f"{url}: {result.errors} requests failed")
-                        measured[place] = result.rate
-                    found.append(measured[0] / measured[1])
-                    rates[rows, connections].append((measured[0], measured[1]))
-    lines = ["| rows x connections | derived, 1/s | given, 1/s | ratio (least to most) |"]
-    lines.append("|---|--:|--:|--:|")
-    for (rows, connections), found in ratios.items():
-        ours, theirs = (
-            statistics.median(pair[side] for pair in rates[rows, connections]) for side in (0, 1)
+                        chosen = [asked[row % len(asked)] for row in range(rows)]
+                        content = json.dumps(chosen).encode()
+                        both[place] = ask((derived, given)[place], content, connections, seconds)
+                    pairs.append((both[0], both[1]))
+    lines = [
+        "| rows x connections | derived, 1/s | given, 1/s | ratio of rates | µs | µs | of µs |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for (rows, connections), pairs in found.items():
+        rates = [statistics.median(pair[side].rate for pair in pairs) for side in (0, 1)]
+        costs = [statistics.median(pair[side].cost for pair in pairs) for side in (0, 1)]
+        rate = _spread([ours.rate / theirs.rate for ours, theirs in pairs])
+        cost = _spread([theirs.cost / ours.cost for ours, theirs in pairs])
+        lines.append(
+            f"| {rows}x{connections} | {rates[0]:.0f} | {rates[1]:.0f} | {rate} "
+            f"| {costs[0]:.0f} | {costs[1]:.0f} | {cost} |"
         )
-        ratio = f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
-        lines.append(f"| {rows}x{connections} | {ours:.0f} | {theirs:.0f} | {ratio} |")
     return "\n".join(lines)
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def main(arguments: list[str] | None = None) -> int:
