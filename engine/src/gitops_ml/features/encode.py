@@ -12,7 +12,7 @@ The service imports this module: of libraries it needs numpy and what the schema
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -66,11 +66,9 @@ class Features:
         return tuple((item.name, item.codes()) for item in self.given)
 
     @cached_property
-    def _derived_plan(self) -> tuple[tuple[int, str, dict[str, float] | None], ...]:
-        """The place of each derived feature in the matrix, and what to look up for it."""
-        first = len(self.given)
-        behind = enumerate(self.items[first:], start=first)
-        return tuple((place, item.name, item.codes()) for place, item in behind)
+    def _derived_plan(self) -> tuple[tuple[str, dict[str, float] | None], ...]:
+        """What to look up for the derived features."""
+        return tuple((item.name, item.codes()) for item in self.items[len(self.given) :])
 
     @classmethod
     def from_schema(cls, schema: Schema, derivation: Derivation = NOTHING_DERIVED) -> Features:
@@ -143,23 +141,18 @@ class Features:
             ]
             for record in records
         ]
+        if self.derivation.columns:
+            for numbers in self.derived_numbers(self.derivation.of_records(records)):
+                for row, number in zip(rows, numbers, strict=True):
+                    row.append(number)
         # numpy reads None as NaN and booleans as 0 and 1.
-        given = np.array(rows, dtype=np.float32).reshape(len(rows), len(plan))
-        if not self.derivation.columns:
-            return given
-        return self.with_derived(given, self.derivation.of_records(records))
+        return np.array(rows, dtype=np.float32).reshape(len(rows), len(self.items))
 
-    def with_derived(self, given: Matrix, values: Mapping[str, Values]) -> Matrix:
-        """Put the derived features behind the given ones: shape (n, number of features)."""
-        matrix = np.empty((len(given), len(self.items)), dtype=np.float32)
-        matrix[:, : given.shape[1]] = given
-        for place, name, codes in self._derived_plan:
-            column = values[name]
-            # numpy reads None as NaN.
-            matrix[:, place] = (
-                column if codes is None else [codes.get(value, UNSEEN) for value in column]
-            )
-        return matrix
+    def derived_numbers(self, values: Mapping[str, Values]) -> Iterator[list[Any]]:
+        """What stands for the values of each derived feature, in the order of the matrix."""
+        for name, codes in self._derived_plan:
+            column = values[name].tolist()
+            yield column if codes is None else [codes.get(value, UNSEEN) for value in column]
 
 
 def class_name(value: str | int | bool) -> str:

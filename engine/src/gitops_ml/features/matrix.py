@@ -60,7 +60,7 @@ def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
         TableError: With one line for every column that is missing or holds values of another type.
         DerivedValueError: If a column cannot be derived.
     """
-    matrix = np.empty((frame.height, len(features.given)), dtype=np.float32)
+    matrix = np.empty((frame.height, len(features.items)), dtype=np.float32)
     problems = []
     for place, feature in enumerate(features.given):
         try:
@@ -69,9 +69,11 @@ def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
             problems.append(str(error))
     if problems:
         raise TableError("\n".join(problems))
-    if not features.derivation.columns:
-        return matrix
-    return features.with_derived(matrix, derive(frame, features.derivation))
+    if features.derivation.columns:
+        columns = features.derived_numbers(derive(frame, features.derivation))
+        for place, numbers in enumerate(columns, start=len(features.given)):
+            matrix[:, place] = np.array(numbers, dtype=np.float32)
+    return matrix
 
 
 def derive(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
