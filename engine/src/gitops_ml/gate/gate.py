@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gitops_ml.core.git import find_base, git
+from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
 from gitops_ml.features.derive import load_derivation
@@ -27,7 +28,7 @@ from gitops_ml.gate.data_changes import data_changes
 from gitops_ml.gate.gate_log import Case
 from gitops_ml.gate.judgement import Judge, judge_limit
 from gitops_ml.gate.opponent import champion_of, find_opponent
-from gitops_ml.gate.terms import check_contract, find_bar, guard_split
+from gitops_ml.gate.terms import check_contract, find_bar, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
@@ -67,12 +68,14 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
     with case.timed("load and score the challenger"):
         challenger = load_challenger(root, params, locked)
     columns = challenger.test.columns
-    check_contract(contract, params.task, columns)
+    known = known_metrics(root)
+    check_contract(contract, params.task, columns, known)
 
     model = champion_of(case, base)
     judged = base if model else None
-    bar = find_bar(case, judged, contract, params.task, columns, consent)
+    bar = find_bar(case, judged, contract, params.task, columns, consent, known)
     guard_split(case, judged, params, consent)
+    guard_own_metrics(case, judged, consent)
     champion, opponent = None, None
     if base is not None and model is not None:
         with case.timed("bring back and score the champion"):

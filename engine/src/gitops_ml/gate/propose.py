@@ -20,8 +20,8 @@ import polars as pl
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import BaseError
+from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.settings import (
-    METRIC_DIRECTION,
     Contract,
     Params,
     load_params,
@@ -36,7 +36,7 @@ from gitops_ml.gate.challenger import (
     latency_p99_ms,
     load_challenger,
 )
-from gitops_ml.model.metrics import Scored, calibration_error
+from gitops_ml.model.metrics import Scored, calibration_error, kind_of
 from gitops_ml.model.predictor import ModelError, PredictionError
 
 # A margin where there is no interval to go by, relative to the value.
@@ -97,7 +97,7 @@ def propose(root: Path, force: bool) -> Path | None:
     except (BaseError, StaleError, ModelError, PredictionError, TableError) as error:
         raise ProposalError(str(error)) from error
     text = contract_text(params, evaluation, challenger, rows)
-    parse_settings(text, Contract, str(paths.CONTRACT))
+    parse_settings(text, Contract, str(paths.CONTRACT), known_metrics(root))
     kept = keep_old(target) if target.exists() else None
     target.write_text(text, encoding="utf-8")
     return kept
@@ -169,7 +169,7 @@ def bound_for(metric: str, found: Sequence[Mapping[str, Any]], margin: float) ->
         found: For each measurement its `value`, `low` and `high`.
         margin: The least distance from a measured value.
     """
-    if METRIC_DIRECTION[metric] > 0:
+    if kind_of(metric).better == "larger":
         lows = [one["value"] if one["low"] is None else one["low"] for one in found]
         return "floor", _down(min(*lows, *(one["value"] - margin for one in found)), 3)
     highs = [one["value"] if one["high"] is None else one["high"] for one in found]

@@ -24,12 +24,14 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import EvaluateParams, Params, load_params
 from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.encode import Features, class_name
 from gitops_ml.features.matrix import read_table, row_groups, with_derived
-from gitops_ml.model.metrics import Estimate, MetricError, Scored, estimate, measure
+from gitops_ml.model.metrics import Estimate, Scored, estimate, kind_of, measure
+from gitops_ml.model.own_metrics import MetricError
 from gitops_ml.model.plots import draw_plots
 from gitops_ml.model.predict import score_target
 from gitops_ml.model.predictor import Predictor, load_predictor
@@ -78,6 +80,13 @@ def measure_overall(
         f"larger (split in {paths.PARAMS}) or choose other metrics"
         for name, found in estimates.items()
         if found.value is None
+    ]
+    undefined += [
+        f"{paths.PARAMS}: evaluate.metrics: {name} is the same in each of {settings.resamples} "
+        "resamples of the test set, so nobody can tell a difference from noise; weigh each row by "
+        "`weights`"
+        for name, found in estimates.items()
+        if name not in BUILT_IN and found.value and found.low == found.high == found.value
     ]
     if undefined:
         raise EvaluateError("\n".join(undefined))
@@ -182,7 +191,10 @@ def evaluate(
         "rows": len(scored),
         "confidence": settings.confidence,
         "resamples": settings.resamples,
-        "metrics": {name: _json(found) for name, found in overall.items()},
+        "metrics": {
+            name: {**_json(found), "better": kind_of(name).better}
+            for name, found in overall.items()
+        },
         "baseline": {name: _rounded(float(measure(name, dummy)[0])) for name in settings.metrics},
         "slices": measure_slices(frame, scored, settings, seed, groups),
     }
