@@ -34,7 +34,7 @@ from gitops_ml.model.metrics import Estimate, Scored, estimate, kind_of, measure
 from gitops_ml.model.own_metrics import MetricError
 from gitops_ml.model.plots import draw_plots
 from gitops_ml.model.predict import score_target
-from gitops_ml.model.predictor import Predictor, load_predictor
+from gitops_ml.model.predictor import Predictor, chosen, load_predictor
 from gitops_ml.model.target import Class, target_values
 
 Groups = NDArray[np.int64] | None
@@ -48,17 +48,28 @@ class EvaluateError(GitopsError):
     """The model cannot be measured as asked; the message is meant for people."""
 
 
-def baseline(train_target: pl.Series, scored: Scored, classes: Sequence[Class] | None) -> Scored:
-    """The answers of a model that ignores the features: the shares of the classes, or the mean."""
+def baseline(
+    train_target: pl.Series,
+    scored: Scored,
+    classes: Sequence[Class] | None,
+    threshold: float | None = None,
+) -> Scored:
+    """The answers of a model that ignores the features: the shares of the classes, or the mean.
+
+    Args:
+        train_target: The target in the training rows.
+        scored: n rows with their truth.
+        classes: The classes that the model knows; None for regression.
+        threshold: As the model's manifest has it.
+    """
     known = target_values(train_target, classes)
     nothing = np.zeros((len(known), 1)), np.zeros((len(scored), 1))
     if classes is None:
         dummy = DummyRegressor().fit(nothing[0], known)
         return Scored(scored.truth, dummy.predict(nothing[1]).astype(np.float64))
     dummy = DummyClassifier(strategy="prior").fit(nothing[0], known)
-    return Scored(
-        scored.truth, dummy.predict(nothing[1]), dummy.predict_proba(nothing[1]), len(classes)
-    )
+    shares = dummy.predict_proba(nothing[1])
+    return Scored(scored.truth, chosen(shares, threshold), shares, len(classes))
 
 
 def measure_overall(
@@ -186,11 +197,12 @@ def evaluate(
     # The split keeps rows together that belong together: they are no independent evidence.
     groups = row_groups(frame, params.split.columns)
     overall = measure_overall(scored, settings, seed, groups)
-    dummy = baseline(train_target, scored, manifest["classes"])
+    dummy = baseline(train_target, scored, manifest["classes"], manifest.get("threshold"))
     return {
         "rows": len(scored),
         "confidence": settings.confidence,
         "resamples": settings.resamples,
+        "threshold": manifest.get("threshold"),
         "metrics": {
             name: {**_json(found), "better": kind_of(name).better}
             for name, found in overall.items()

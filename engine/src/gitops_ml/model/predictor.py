@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.own_code import make_importable
 from gitops_ml.features.derive import recorded_derivation
 from gitops_ml.features.encode import Features, Matrix
 
@@ -129,7 +130,24 @@ def _interpret(answer: NDArray[Any], manifest: Mapping[str, Any]) -> Predictions
         return Predictions(answer.ravel().tolist(), None)
     if not manifest["probabilities"]:
         return Predictions([classes[place] for place in answer.ravel().tolist()], None)
-    return Predictions([classes[place] for place in answer.argmax(axis=1).tolist()], answer)
+    places = chosen(answer, manifest.get("threshold"))
+    return Predictions([classes[place] for place in places.tolist()], answer)
+
+
+def chosen(probabilities: NDArray[Any], threshold: float | None) -> NDArray[np.intp]:
+    """The places of the classes that are the answers.
+
+    Args:
+        probabilities: Shape (n, number of classes).
+        threshold: The probability from which on the second of two classes is the answer; None for
+            the most probable class.
+
+    Returns:
+        Shape (n,).
+    """
+    if threshold is None:
+        return probabilities.argmax(axis=1)
+    return (probabilities[:, 1] >= threshold).astype(np.intp)
 
 
 def read_manifest(models: Path) -> dict[str, Any]:
@@ -193,4 +211,6 @@ def load_predictor(models: Path) -> Predictor:
     features = Features.from_manifest(manifest["features"], derivation)
     if manifest["served"].endswith(".onnx"):
         return OnnxPredictor(content, manifest, features)
+    # The pickle may name a class of the project's own package.
+    make_importable(models.parent)
     return SklearnPredictor(content, manifest, features)

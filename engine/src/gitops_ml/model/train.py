@@ -8,14 +8,11 @@ on the time, the machine or the order in which sets are walked.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import importlib
-import inspect
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +22,11 @@ import joblib
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.utils import all_estimators, get_tags
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
@@ -41,11 +37,10 @@ from gitops_ml.core.user_code import user_code
 from gitops_ml.features.derive import NOTHING_DERIVED, Derivation, load_derivation
 from gitops_ml.features.encode import Features, Matrix
 from gitops_ml.features.matrix import matrix_of, read_table
+from gitops_ml.model.compose import ESTIMATOR, load_estimator
 from gitops_ml.model.export import Export, export_onnx
 from gitops_ml.model.target import Class, classes_of, target_values
-
-_ESTIMATOR = f"{paths.PARAMS}: train.estimator"
-_HYPERPARAMETERS = f"{paths.PARAMS}: train.hyperparameters"
+from gitops_ml.model.threshold import takes_missing, threshold_of
 
 
 class TrainError(GitopsError):
@@ -62,6 +57,8 @@ class Trained:
         classes: What a classifier's answers mean, sorted; None for regression.
         rows: The number of rows that it was fitted on.
         export: The same model as ONNX, or why there is none.
+        threshold: The probability from which on the second of two classes is the answer; None for
+            the most probable class.
     """
 
     pipeline: Pipeline
@@ -69,78 +66,7 @@ class Trained:
     classes: tuple[Class, ...] | None
     rows: int
     export: Export
-
-
-def load_estimator(settings: TrainParams, task: str) -> BaseEstimator:
-    """Build the unfitted estimator from its class path and hyper-parameters.
-
-    Every `random_state` that is not given is set to the seed.
-
-    Raises:
-        SettingsError: If there is no such class, it does not fit the task, or it does not know a
-            hyper-parameter.
-    """
-    kind = _estimator_class(settings.estimator)
-    _check_hyperparameters(kind, settings)
-    try:
-        estimator = kind(**settings.hyperparameters)
-    except TypeError as error:
-        raise SettingsError(f"{_HYPERPARAMETERS}: {kind.__name__} refuses them: {error}") from error
-    fits_task = is_classifier if task == "classification" else is_regressor
-    if not fits_task(estimator):
-        raise SettingsError(
-            f"{_ESTIMATOR}: {settings.estimator} is not made for {task}; "
-            f"choose one that is, or change `task`"
-        )
-    seeds = {
-        name: settings.seed
-        for name, value in estimator.get_params(deep=True).items()
-        if name.rpartition("__")[2] == "random_state" and value is None
-    }
-    estimator.set_params(**seeds)
-    return estimator
-
-
-def _estimator_class(path: str) -> type[BaseEstimator]:
-    module_name, _, class_name = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SettingsError(
-            f"{_ESTIMATOR}: {path}: cannot import {module_name}: {error}{_similar(class_name)}"
-        ) from error
-    kind = getattr(module, class_name, None)
-    if kind is None:
-        raise SettingsError(
-            f"{_ESTIMATOR}: {module_name} has no class {class_name}{_similar(class_name)}"
-        )
-    if not (isinstance(kind, type) and issubclass(kind, BaseEstimator)):
-        raise SettingsError(f"{_ESTIMATOR}: {path} is not a scikit-learn estimator class")
-    return kind
-
-
-def _similar(class_name: str) -> str:
-    public: dict[str, str] = {}
-    for name, kind in all_estimators(type_filter=["classifier", "regressor"]):
-        parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
-        public[name] = ".".join([*parts, name])
-    close = difflib.get_close_matches(class_name, public, n=3)
-    return f"; did you mean {' or '.join(public[name] for name in close)}?" if close else ""
-
-
-def _check_hyperparameters(kind: type[BaseEstimator], settings: TrainParams) -> None:
-    known = inspect.signature(kind).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        return
-    problems = []
-    for name in settings.hyperparameters:
-        if name in known:
-            continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}"
-        problems.append(f"{_HYPERPARAMETERS}: {kind.__name__} has no {name}; {hint}")
-    if problems:
-        raise SettingsError("\n".join(problems))
+    threshold: float | None = None
 
 
 def build_pipeline(settings: TrainParams, task: str, features: Features) -> Pipeline:
@@ -214,7 +140,7 @@ def fit(
     except Exception as error:
         # Estimators raise whatever they like for values that do not suit them.
         raise TrainError(
-            f"{_ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
+            f"{ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
             f"{error}{_number_hint(settings)}"
         ) from error
 
@@ -228,7 +154,7 @@ def _check_missing(
 ) -> None:
     if settings.preprocessing.missing != "keep":
         return
-    if get_tags(pipeline.named_steps["estimator"]).input_tags.allow_nan:
+    if takes_missing(pipeline.named_steps["estimator"]):
         return
     missing = set(np.flatnonzero(np.isnan(matrix).any(axis=0)).tolist())
     missing |= {place for place in may_be_missing if features.items[place].type != "category"}
@@ -242,10 +168,18 @@ def _check_missing(
 
 def _number_hint(settings: TrainParams) -> str:
     """YAML reads `1e-3` as text; say so when that may be what went wrong."""
-    for name, value in settings.hyperparameters.items():
+    for name, value in _leaves(settings.hyperparameters):
         if isinstance(value, str) and _is_number(value):
             return f" (hint: {name} is text to YAML; write {float(value)!r} with a decimal point)"
     return ""
+
+
+def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        else:
+            yield name, value
 
 
 def _is_number(text: str) -> bool:
@@ -285,9 +219,10 @@ def train(
         if declared.nullable or declared.unseen == "missing"
     ]
     pipeline = fit(params.train, params.task, features, matrix, target, may_be_missing)
+    threshold = threshold_of(params.train.threshold, pipeline, len(classes or ()))
     ranges = [(column.min, column.max) for column in declared_features]
     export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
-    return Trained(pipeline, features, classes, len(frame), export)
+    return Trained(pipeline, features, classes, len(frame), export, threshold)
 
 
 def write(
@@ -318,6 +253,7 @@ def write(
         "target": params.target,
         "classes": None if trained.classes is None else list(trained.classes),
         "probabilities": has_probabilities(trained.pipeline),
+        "threshold": trained.threshold,
         "estimator": params.train.estimator,
         "features": trained.features.to_manifest(),
         "inputs": list(trained.features.inputs),

@@ -62,7 +62,10 @@ def _metric_table(evidence: Evidence) -> str:
             [name + arrow, _number(found.value), interval, _number(evaluation.baseline.get(name))]
         )
     header = ["metric", "value", f"{evaluation.confidence:.0%} interval", "without features"]
-    return markdown_table([header, *rows], text_columns=(0,))
+    table = markdown_table([header, *rows], text_columns=(0,))
+    if evaluation.threshold is None:
+        return table
+    return f"{table}\n\nThe second class is the answer from {evaluation.threshold:.4g} on."
 
 
 def _number(value: float | None) -> str:

@@ -72,6 +72,7 @@ class Evaluation(_Part):
 
     rows: int
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    threshold: float | None = None
     metrics: dict[str, Interval]
     baseline: dict[str, float | None] = Field(default_factory=dict)
 
