@@ -136,3 +136,9 @@ def shown(path: Path) -> str:
     if resolved.is_relative_to(Path.cwd()):
         return resolved.relative_to(Path.cwd()).as_posix()
     return "/".join(resolved.parts[-2:])
+
+
+def make_importable(root: Path) -> None:
+    """Let a class path or a pickle name the package of a project; in a bento it is found anyway."""
+    for found in (root / "src").glob("*/__init__.py"):
+        _make_importable(found.parent.resolve())

@@ -21,14 +21,15 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.utils import all_estimators
 
 from gitops_ml.core import paths
-from gitops_ml.core.own_code import describe, make_importable
 from gitops_ml.core.settings import CLASS_PATH, SettingsError, TrainParams
+from gitops_ml.core.user_code import make_importable, raised_at
 
 ESTIMATOR = f"{paths.PARAMS}: train.estimator"
 HYPERPARAMETERS = f"{paths.PARAMS}: train.hyperparameters"
@@ -48,7 +49,7 @@ def load_estimator(settings: TrainParams, task: str) -> BaseEstimator:
         SettingsError: If a class does not exist or does not know a parameter, or the estimator
             does not fit the task.
     """
-    make_importable()
+    make_importable(Path())
     kind = _class(settings.estimator, ESTIMATOR)
     if not issubclass(kind, BaseEstimator):
         raise SettingsError(
@@ -75,7 +76,7 @@ def _class(path: str, key: str) -> type[Any]:
     except Exception as error:
         # The module may be the user's own.
         raise SettingsError(
-            f"{key}: {path}: {module_name} fails while it is imported: {describe(error)}"
+            f"{key}: {path}: {module_name} fails while it is imported: {described(error)}"
         ) from error
     kind = getattr(module, class_name, None)
     if kind is None:
@@ -120,9 +121,16 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
         except Exception as error:
             # Compositions look at their parts for the first time here, own classes at anything.
             raise SettingsError(
-                f"{key}: {kind.__name__} refuses them: {describe(error)}"
+                f"{key}: {kind.__name__} refuses them: {described(error)}"
             ) from error
     return built
+
+
+def described(error: BaseException) -> str:
+    """An error in one line, with the line of the user's code that it comes from, if it does."""
+    where = raised_at(error, (Path() / paths.SOURCES).resolve())
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return f"{said} ({where})" if where else said
 
 
 def _check_names(

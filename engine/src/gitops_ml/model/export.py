@@ -32,6 +32,9 @@ from gitops_ml.model.converters import operator_sets
 from gitops_ml.model.threshold import probability_model
 from gitops_ml.model.thresholds import evenly, in_single_precision, split_rows
 
+# It warns of what converters leave behind and it removes.
+onnxruntime.set_default_logger_severity(3)
+
 TOLERANCE = 1e-5
 PARITY_ROWS = 10_000
 _PROBES = 20

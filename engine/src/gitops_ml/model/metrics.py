@@ -75,7 +75,7 @@ def kind_of(name: str) -> MetricKind:
 
     Raises:
         MetricError: If there is no such metric.
-        OwnCodeError: If the project's own metrics cannot be imported.
+        UserCodeError: If the project's own metrics cannot be imported.
     """
     return BUILT_IN[name] if name in BUILT_IN else own_metric(name).kind
 
@@ -95,7 +95,7 @@ def measure(name: str, scored: Scored, weights: Floats | None = None) -> Floats:
     Raises:
         MetricError: If there is no such metric, it needs probabilities and the model has none, or
             it is the project's own and fails.
-        OwnCodeError: If the project's own metrics cannot be imported.
+        UserCodeError: If the project's own metrics cannot be imported.
     """
     if kind_of(name).of == "probability" and scored.probability is None:
         raise MetricError(

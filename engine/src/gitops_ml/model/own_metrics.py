@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.metric_catalogue import BUILT_IN, MetricKind, known_metrics, own_metrics_file
-from gitops_ml.core.own_code import describe, import_own, place_of
-from gitops_ml.core.project import ProjectError
+from gitops_ml.core.project import ProjectError, load_project
+from gitops_ml.core.user_code import load_module, raised_at, shown
 from gitops_ml.model.mark import ATTRIBUTE
 
 Floats = NDArray[np.float64]
@@ -43,7 +43,7 @@ class OwnMetric:
         self, name: str, kind: MetricKind, function: Callable[..., Any], file: Path
     ) -> None:
         self.kind = kind
-        self.where = f"{Path(*file.parts[-3:])}: `{name}`"
+        self.where = f"{shown(file)}: `{name}`"
         self._function = function
         self._file = file
         # Whether it takes many vectors of weights at once; None until it was tried.
@@ -92,9 +92,9 @@ class OwnMetric:
                     self._function(truth, answer, _read_only(weights)), dtype=np.float64
                 )
         except Exception as error:
-            place = place_of(error, self._file)
+            place = raised_at(error, self._file.parent)
             raise MetricError(
-                f"{self.where} failed on {len(truth)} rows: {describe(error)}"
+                f"{self.where} failed on {len(truth)} rows: {type(error).__name__}: {error}"
                 + (f" ({place})" if place else "")
             ) from error
         if found.shape != shape:
@@ -118,7 +118,7 @@ def own_metric(name: str) -> OwnMetric:
 
     Raises:
         MetricError: If neither the engine nor the project has one of this name.
-        OwnCodeError: If `metrics.py` cannot be imported.
+        UserCodeError: If `metrics.py` cannot be imported.
         MetricDeclarationError: If a mark in `metrics.py` is wrong.
     """
     try:
@@ -133,7 +133,7 @@ def own_metric(name: str) -> OwnMetric:
 
 @lru_cache(maxsize=1)
 def _load(file: Path, _: int) -> Mapping[str, OwnMetric]:
-    module = import_own(file.stem)
+    module = load_module(Path(), load_project().package, file.stem)
     found = {}
     for name, kind in known_metrics().items():
         function = getattr(module, name, None)
@@ -141,7 +141,7 @@ def _load(file: Path, _: int) -> Mapping[str, OwnMetric]:
             continue
         if function is None or getattr(function, ATTRIBUTE, None) != kind:
             raise MetricError(
-                f"{Path(*file.parts[-3:])}: `{name}` is not what its @metric line says; import "
+                f"{shown(file)}: `{name}` is not what its @metric line says; import "
                 "the mark with `from gitops_ml.model import metric`, and do not replace the "
                 "function later in the file"
             )

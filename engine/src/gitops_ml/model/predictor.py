@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.own_code import make_importable
+from gitops_ml.core.user_code import make_importable
 from gitops_ml.features.derive import recorded_derivation
 from gitops_ml.features.encode import Features, Matrix
 
@@ -88,6 +88,8 @@ class OnnxPredictor:
         # One request is too little work to share between threads; more of them only spin.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        # It warns of what converters leave behind and it removes.
+        options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
         )
@@ -146,8 +148,9 @@ def chosen(probabilities: NDArray[Any], threshold: float | None) -> NDArray[np.i
         Shape (n,).
     """
     if threshold is None:
-        return probabilities.argmax(axis=1)
-    return (probabilities[:, 1] >= threshold).astype(np.intp)
+        return np.asarray(probabilities.argmax(axis=1))
+    places: NDArray[np.intp] = (probabilities[:, 1] >= threshold).astype(np.intp)
+    return places
 
 
 def read_manifest(models: Path) -> dict[str, Any]:
