@@ -8,8 +8,6 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 
-Matrix = NDArray[np.float32]
-
 
 class SeedAverage(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     """The mean of copies of an estimator that differ in their seed only: less luck in a model."""
@@ -19,8 +17,8 @@ class SeedAverage(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.copies = copies
         self.random_state = random_state
 
-    def fit(self, X: Matrix, y: NDArray[Any]) -> Self:  # noqa: N803
-        """Fit each copy to the rows; X is the prepared feature matrix, shape (n, columns)."""
+    def fit(self, X: NDArray[Any], y: NDArray[Any]) -> Self:  # noqa: N803
+        """Fit each copy; X is the prepared feature matrix, shape (n, columns)."""
         self.classes_ = np.unique(y)
         self.members_ = [
             clone(self.estimator).set_params(random_state=self.random_state + place).fit(X, y)
@@ -28,14 +26,14 @@ class SeedAverage(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         ]
         return self
 
-    def predict(self, X: Matrix) -> NDArray[Any]:  # noqa: N803
+    def predict(self, X: NDArray[Any]) -> NDArray[Any]:  # noqa: N803
         """The most probable class, or the mean number; shape (n,)."""
         if is_classifier(self):
             return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
         return np.asarray(np.mean([one.predict(X) for one in self.members_], axis=0))
 
     @available_if(lambda self: hasattr(self.estimator, "predict_proba"))  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Matrix) -> NDArray[np.float64]:  # noqa: N803
+    def predict_proba(self, X: NDArray[Any]) -> NDArray[np.float64]:  # noqa: N803
         """The mean probabilities; shape (n, classes)."""
         return np.asarray(np.mean([one.predict_proba(X) for one in self.members_], axis=0))
 
