@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 class SeedAverage(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     """The mean of copies of an estimator that differ in their seed only: less luck in a model."""
 
-    def __init__(self, estimator: Any, copies: int = 3, random_state: int = 0) -> None:
+    def __init__(self, estimator: Any, copies: int = 3, random_state: int | None = None) -> None:
         self.estimator = estimator
         self.copies = copies
         self.random_state = random_state
@@ -20,8 +20,9 @@ class SeedAverage(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: NDArray[Any], y: NDArray[Any]) -> Self:  # noqa: N803
         """Fit each copy; X is the prepared feature matrix, shape (n, columns)."""
         self.classes_ = np.unique(y)
+        first = self.random_state or 0  # the engine gives the seed of params.yaml
         self.members_ = [
-            clone(self.estimator).set_params(random_state=self.random_state + place).fit(X, y)
+            clone(self.estimator).set_params(random_state=first + place).fit(X, y)
             for place in range(self.copies)
         ]
         return self

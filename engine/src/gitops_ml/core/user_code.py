@@ -138,7 +138,8 @@ def shown(path: Path) -> str:
     return "/".join(resolved.parts[-2:])
 
 
-def make_importable(root: Path) -> None:
-    """Let a class path or a pickle name the package of a project; in a bento it is found anyway."""
-    for found in (root / "src").glob("*/__init__.py"):
-        _make_importable(found.parent.resolve())
+def make_importable(root: Path, package: str) -> None:
+    """Let a class path or a pickle name the package of the project or of the bento in a folder."""
+    folder = package_folder(root, package).resolve()
+    if folder.is_dir():
+        _make_importable(folder)

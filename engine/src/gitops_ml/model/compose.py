@@ -28,6 +28,7 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.utils import all_estimators
 
 from gitops_ml.core import paths
+from gitops_ml.core.project import load_project
 from gitops_ml.core.settings import CLASS_PATH, SettingsError, TrainParams
 from gitops_ml.core.user_code import make_importable, raised_at
 
@@ -49,7 +50,8 @@ def load_estimator(settings: TrainParams, task: str) -> BaseEstimator:
         SettingsError: If a class does not exist or does not know a parameter, or the estimator
             does not fit the task.
     """
-    make_importable(Path())
+    if paths.PYPROJECT.exists():
+        make_importable(Path(), load_project().package)
     kind = _class(settings.estimator, ESTIMATOR)
     if not issubclass(kind, BaseEstimator):
         raise SettingsError(

@@ -88,9 +88,10 @@ class OwnMetric:
     def _called(self, truth: Any, answer: Any, weights: Floats, shape: tuple[int, ...]) -> Floats:
         try:
             with np.errstate(all="ignore"):
-                found = np.asarray(
-                    self._function(truth, answer, _read_only(weights)), dtype=np.float64
-                )
+                given = self._function(truth, answer, _read_only(weights))
+            if given is None:
+                raise TypeError("it returned nothing")
+            found = np.asarray(given, dtype=np.float64)
         except Exception as error:
             place = raised_at(error, self._file.parent)
             raise MetricError(

@@ -214,6 +214,7 @@ def load_predictor(models: Path) -> Predictor:
     features = Features.from_manifest(manifest["features"], derivation)
     if manifest["served"].endswith(".onnx"):
         return OnnxPredictor(content, manifest, features)
-    # The pickle may name a class of the project's own package.
-    make_importable(models.parent)
+    if "user_code" in manifest:
+        # The pickle may name a class of the user's.
+        make_importable(models.resolve().parent, manifest["user_code"]["package"])
     return SklearnPredictor(content, manifest, features)
