@@ -1,4 +1,4 @@
-"""A metric, an estimator and a threshold of one's own: from params.yaml to the gate and the bento."""
+"""An own metric, estimator and threshold: from params.yaml to the gate and into the bento."""
 
 from __future__ import annotations
 
