@@ -286,3 +286,73 @@ def test_own_code_that_fails_is_named_with_its_line(project: Path, make_params: 
     settings = make_params("returned", "flight_delays.model.Mine").train
     with pytest.raises(SettingsError, match=r"RuntimeError: no \(src/flight_delays/model\.py:2\)"):
         load_estimator(settings, "classification")
+
+
+BOOSTERS = [
+    ("returned", "lightgbm.LGBMClassifier"),
+    ("size", "lightgbm.LGBMClassifier"),
+    ("price", "lightgbm.LGBMRegressor"),
+    ("returned", "xgboost.XGBClassifier"),
+    ("size", "xgboost.XGBClassifier"),
+    ("price", "xgboost.XGBRegressor"),
+]
+
+
+def boosted(make_params: MakeParams, target: str, estimator: str) -> Params:
+    hyperparameters = {"n_estimators": 20, "n_jobs": 1}
+    if estimator.startswith("lightgbm"):
+        hyperparameters["verbose"] = -1
+    return make_params(target, estimator, hyperparameters=hyperparameters, preprocessing=KEEP)
+
+
+@pytest.mark.parametrize(("target", "estimator"), BOOSTERS)
+def test_boosters_of_other_libraries_are_served_as_onnx(
+    shop_schema: Schema,
+    make_orders: Orders,
+    make_params: MakeParams,
+    tmp_path: Path,
+    target: str,
+    estimator: str,
+) -> None:
+    params = boosted(make_params, target, estimator)
+    trained = train(make_orders(400, seed=1), params, shop_schema)
+    manifest = write(trained, params, tmp_path)
+    matrix = matrix_of(make_orders(200, seed=2), trained.features)
+
+    answers = load_predictor(tmp_path).predict(matrix)
+
+    assert manifest["served"] == "model.onnx", manifest["parity"]
+    # Both sides of splits were looked at, not only the 400 rows.
+    assert manifest["parity"]["rows"] > 600
+    if target == "price":
+        np.testing.assert_allclose(answers.labels, trained.pipeline.predict(matrix), rtol=1e-4)
+    else:
+        expected = trained.pipeline.predict_proba(matrix)
+        np.testing.assert_allclose(answers.probabilities, expected, atol=1e-5)
+
+
+def test_thresholds_of_lightgbm_that_are_rounded_to_the_nearest_are_noticed(
+    shop_schema: Schema,
+    make_orders: Orders,
+    make_params: MakeParams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gitops_ml.model.thresholds.round_boosters", lambda parts: None)
+    params = boosted(make_params, "price", "lightgbm.LGBMRegressor")
+    export = train(make_orders(400), params, shop_schema).export
+    assert export.model is None
+    assert "ONNX answers differ" in export.parity["reason"]
+
+
+def test_without_onnxmltools_a_booster_is_served_as_it_is(
+    shop_schema: Schema,
+    make_orders: Orders,
+    make_params: MakeParams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gitops_ml.model.converters._register", lambda libraries: None)
+    monkeypatch.setattr("skl2onnx._supported_operators.sklearn_operator_name_map", {})
+    params = boosted(make_params, "returned", "xgboost.XGBClassifier")
+    export = train(make_orders(200), params, shop_schema).export
+    assert export.model is None
+    assert "cannot be converted to ONNX" in export.parity["reason"]
