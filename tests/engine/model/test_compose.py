@@ -17,6 +17,7 @@ from conftest import PROJECT_TEMPLATE
 
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params, SettingsError
+from gitops_ml.core.user_code import user_code
 from gitops_ml.features.encode import Features
 from gitops_ml.features.matrix import matrix_of
 from gitops_ml.model.compose import load_estimator
@@ -257,7 +258,8 @@ def test_the_example_estimator_is_trained_and_loaded_by_another_process(
     )
     rows = make_orders(300)
     trained = train(rows, params, shop_schema)
-    manifest = write(trained, params, project / "models")
+    code = user_code(project, "flight_delays")
+    manifest = write(trained, params, project / "models", code)
     expected = trained.pipeline.predict_proba(matrix_of(rows, Features.from_schema(shop_schema)))
     rows.write_parquet("rows.parquet")
 
