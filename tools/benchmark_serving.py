@@ -230,7 +230,7 @@ def running(server: Server, project: Path, programs: Path, folder: Path) -> Iter
         )
     try:
         base = f"http://127.0.0.1:{port}"
-        _wait(process, base + server.ready, log)
+        wait(process, base + server.ready, log)
         yield base + server.path
     finally:
         process.terminate()
@@ -255,7 +255,7 @@ def environment(project: Path, programs: Path, folder: Path) -> dict[str, str]:
     }
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(urllib.error.URLError, OSError):

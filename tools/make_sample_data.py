@@ -37,7 +37,6 @@ SCHEMA: dict[str, Dtype] = {
     "origin": pl.String,
     "destination": pl.String,
     "distance": pl.Int16,
-    "day_of_week": pl.Int8,
     "scheduled_departure": pl.Int16,
     "scheduled_arrival": pl.Int16,
     "departures_in_hour": pl.Int16,
@@ -67,9 +66,6 @@ WEATHER = {
 
 
 FLIGHTS: dict[str, Dtype] = {
-    "year": pl.Int32,
-    "month": pl.Int32,
-    "day": pl.Int32,
     "sched_dep_time": pl.Int32,
     "sched_arr_time": pl.Int32,
     "arr_delay": pl.Int32,
@@ -151,7 +147,6 @@ def join(flights: pl.DataFrame, weather: pl.DataFrame) -> pl.DataFrame:
     return (
         flights.with_columns(
             departures_in_hour=pl.len().over("origin", "time_hour"),
-            day_of_week=pl.date("year", "month", "day").dt.weekday(),
             scheduled_departure=_minutes("sched_dep_time"),
             scheduled_arrival=_minutes("sched_arr_time"),
         )

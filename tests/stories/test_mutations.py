@@ -53,7 +53,7 @@ MUTATIONS = {
         "report/test_judge.py",
     ),
     "floors and ceilings do not bind": Mutation(
-        JUDGEMENT, "* METRIC_DIRECTION[metric] < 0:", "> 1e9:", "gate/test_judgement.py"
+        JUDGEMENT, "* kind_of(metric).direction < 0:", "> 1e9:", "gate/test_judgement.py"
     ),
     "a lost comparison is no failure": Mutation(
         JUDGEMENT,
@@ -63,8 +63,8 @@ MUTATIONS = {
     ),
     "an impossible comparison is no failure": Mutation(
         JUDGEMENT,
-        "if note is not None and must_exist and self.binding:",
-        "if note is not None and not must_exist and self.binding:",
+        "if note is not None and self.binding and must_exist",
+        "if note is not None and self.binding and not must_exist",
         "gate/test_judgement.py",
     ),
     "slices are not judged": Mutation(

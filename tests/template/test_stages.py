@@ -50,6 +50,14 @@ def rooms_of(module: str, source: Path = SOURCE) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_users_code_if_it_runs_it(stage: str) -> None:
+    module = f"gitops_ml.{COMMANDS[STAGES[stage]['cmd'].split()[1]].module}"
+    users = "src/<< cookiecutter.project_slug >>"
+
+    assert (users in STAGES[stage]["deps"]) == ("features" in rooms_of(module))
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_rooms_that_it_runs(stage: str) -> None:
     program, command = STAGES[stage]["cmd"].split()
     assert program == "gitops-ml"

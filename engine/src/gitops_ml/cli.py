@@ -45,7 +45,7 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "ingest": Command("data.ingest", "read the landed files into one table"),
-    "validate": Command("data.validate", "hold every row against the schema"),
+    "validate": Command("features.derived_rows", "hold every row against the schema"),
     "split": Command("data.split", "give every row its place in the training or the test set"),
     "train": Command("model.train", "fit the estimator and export what the service loads"),
     "evaluate": Command("model.evaluate", "measure the model on the test set"),

@@ -13,11 +13,12 @@ import pytest
 from commands import subcommand
 from projects import PACKAGE, make_project
 
-from gitops_ml.bento.build import build, describe_release, stage
+from gitops_ml.bento.build import build, copy_user_code, describe_release, stage
 from gitops_ml.bento.store import BentoError
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import DvcError
 from gitops_ml.core.run import CommandError
+from gitops_ml.core.user_code import user_code
 from gitops_ml.model.predictor import ModelError, read_manifest
 from gitops_ml.serving.release import read_release
 
@@ -157,6 +158,37 @@ def test_another_model_than_recorded_is_not_packaged(
     said = capsys.readouterr().err
     assert hashlib.sha256(MODEL).hexdigest() in said
     assert hashlib.sha256(b"another model").hexdigest() in said
+
+
+def test_other_code_than_trained_the_model_is_not_packaged(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = manifest_of(MODEL) | {"user_code": user_code(project, PACKAGE)}
+    (project / "models" / "manifest.json").write_text(json.dumps(manifest))
+    (project / "src" / PACKAGE / "features.py").write_text("# edited")
+    monkeypatch.chdir(project)
+
+    assert main() == 1
+    said = capsys.readouterr().err
+    assert f"src/{PACKAGE}: is not the code that trained the model" in said
+    assert "make pipeline" in said
+
+
+def test_the_users_package_travels_whole_without_caches(project: Path, tmp_path: Path) -> None:
+    package = project / "src" / PACKAGE
+    for name in ("features.py", "tables/holidays.csv", "__pycache__/features.pyc", ".features.swp"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text(name)
+
+    copy_user_code(project, tmp_path / "bento")
+
+    copied = (tmp_path / "bento").rglob("*")
+    assert {path.name for path in copied if path.is_file()} == {
+        "__init__.py",
+        "features.py",
+        "holidays.csv",
+    }
+    assert user_code(tmp_path / "bento", PACKAGE) == user_code(project, PACKAGE)
 
 
 def test_without_metrics_there_is_no_release(project: Path) -> None:

@@ -25,6 +25,7 @@ from gitops_ml.core.dvc import LockedOutput
 from gitops_ml.core.schema import load_schema
 from gitops_ml.core.settings import load_contract, load_params
 from gitops_ml.data.validate import row_problems
+from gitops_ml.features.derive import NOTHING_DERIVED
 from gitops_ml.gate.challenger import load_challenger
 from gitops_ml.model.predict import score_target
 from gitops_ml.model.predictor import load_predictor, read_verified
@@ -158,6 +159,8 @@ def values(shop: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Value
             root=root,
             params=params,
             schema=schema,
+            derivation=NOTHING_DERIVED,
+            inputs=schema.features(),
             contract=contract,
             made=root.joinpath,
             ingested=ingested,
@@ -170,7 +173,7 @@ def values(shop: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Value
             scored=score_target(test_rows, predictor),
             answer=partial(numbers, predictor),
             golden=read_golden(root / paths.GOLDEN),
-            challenger=load_challenger(root, params, schema, LockedOutput("0" * 32, "train")),
+            challenger=load_challenger(root, params, LockedOutput("0" * 32, "train")),
             tmp_path=tmp_path,
         )
 

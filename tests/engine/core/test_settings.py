@@ -6,13 +6,13 @@ import pytest
 import yaml
 from conftest import Bake
 
+from gitops_ml.core.metric_catalogue import known_metrics, metric_names
 from gitops_ml.core.settings import (
     Contract,
     Params,
     SettingsError,
     load_contract,
     load_params,
-    metric_names,
     parse_settings,
 )
 
@@ -37,7 +37,7 @@ data: {rows_min: 10, row_count_change: {min: -0.1, max: 1}}
 def test_the_project_s_own_settings_are_sound(generated: Bake, task: str) -> None:
     root = generated(task=task)
     params, contract = load_params(root), load_contract(root)
-    assert set(contract.model.metrics) <= metric_names(params.task)
+    assert set(contract.model.metrics) <= metric_names(params.task, known_metrics(root))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import subcommand
 from conftest import ENGINE
 
-from gitops_ml.doctor import doctor
 from gitops_ml.doctor.engine import check_engine
 
 FILES = {"pyproject.toml": "[project]\n", "src/one.py": "ONE = 1\n", "src/two.py": "TWO = 2\n"}
@@ -143,9 +143,9 @@ def test_the_command_says_it_as_a_line_and_as_json(
 ) -> None:
     (engine / "src/one.py").write_text("ONE = 2\n")
 
-    doctor.main([])
+    subcommand("doctor")()
     lines = capsys.readouterr().out.splitlines()
-    doctor.main(["--json"])
+    subcommand("doctor")(["--json"])
     found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
 
     wanted = "not as released (1.2.3); differs: src/one.py"

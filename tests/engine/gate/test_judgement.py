@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,3 +190,63 @@ def test_a_limit_holds_at_its_bounds_and_between_them(value: float, says: str | 
         assert limit.failures == ()
     else:
         assert limit.failures == (f"size: {value} MB is {says} (model.size_mb)",)
+
+
+OWN = """
+import numpy as np
+from gitops_ml.model import metric
+
+
+@metric(better="smaller")
+def bias(truth, prediction, weights):
+    return weights @ (prediction - truth) / weights.sum(axis=-1)
+
+
+@metric(better="smaller")
+def deaf(truth, prediction, weights):
+    return np.mean(prediction - truth)
+
+
+@metric(better="smaller")
+def picky(truth, prediction, weights):
+    if len(truth) < 300:
+        raise ValueError("too few")
+    return np.nan if len(truth) == 300 else bias(truth, prediction, weights)
+"""
+
+
+@pytest.fixture
+def own_metrics(project: Path) -> None:
+    """A project with metrics of its own."""
+    package = project / "src" / "flight_delays"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "metrics.py").write_text(OWN, encoding="utf-8")
+    for name in [one for one in sys.modules if one.startswith("flight_delays")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("own_metrics")
+def test_a_metric_of_one_s_own_is_judged_like_any_other() -> None:
+    terms = {"bias": MetricTerms(ceiling=1.2, margin=0.1)}
+    (found,) = judge(erring(noise(1) + 0.5), erring(noise(2))).metrics(terms)
+    assert (found.better, found.direction, found.outcome) == ("smaller", -1, "inferior")
+    above, worse = found.failures
+    assert above == "bias: 1.496 is above the ceiling 1.2 (model.metrics.bias)"
+    assert worse.startswith("bias: worse than the champion: 1.496 against 0.9941")
+
+
+@pytest.mark.usefixtures("own_metrics")
+def test_a_metric_of_one_s_own_that_fails_or_gives_no_number_never_passes() -> None:
+    terms = [SliceTerms(column="city", metric="picky", min_rows=100, ceiling=5.0)]
+    found = judge(erring(1.0)).slices(terms, pl.DataFrame({"city": CITY}))
+    north, south = (one.failures for one in found)
+    assert "`picky` gave no finite number for 300 rows" in north[0]
+    assert "src/flight_delays/metrics.py: `picky` failed on 280 rows: ValueError: too" in south[0]
+
+
+@pytest.mark.usefixtures("own_metrics")
+def test_a_metric_that_ignores_its_weights_compares_nothing() -> None:
+    terms = {"deaf": MetricTerms(margin=0.1)}
+    (found,) = judge(erring(noise(1)), erring(noise(2))).metrics(terms)
+    assert "differs by the same number in each of 1000 resamples" in found.failures[0]

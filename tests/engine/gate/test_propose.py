@@ -103,7 +103,7 @@ def test_a_contract_that_is_replaced_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, text, _ = proposed("classification")
-    for name in ("load_params", "load_schema", "load_challenger", "current_model", "read_table"):
+    for name in ("load_params", "load_challenger", "current_model", "read_table"):
         monkeypatch.setattr(proposal, name, MagicMock())
     monkeypatch.setattr(proposal, "contract_text", lambda *_: text)
     monkeypatch.chdir(tmp_path)

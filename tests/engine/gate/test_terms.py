@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from gitops_ml.core.git import Base
+from gitops_ml.core.metric_catalogue import BUILT_IN, declared_metrics, known_metrics
 from gitops_ml.core.settings import Contract, Params, SettingsError
 from gitops_ml.gate.gate_log import Case
-from gitops_ml.gate.terms import check_contract, find_bar, guard_split
+from gitops_ml.gate.terms import check_contract, find_bar, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import Consent
 
 COLUMNS = ("origin", "late")
@@ -207,3 +208,79 @@ def test_base_params_that_cannot_be_read_need_consent(base: Base) -> None:
     case = Case()
     guard_split(case, base, params(SPLIT), Consent())
     assert "cannot be read to compare" in case.reasons[0]
+
+
+METRICS = "src/flight_delays/metrics.py"
+COST = """import numpy as np
+from gitops_ml.model import metric
+
+
+@metric(better="smaller")
+def cost(truth, prediction, weights):
+    return 3.0
+"""
+KNOWN = {**BUILT_IN, **declared_metrics(COST, METRICS)}
+
+
+@pytest.fixture
+def with_cost(base: Base, project: Path) -> Base:
+    """A base whose contract judges by a metric of its own, and a working tree alike."""
+    (project / "src/flight_delays").mkdir(parents=True)
+    (project / METRICS).write_text(COST, encoding="utf-8")
+    FILES["tip", METRICS] = COST
+    put("tip", contract(metrics={"cost": {"ceiling": 4.0}}))
+    return base
+
+
+def judged(base: Base, here: Contract) -> tuple[Case, Contract]:
+    case, consent = Case(), Consent()
+    bar = find_bar(case, base, here, "classification", COLUMNS, consent, known_metrics())
+    guard_own_metrics(case, base, consent)
+    return case, bar.terms
+
+
+def test_a_term_of_a_metric_of_one_s_own_cannot_be_loosened_alone(with_cost: Base) -> None:
+    check_contract(contract(metrics={"cost": {"ceiling": 5}}), "classification", COLUMNS, KNOWN)
+    case, terms = judged(with_cost, contract(metrics={"cost": {"ceiling": 5.0}}))
+    assert terms.model.metrics["cost"].ceiling == 4.0
+    assert "model.metrics.cost.ceiling 4 → 5" in case.reasons[0]
+
+
+def test_a_metric_that_is_gone_is_a_term_lost(with_cost: Base, project: Path) -> None:
+    (project / METRICS).unlink()
+    case, terms = judged(with_cost, contract())
+    assert list(terms.model.metrics) == ["roc_auc"]
+    assert "model.metrics.cost.ceiling 4 → removed" in case.reasons[0]
+    with pytest.raises(SettingsError, match=r"model\.metrics\.cost: cannot be measured"):
+        check_contract(contract(metrics={"cost": {"ceiling": 4}}), "classification", COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        COST.replace("3.0", "0.0"),
+        COST + "\n\ndef cost(t, p, w):\n    return 0.0\n",
+        COST + "\n\ncost.__code__ = (lambda t, p, w: 0.0).__code__\n",
+        "",
+    ],
+)
+def test_what_the_base_judges_by_cannot_be_changed_without_consent(
+    with_cost: Base, project: Path, edited: str
+) -> None:
+    (project / METRICS).write_text(edited, encoding="utf-8")
+    case = Case()
+    guard_own_metrics(case, with_cost, Consent())
+    assert f"{METRICS} changed, which measures cost of the base's contract" in case.reasons[0]
+    case = Case()
+    guard_own_metrics(case, with_cost, CONSENT)
+    assert case.reasons == []
+    assert "With a maintainer's consent" in case.notes[0]
+
+
+def test_another_metric_beside_it_needs_no_consent(with_cost: Base, project: Path) -> None:
+    more = COST + "\nimport math\n\n\n@metric(better='larger')\ndef more(t, p, w):\n    return 1\n"
+    (project / METRICS).write_text(more, encoding="utf-8")
+    here = contract(metrics={"cost": {"ceiling": 4.0}, "more": {"floor": 0.5}})
+    case, terms = judged(with_cost, here)
+    assert case.reasons == []
+    assert set(terms.model.metrics) == {"cost", "more"}

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from commands import subcommand
 from PIL import Image
+from projects import make_project
 from sklearn.metrics import log_loss, mean_absolute_error, roc_auc_score
 
 from gitops_ml.core.schema import Schema
@@ -291,6 +292,7 @@ def project(
     schema = shop_schema.model_dump(mode="json", exclude_defaults=True)
     Path("schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False), encoding="utf-8")
     Path("data/split").mkdir(parents=True)
+    make_project(tmp_path)
     make_orders(400).write_parquet("data/split/train.parquet")
     make_orders(200, seed=2).write_parquet("data/split/test.parquet")
     return tmp_path

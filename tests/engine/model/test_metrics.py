@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from gitops_ml.core.settings import METRIC_DIRECTION, metric_names
+from gitops_ml.core.metric_catalogue import BUILT_IN, metric_names
 from gitops_ml.model import metrics
 from gitops_ml.model.metrics import (
     Estimate,
@@ -92,12 +92,12 @@ def test_regression_metrics_equal_scikit_learns(name: str) -> None:
 
 
 def test_every_metric_that_settings_know_can_be_measured() -> None:
-    for name in METRIC_DIRECTION:
+    for name in BUILT_IN:
         scored = regressed(30) if name in metric_names("regression") else classified(30, 3)
         assert np.isfinite(measure(name, scored)).all()
 
 
-@pytest.mark.parametrize("name", sorted(METRIC_DIRECTION))
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
 def test_a_perfect_model_is_best_in_the_metrics_direction(name: str) -> None:
     if name in metric_names("regression"):
         worse = regressed(60)
@@ -108,7 +108,7 @@ def test_a_perfect_model_is_best_in_the_metrics_direction(name: str) -> None:
 
     gain = measure(name, perfect)[0] - measure(name, worse)[0]
 
-    assert gain * METRIC_DIRECTION[name] > 0
+    assert gain * BUILT_IN[name].direction > 0
 
 
 def test_certain_and_wrong_costs_much_but_not_infinitely() -> None:

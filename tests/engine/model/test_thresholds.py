@@ -46,8 +46,9 @@ from sklearn.tree import (
 
 from gitops_ml.features.encode import Feature, Features, Matrix
 from gitops_ml.model import export, thresholds
+from gitops_ml.model.converters import round_down
 from gitops_ml.model.export import convert, export_onnx
-from gitops_ml.model.thresholds import round_down, split_rows
+from gitops_ml.model.thresholds import split_rows
 
 STEP = 2.0**-13  # between float32 numbers from 1024 to 2048
 VALUES = 40
@@ -154,7 +155,7 @@ def differing(pipeline: Pipeline, model: bytes) -> float:
 @pytest.fixture
 def rounds_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A converter that leaves thresholds to be rounded to the nearest float32 number."""
-    monkeypatch.setattr(export, "in_single_precision", lambda pipeline: pipeline)
+    monkeypatch.setattr(export, "in_single_precision", lambda pipeline: (pipeline, []))
     monkeypatch.setattr(
         "skl2onnx.common.tree_ensemble.sklearn_threshold", lambda threshold, *_: threshold
     )

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 import yaml
 from commands import subcommand
+from projects import make_project
 
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params, SettingsError
@@ -289,6 +290,7 @@ def project(
     schema = shop_schema.model_dump(mode="json", exclude_defaults=True)
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False), encoding="utf-8")
     (tmp_path / "data/split").mkdir(parents=True)
+    make_project(tmp_path)
     make_orders(300).write_parquet(tmp_path / "data/split/train.parquet")
     return tmp_path
 

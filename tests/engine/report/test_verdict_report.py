@@ -167,3 +167,15 @@ def test_the_terminal_gets_aligned_columns() -> None:
     header, *rows = [line for line in lines if line.startswith(("metric", "roc", "log"))]
     place = header.index("this model")
     assert [row[place:].split()[0] for row in rows] == ["0.75", "0.5"]
+
+
+def test_the_report_says_what_is_better_of_a_metric_that_only_the_project_knows() -> None:
+    own = finding("cost", better="smaller", challenger=0.4, champion=0.5, bound=0.6)
+    shown = cells(as_markdown(report(metrics=(own,))), "cost")
+    assert shown[0] == "cost ↓"
+    assert shown[6] == "≤ 0.6"
+
+
+def test_what_is_better_of_a_built_in_metric_is_no_matter_of_the_report() -> None:
+    assert finding("roc_auc", better="smaller").direction == 1
+    assert finding("cost").direction == 0

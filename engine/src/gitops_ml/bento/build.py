@@ -2,9 +2,9 @@
 
     gitops-ml package
 
-What is packaged is what was reviewed: the model file must have the hash in its manifest, and
-`dvc.lock` must name the very data, code and parameters that are there. The bento goes to BentoML's
-store (BENTOML_HOME, by default in the home folder); its tag is printed and is
+What is packaged is what was reviewed: the model file and the user's code must have the hashes in
+the manifest, and `dvc.lock` must name the very data, code and parameters that are there. The bento
+goes to BentoML's store (BENTOML_HOME, by default in the home folder); its tag is printed and is
 
     <package>:<first 8 of the commit>-<first 8 of the model's sha256>[-dirty]
 
@@ -33,6 +33,7 @@ from gitops_ml.core.dvc import check_up_to_date, locked_output, read_lock
 from gitops_ml.core.git import git
 from gitops_ml.core.project import load_project
 from gitops_ml.core.run import PYTHON, output
+from gitops_ml.core.user_code import check_user_code, package_folder, source_files
 from gitops_ml.model.predictor import read_manifest, read_verified
 from gitops_ml.serving.release import describe
 
@@ -112,8 +113,7 @@ def stage(root: Path, target: Path, manifest: dict[str, Any], release: dict[str,
     for room in ROOMS:
         shutil.copytree(engine / room, target / engine.name / room, ignore=_SOURCES_ONLY)
     shutil.copyfile(engine / "__init__.py", target / engine.name / "__init__.py")
-    package = load_project(root).package
-    shutil.copytree(root / "src" / package, target / package, ignore=_SOURCES_ONLY)
+    copy_user_code(root, target)
     models = target / paths.MODELS
     models.mkdir()
     (models / manifest["served"]).write_bytes(read_verified(root / paths.MODELS, manifest))
@@ -123,6 +123,16 @@ def stage(root: Path, target: Path, manifest: dict[str, Any], release: dict[str,
     (target / paths.RELEASE).write_text(_json(release), encoding="utf-8")
     (target / "requirements.txt").write_text(requirements(root), encoding="utf-8")
     (target / "bentofile.yaml").write_text(_bentofile(release), encoding="utf-8")
+
+
+def copy_user_code(root: Path, target: Path) -> None:
+    """Copy the user's package: the files that the manifest's hash is of, no caches."""
+    package = load_project(root).package
+    folder = package_folder(root, package)
+    for path in source_files(folder):
+        copy = target / package / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def requirements(root: Path) -> str:
@@ -173,9 +183,11 @@ def build(root: Path) -> str:
         DvcError: If the outputs are not those of the code, data and parameters that are there.
         CommandError: If a tool fails.
         ModelError: If there is no model, or its hash is not the recorded one.
+        UserCodeError: If the user's code is not what trained the model.
     """
     manifest = read_manifest(root / paths.MODELS)
     read_verified(root / paths.MODELS, manifest)
+    check_user_code(root, manifest)
     check_up_to_date(root)
     release = describe_release(root, manifest)
     tag = str(release["release"])

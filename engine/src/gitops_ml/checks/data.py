@@ -24,6 +24,7 @@ from gitops_ml.data.leakage import SUSPICIOUS_SKILL, skills
 from gitops_ml.data.problems import Problem
 from gitops_ml.data.split import in_test, split_columns
 from gitops_ml.data.validate import whole_problems
+from gitops_ml.features.derive import Derivation
 
 # How much more often a test row may have a twin in the training set than training rows have.
 TWIN_TOLERANCE = 0.01
@@ -196,11 +197,12 @@ class LeakageChecks:
     """No feature knows the answer."""
 
     def test_no_feature_predicts_the_target_by_itself(
-        self, train_rows: pl.DataFrame, schema: Schema, params: Params
+        self, train_rows: pl.DataFrame, schema: Schema, params: Params, derivation: Derivation
     ) -> None:
         """A single column that tells the target is most often one that comes after it."""
-        found = skills(train_rows, schema, params)
-        assert set(found) == set(schema.features())
+        whole = derivation.extend(schema)
+        found = skills(train_rows, whole, params)
+        assert set(found) == set(whole.features())
         suspects = {name: skill for name, skill in found.items() if skill >= SUSPICIOUS_SKILL}
         assert not suspects, "known before the prediction? Else set `feature: false` in schema.yaml"
 

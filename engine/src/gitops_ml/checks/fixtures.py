@@ -21,10 +21,12 @@ import polars as pl
 import pytest
 
 from gitops_ml.core import paths
-from gitops_ml.core.schema import Schema, load_schema
+from gitops_ml.core.schema import Column, Schema, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
 from gitops_ml.data.problems import Problem
 from gitops_ml.data.validate import row_problems
+from gitops_ml.features.derive import Derivation, load_derivation
+from gitops_ml.features.matrix import with_derived
 from gitops_ml.model.metrics import Floats, Scored
 from gitops_ml.model.predict import predict, score_target
 from gitops_ml.model.predictor import Predictor, load_predictor, read_verified
@@ -66,6 +68,18 @@ def schema(root: Path) -> Schema:
 
 
 @pytest.fixture(scope="session")
+def derivation(root: Path, schema: Schema, params: Params) -> Derivation:
+    """The derived columns of `features.py`."""
+    return load_derivation(root, schema, params.target)
+
+
+@pytest.fixture(scope="session")
+def inputs(schema: Schema, derivation: Derivation) -> dict[str, Column]:
+    """The columns that a request carries."""
+    return derivation.inputs(schema)
+
+
+@pytest.fixture(scope="session")
 def contract(root: Path) -> Contract:
     """What `contract.yaml` says."""
     return load_contract(root)
@@ -96,15 +110,15 @@ def problems(ingested: pl.DataFrame, schema: Schema, params: Params) -> list[Pro
 
 
 @pytest.fixture(scope="session")
-def train_rows(made: Made) -> pl.DataFrame:
-    """The training set."""
-    return pl.read_parquet(made(paths.TRAIN))
+def train_rows(made: Made, derivation: Derivation) -> pl.DataFrame:
+    """The training set, with its derived columns."""
+    return with_derived(pl.read_parquet(made(paths.TRAIN)), derivation)
 
 
 @pytest.fixture(scope="session")
-def test_rows(made: Made) -> pl.DataFrame:
-    """The test set."""
-    return pl.read_parquet(made(paths.TEST))
+def test_rows(made: Made, derivation: Derivation) -> pl.DataFrame:
+    """The test set, with its derived columns."""
+    return with_derived(pl.read_parquet(made(paths.TEST)), derivation)
 
 
 @pytest.fixture(scope="session")
@@ -163,11 +177,11 @@ def golden(made: Made) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def challenger(root: Path, params: Params, schema: Schema) -> Challenger:
+def challenger(root: Path, params: Params) -> Challenger:
     """The model as the gate judges it: what `dvc.lock` records, measured anew."""
     from gitops_ml.gate.challenger import current_model, load_challenger
 
-    return load_challenger(root, params, schema, current_model(root))
+    return load_challenger(root, params, current_model(root))
 
 
 @pytest.fixture(scope="session")

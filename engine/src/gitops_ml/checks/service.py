@@ -16,7 +16,7 @@ import pytest
 from gitops_ml.bento.smoke import fetch, smoke
 from gitops_ml.checks.fixtures import Made
 from gitops_ml.core import paths
-from gitops_ml.core.schema import Schema
+from gitops_ml.core.schema import Column
 
 
 @pytest.mark.pipeline
@@ -40,18 +40,20 @@ class ServiceChecks:
         """Both probes say so."""
         assert [fetch(f"{service}/{probe}")[0] for probe in ("livez", "readyz")] == [200, 200]
 
-    def test_its_documentation_has_the_features(self, service: str, schema: Schema) -> None:
-        """`/docs.json` describes every feature and nothing else."""
+    def test_its_documentation_has_the_features(
+        self, service: str, inputs: dict[str, Column]
+    ) -> None:
+        """`/docs.json` describes every input and nothing else."""
         _, document = fetch(f"{service}/docs.json")
 
         properties = document["components"]["schemas"]["Record"]["properties"]
-        assert list(properties) == list(schema.features())
+        assert list(properties) == list(inputs)
 
     def test_a_missing_feature_is_named(
-        self, service: str, golden: dict[str, Any], schema: Schema
+        self, service: str, golden: dict[str, Any], inputs: dict[str, Column]
     ) -> None:
-        """A record without a feature is refused, whichever it is."""
-        for name in schema.features():
+        """A record without an input is refused, whichever it is."""
+        for name in inputs:
             record = {key: value for key, value in golden["records"][0].items() if key != name}
             status, answer = ask(service, record)
 
@@ -60,20 +62,20 @@ class ServiceChecks:
 
     @pytest.mark.parametrize("value", [[], {}, [1], {"a": 1}])
     def test_a_value_of_no_type_is_named(
-        self, service: str, golden: dict[str, Any], schema: Schema, value: Any
+        self, service: str, golden: dict[str, Any], inputs: dict[str, Column], value: Any
     ) -> None:
         """A list or an object in the place of a value is refused."""
-        for name in schema.features():
+        for name in inputs:
             status, answer = ask(service, golden["records"][0] | {name: value})
 
             assert status == HTTPStatus.UNPROCESSABLE_ENTITY
             assert [problem["field"] for problem in answer["problems"]] == [name]
 
     def test_values_out_of_range_are_named(
-        self, service: str, golden: dict[str, Any], schema: Schema
+        self, service: str, golden: dict[str, Any], inputs: dict[str, Column]
     ) -> None:
         """A value below `min` or above `max` is refused."""
-        for name, column in schema.features().items():
+        for name, column in inputs.items():
             for limit, step in ((column.min, -1), (column.max, 1)):
                 if limit is None:
                     continue
@@ -83,19 +85,19 @@ class ServiceChecks:
                 assert [problem["field"] for problem in answer["problems"]] == [name]
 
     def test_null_is_taken_where_the_schema_says_so(
-        self, service: str, golden: dict[str, Any], schema: Schema
+        self, service: str, golden: dict[str, Any], inputs: dict[str, Column]
     ) -> None:
         """A value may be missing in a nullable column only."""
-        for name, column in schema.features().items():
+        for name, column in inputs.items():
             status, _ = ask(service, golden["records"][0] | {name: None})
 
             assert status == (HTTPStatus.OK if column.nullable else HTTPStatus.UNPROCESSABLE_ENTITY)
 
     def test_not_a_number_is_refused(
-        self, service: str, golden: dict[str, Any], schema: Schema
+        self, service: str, golden: dict[str, Any], inputs: dict[str, Column]
     ) -> None:
         """NaN and infinity, which Python writes into JSON, are refused."""
-        for name in schema.features():
+        for name in inputs:
             for value in (float("nan"), float("inf")):
                 status, answer = ask(service, golden["records"][0] | {name: value})
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 PYPROJECT = Path("pyproject.toml")
+SOURCES = Path("src")  # the user's package is in it
 PARAMS = Path("params.yaml")
 CONTRACT = Path("contract.yaml")
 CONTRACT_SCHEMA = Path("contract.schema.json")

@@ -26,7 +26,11 @@ class _Model(BaseModel):
 
 
 class Column(_Model):
-    """One column: its type, the values it may hold and whether the model sees it."""
+    """One column: its type, the values it may hold and whether the model sees it.
+
+    Attributes:
+        outcome: Known only after the fact: no feature, and nothing may be derived from it.
+    """
 
     type: ColumnType
     feature: bool = True
@@ -36,6 +40,7 @@ class Column(_Model):
     categories: tuple[str, ...] | None = None
     unseen: Literal["error", "missing"] = "error"
     all_null: Literal["error", "allowed"] = "error"
+    outcome: bool = False
     unit: str | None = None
     description: str = ""
 
@@ -54,10 +59,12 @@ class Column(_Model):
             raise ValueError(f"categories and unseen are for category, not for {self.type}")
         if self.all_null == "allowed" and not self.nullable:
             raise ValueError("`all_null: allowed` needs `nullable: true`")
+        if self.feature and self.outcome:
+            raise ValueError("an outcome cannot be a feature: set `feature: false`")
         if self.feature and self.type in ("string", "datetime"):
             raise ValueError(
                 f"a {self.type} cannot be a feature: set `feature: false`, "
-                "or derive a number or a category from it before the data lands"
+                "and derive a number or a category from it in src/<package>/features.py"
             )
         return self
 
@@ -100,8 +107,13 @@ def load_schema(root: Path = Path()) -> Schema:
     return read_settings(root / paths.SCHEMA, Schema)
 
 
-def check_against_params(schema: Schema, params: Params) -> None:
+def check_against_params(schema: Schema, params: Params, *, whole: bool = True) -> None:
     """Make sure that `params.yaml` and `schema.yaml` speak of the same columns.
+
+    Args:
+        schema: With derived columns where there are any.
+        params: Names the columns.
+        whole: False where the derived columns are not known yet: what may name them is left out.
 
     Raises:
         SettingsError: With one line for every contradiction.
@@ -117,17 +129,18 @@ def check_against_params(schema: Schema, params: Params) -> None:
     must_exist("data.key", params.data.key)
     must_exist("data.time", (params.data.time,) if params.data.time else ())
     must_exist("split.columns", params.split.columns)
-    must_exist("evaluate.slices", params.evaluate.slices)
+    if whole:
+        must_exist("evaluate.slices", params.evaluate.slices)
     target = schema.columns.get(params.target)
     if target is not None:
         problems += _target_problems(params, target)
     time = schema.columns.get(params.data.time or "")
     if time is not None and time.type != "datetime":
         problems.append(f"{paths.SCHEMA}: columns.{params.data.time}: data.time must be a datetime")
-    for name in params.evaluate.slices:
+    for name in params.evaluate.slices if whole else ():
         if name in schema.columns and schema.columns[name].type not in ("category", "boolean"):
             problems.append(f"{paths.PARAMS}: evaluate.slices: `{name}` is no category or boolean")
-    if not schema.features():
+    if whole and not schema.features():
         problems.append(f"{paths.SCHEMA}: no column has `feature: true`")
     if problems:
         raise SettingsError("\n".join(problems))

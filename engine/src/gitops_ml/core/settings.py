@@ -13,10 +13,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.metric_catalogue import (
+    BUILT_IN,
+    MetricKind,
+    known_metrics,
+    metric_names,
+)
 
 
 class SettingsError(GitopsError):
@@ -38,28 +52,10 @@ Task = Literal["classification", "regression"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
-# The direction of each metric: +1 when larger is better, -1 when smaller is.
-METRIC_DIRECTION: Mapping[str, int] = {
-    "accuracy": 1,
-    "balanced_accuracy": 1,
-    "f1_macro": 1,
-    "roc_auc": 1,
-    "average_precision": 1,
-    "log_loss": -1,
-    "brier": -1,
-    "r2": 1,
-    "mae": -1,
-    "rmse": -1,
-    "median_absolute_error": -1,
-}
-REGRESSION_METRICS = frozenset({"r2", "mae", "rmse", "median_absolute_error"})
 
-
-def metric_names(task: Task) -> frozenset[str]:
-    """The metrics that exist for a task."""
-    if task == "regression":
-        return REGRESSION_METRICS
-    return frozenset(METRIC_DIRECTION) - REGRESSION_METRICS
+def _metrics_in(info: ValidationInfo) -> Mapping[str, MetricKind] | None:
+    """The metrics that the caller knows; None if it did not say, so that any name will do."""
+    return info.context["metrics"] if info.context else None
 
 
 class DataParams(_Model):
@@ -95,12 +91,24 @@ class Preprocessing(_Model):
     scale: bool = False
 
 
-class TrainParams(_Model):
-    """The estimator, by its class path, and how it is fitted."""
+# `package.module.Class` or `package.module:Class`.
+CLASS_PATH = r"^[A-Za-z_][\w.]*[.:][A-Za-z_]\w*$"
 
-    estimator: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")]
+
+class TrainParams(_Model):
+    """The estimator, by its class path, and how it is fitted.
+
+    Attributes:
+        hyperparameters: Of the estimator. A mapping with the key `class` is an object of that
+            class, with the mapping's other keys as its parameters.
+        threshold: The probability of the second of two classes from which on it is the answer;
+            None for the more probable one.
+    """
+
+    estimator: Annotated[str, Field(pattern=CLASS_PATH)]
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     preprocessing: Preprocessing = Preprocessing()
+    threshold: Share | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -124,17 +132,23 @@ class Params(_Model):
     evaluate: EvaluateParams
 
     @model_validator(mode="after")
-    def _consistent(self) -> Params:
-        unknown = sorted(set(self.evaluate.metrics) - metric_names(self.task))
-        if unknown:
-            raise ValueError(
-                f"evaluate.metrics: {', '.join(unknown)} cannot be measured for {self.task}; "
-                f"choose from {', '.join(sorted(metric_names(self.task)))}"
-            )
+    def _consistent(self, info: ValidationInfo) -> Params:
+        metrics = _metrics_in(info)
+        for name in self.evaluate.metrics:
+            kind = (metrics or BUILT_IN).get(name)
+            if kind is None and metrics is None:
+                continue
+            if kind is None or not kind.suits(self.task):
+                raise ValueError(
+                    f"evaluate.metrics: {name} cannot be measured for {self.task}; choose from "
+                    f"{', '.join(sorted(metric_names(self.task, metrics or BUILT_IN)))}"
+                )
         if self.split.method == "time" and self.data.time is None:
             raise ValueError("split.method `time` needs `data.time`, the column that dates a row")
         if self.target in self.data.key:
             raise ValueError(f"data.key: the target `{self.target}` cannot be part of the key")
+        if self.train.threshold is not None and self.task == "regression":
+            raise ValueError("train.threshold: is for classification; remove it")
         return self
 
 
@@ -192,18 +206,22 @@ class ModelTerms(_Model):
         return self
 
     @model_validator(mode="after")
-    def _bounds_match_directions(self) -> ModelTerms:
+    def _bounds_match_directions(self, info: ValidationInfo) -> ModelTerms:
+        metrics = _metrics_in(info)
         named = [(f"metrics.{name}", name, terms) for name, terms in self.metrics.items()]
         named += [(f"slices.{s.column}.{s.metric}", s.metric, s) for s in self.slices]
         for where, name, terms in named:
-            if name not in METRIC_DIRECTION:
+            kind = (metrics or BUILT_IN).get(name)
+            if kind is None and metrics is None:
+                continue
+            if kind is None:
                 raise ValueError(
-                    f"{where}: unknown metric; choose from {', '.join(sorted(METRIC_DIRECTION))}"
+                    f"{where}: unknown metric; choose from {', '.join(sorted(metrics or ()))}, or "
+                    "write it in metrics.py of your package"
                 )
-            wrong = "ceiling" if METRIC_DIRECTION[name] > 0 else "floor"
+            wrong = "ceiling" if kind.better == "larger" else "floor"
             if getattr(terms, wrong) is not None:
-                better = "larger" if wrong == "ceiling" else "smaller"
-                raise ValueError(f"{where}: {better} is better, so a {wrong} makes no sense")
+                raise ValueError(f"{where}: {kind.better} is better, so a {wrong} makes no sense")
         return self
 
 
@@ -250,13 +268,16 @@ class Contract(_Model):
 M = TypeVar("M", bound=BaseModel)
 
 
-def parse_settings(text: str, model: type[M], name: str) -> M:
+def parse_settings(
+    text: str, model: type[M], name: str, metrics: Mapping[str, MetricKind] = BUILT_IN
+) -> M:
     """Check YAML text against a model.
 
     Args:
         text: The YAML document.
         model: The pydantic model that it must satisfy.
         name: What to call the document in messages, usually its path.
+        metrics: The metrics that it may name.
 
     Raises:
         SettingsError: With one line for every broken rule.
@@ -269,7 +290,7 @@ def parse_settings(text: str, model: type[M], name: str) -> M:
         found = "nothing" if document is None else type(document).__name__
         raise SettingsError(f"{name}: must be a mapping of keys to values, found {found}")
     try:
-        return model.model_validate(document)
+        return model.model_validate(document, context={"metrics": metrics})
     except ValidationError as error:
         raise SettingsError(
             "\n".join(_explain(name, problem) for problem in error.errors())
@@ -289,8 +310,8 @@ def _explain(name: str, problem: Mapping[str, Any]) -> str:
     return f"{where}: {message} (found {problem['input']!r})"
 
 
-def read_settings(path: Path, model: type[M]) -> M:
-    """Read and check one settings file.
+def read_settings(path: Path, model: type[M], metrics: Mapping[str, MetricKind] = BUILT_IN) -> M:
+    """Read and check one settings file that may name some metrics.
 
     Raises:
         SettingsError: If the file is missing or unreadable, is not YAML or breaks a rule.
@@ -301,14 +322,14 @@ def read_settings(path: Path, model: type[M]) -> M:
         raise SettingsError(f"{path}: no such file; run from the project's root") from error
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
-    return parse_settings(text, model, str(path))
+    return parse_settings(text, model, str(path), metrics)
 
 
 def load_params(root: Path = Path()) -> Params:
-    """Read `params.yaml`; see `read_settings` for what is raised."""
-    return read_settings(root / paths.PARAMS, Params)
+    """Read `params.yaml`; see `read_settings` and `known_metrics` for what is raised."""
+    return read_settings(root / paths.PARAMS, Params, known_metrics(root))
 
 
 def load_contract(root: Path = Path()) -> Contract:
-    """Read `contract.yaml`; see `read_settings` for what is raised."""
-    return read_settings(root / paths.CONTRACT, Contract)
+    """Read `contract.yaml`; see `read_settings` and `known_metrics` for what is raised."""
+    return read_settings(root / paths.CONTRACT, Contract, known_metrics(root))

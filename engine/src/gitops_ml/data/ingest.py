@@ -390,7 +390,7 @@ def run(_: argparse.Namespace) -> int:
     """Write the table and `reports/ingest.json`; 1 if a file cannot be used."""
     try:
         params, schema = load_params(), load_schema()
-        check_against_params(schema, params)
+        check_against_params(schema, params, whole=False)
         rows, landed = ingest(params, schema)
     except DataError as error:
         write_json(paths.INGEST_REPORT, {"rows": 0, "files": [], "problems": dump(error.problems)})

@@ -127,7 +127,7 @@ def _advice(rows: pl.DataFrame, params: Params, schema: Schema) -> str:
 def run(_: argparse.Namespace) -> int:
     """Write `data/split/train.parquet` and `data/split/test.parquet`; 1 if that cannot be done."""
     params, schema = load_params(), load_schema()
-    check_against_params(schema, params)
+    check_against_params(schema, params, whole=False)
     train, test = split(read_ingested(), params, schema)
     write_table(train, paths.TRAIN)
     write_table(test, paths.TEST)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,6 +55,12 @@ UNIQUE_KEY = "unique_key"
 RULE_PREFIX = "rule."
 NOT_NULL = "not_nullable"  # pandera's name
 STALE = "run `make pipeline` to read the files anew"
+
+_SHAPES = {
+    SchemaErrorReason.COLUMN_NOT_IN_DATAFRAME: "missing_column",
+    SchemaErrorReason.COLUMN_NOT_IN_SCHEMA: "unexpected_column",
+    SchemaErrorReason.WRONG_DATATYPE: "type",
+}
 
 
 @dataclass(frozen=True)
@@ -147,12 +153,7 @@ def row_problems(rows: pl.DataFrame, schema: Schema, key: tuple[str, ...]) -> li
 
 def _shape_problems(error: SchemaError, rows: pl.DataFrame) -> Iterator[Problem]:
     """The table is not of the schema's shape, which means that it is older than the schema."""
-    found = {
-        SchemaErrorReason.COLUMN_NOT_IN_DATAFRAME: "missing_column",
-        SchemaErrorReason.COLUMN_NOT_IN_SCHEMA: "unexpected_column",
-        SchemaErrorReason.WRONG_DATATYPE: "type",
-    }
-    rule = found.get(error.reason_code)
+    rule = _SHAPES.get(error.reason_code)
     if rule is None:
         return
     column = error.schema.name if rule == "type" else str(error.failure_cases)
@@ -376,6 +377,11 @@ def validate(
     return sorted(problems, key=lambda p: (p.file, p.column or "", p.rule))
 
 
+def _misshapen(problems: list[Problem]) -> bool:
+    """Whether the table has other columns or types than the schema, so that no more can be said."""
+    return any(problem.rule in _SHAPES.values() for problem in problems)
+
+
 def _write_reports(rows: pl.DataFrame, problems: list[Problem], files: list[str]) -> None:
     report = {
         "passed": not problems,
@@ -393,21 +399,43 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def run(_: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Checked:
+    """The data with all that was found.
+
+    Attributes:
+        rows: The table; with derived columns where there are any.
+        schema: The schema of these rows.
+        problems: What is wrong.
+    """
+
+    rows: pl.DataFrame
+    schema: Schema
+    problems: list[Problem]
+
+
+# Looks at more than the schema says: given the rows, params, schema and problems found so far.
+Check = Callable[[pl.DataFrame, Params, Schema, list[Problem]], Checked]
+
+
+def run(_: argparse.Namespace, check: Check | None = None) -> int:
     """Write the reports and, if nothing is wrong, the data's profile; 1 if something is."""
     params, schema, terms = load_params(), load_schema(), load_contract().data
-    check_against_params(schema, params)
+    check_against_params(schema, params, whole=check is None)
     rows = read_ingested()
     data_sha256 = _sha256(paths.INGESTED)
     accepted = read_profile(paths.DATA_PROFILE)
     previous = accepted.before(data_sha256) if accepted else None
     problems = validate(rows, params, schema, terms, previous)
+    checked = Checked(rows, schema, problems)
+    if check is not None and not _misshapen(problems):
+        checked = check(rows, params, schema, problems)
     files = rows.get_column(SOURCE_FILE).unique().sort().to_list()
-    _write_reports(rows, problems, files)
-    if problems:
-        print_problems("validate", problems, paths.VALIDATION_PAGE)
+    _write_reports(rows, checked.problems, files)
+    if checked.problems:
+        print_problems("validate", checked.problems, paths.VALIDATION_PAGE)
         return 1
-    profile = make_profile(rows, schema, data_sha256, previous)
+    profile = make_profile(checked.rows, checked.schema, data_sha256, previous)
     write_json(paths.DATA_PROFILE, profile.model_dump(mode="json"))
     print(f"Accepted {count(rows.height, 'row')} from {count(len(files), 'file')}")
     return 0

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from gitops_ml.core.run import output
+from gitops_ml.core.run import ask
 from gitops_ml.doctor.check import Check
 
 ENGINE = "engine"
@@ -55,7 +55,7 @@ def _differences(root: Path, released: Mapping[str, str]) -> dict[str, list[str]
         for name in here
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != released[name]
     }
-    listed = output(
+    listed = ask(
         root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ENGINE
     )
     known = {name.removeprefix(f"{ENGINE}/") for name in (listed or "").split("\0") if name}

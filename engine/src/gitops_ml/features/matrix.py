@@ -10,7 +10,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.schema import ColumnType
+from gitops_ml.features.derive import Derivation, Source, Values
 from gitops_ml.features.encode import UNSEEN, Feature, Features, Matrix
+
+_DERIVED: dict[ColumnType, type[pl.DataType]] = {
+    "number": pl.Float64,
+    "integer": pl.Int64,
+    "boolean": pl.Boolean,
+    "category": pl.String,
+}
 
 
 class TableError(GitopsError):
@@ -41,7 +50,7 @@ def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
     """Encode a table.
 
     Args:
-        frame: n rows with at least the feature columns, in the schema's types.
+        frame: n rows with at least the columns `features.inputs`, in the schema's types.
         features: What to encode, in order.
 
     Returns:
@@ -49,28 +58,88 @@ def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
 
     Raises:
         TableError: With one line for every column that is missing or holds values of another type.
+        DerivedValueError: If a column cannot be derived.
     """
     matrix = np.empty((frame.height, len(features.items)), dtype=np.float32)
     problems = []
-    for place, feature in enumerate(features.items):
+    for place, feature in enumerate(features.given):
         try:
             matrix[:, place] = _encode(frame, feature)
         except TableError as error:
             problems.append(str(error))
     if problems:
         raise TableError("\n".join(problems))
+    if features.derivation.columns:
+        columns = features.derived_numbers(derive(frame, features.derivation))
+        for place, numbers in enumerate(columns, start=len(features.given)):
+            matrix[:, place] = np.array(numbers, dtype=np.float32)
     return matrix
 
 
+def derive(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
+    """Derive all columns for the rows of a table.
+
+    Args:
+        frame: n rows with at least the sources of the derivation, in the schema's types.
+        derivation: What to derive.
+
+    Returns:
+        An array of n values for each derived column.
+
+    Raises:
+        TableError: If a source is missing, of another type, or lacks values that it must have.
+        DerivedValueError: If a function raises, or gives what is not declared.
+    """
+    return derivation.compute(sources(frame, derivation), frame.height)
+
+
+def sources(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
+    """What the functions are given: an array of n values for each source; raises as `derive`."""
+    given = {}
+    for source in derivation.sources:
+        given[source.name] = _array(frame, source)
+        given[source.name].setflags(write=False)
+    return given
+
+
+def _array(frame: pl.DataFrame, source: Source) -> Values:
+    column = _column(frame, source.name, source.type)
+    if not source.nullable and column.null_count():
+        row = column.is_null().arg_true()[0]
+        raise TableError(f"column `{source.name}`: row {row + 1} has no value, but must have one")
+    if source.type == "number" or (source.type == "integer" and source.nullable):
+        return column.cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
+    if source.type == "integer":
+        return column.cast(pl.Int64).to_numpy().copy()
+    if source.type == "datetime":
+        moments = column.cast(pl.Datetime("us", getattr(column.dtype, "time_zone", None)))
+        return moments.dt.replace_time_zone(None).to_numpy().copy()
+    if source.type == "boolean" and not source.nullable:
+        return column.cast(pl.Boolean).to_numpy().copy()
+    kind = pl.Boolean if source.type == "boolean" else pl.String
+    return np.array([*column.cast(kind).to_list(), None], dtype=object)[:-1]
+
+
+def with_derived(frame: pl.DataFrame, derivation: Derivation) -> pl.DataFrame:
+    """The table with the derived columns behind its own; raises as `derive`."""
+    if not derivation.columns:
+        return frame
+    values = derive(frame, derivation)
+    return frame.with_columns(
+        _series(column.name, column.column.type, values[column.name])
+        for column in derivation.columns
+    )
+
+
+def _series(name: str, kind: ColumnType, values: Values) -> pl.Series:
+    if values.dtype.kind == "f":
+        return pl.Series(name, values, dtype=pl.Float64).fill_nan(None).cast(_DERIVED[kind])
+    return pl.Series(name, values.tolist(), dtype=_DERIVED[kind])
+
+
 def _encode(frame: pl.DataFrame, feature: Feature) -> NDArray[np.float64]:
-    if feature.name not in frame.columns:
-        raise TableError(f"column `{feature.name}`: is missing")
-    column = frame.get_column(feature.name)
+    column = _column(frame, feature.name, feature.type)
     codes = feature.codes()
-    if column.dtype != pl.Null and not _suits(column.dtype, feature.type):
-        raise TableError(
-            f"column `{feature.name}`: holds {column.dtype}, but the model takes {feature.type}"
-        )
     if codes is not None:
         column = column.cast(pl.String).replace_strict(
             list(codes), list(codes.values()), default=UNSEEN, return_dtype=pl.Float64
@@ -80,9 +149,20 @@ def _encode(frame: pl.DataFrame, feature: Feature) -> NDArray[np.float64]:
     return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
+def _column(frame: pl.DataFrame, name: str, kind: str) -> pl.Series:
+    if name not in frame.columns:
+        raise TableError(f"column `{name}`: is missing")
+    column = frame.get_column(name)
+    if column.dtype != pl.Null and not _suits(column.dtype, kind):
+        raise TableError(f"column `{name}`: holds {column.dtype}, but the model takes {kind}")
+    return column
+
+
 def _suits(dtype: pl.DataType, kind: str) -> bool:
-    if kind == "category":
+    if kind in ("category", "string"):
         return dtype in (pl.String, pl.Categorical, pl.Enum)
+    if kind == "datetime":
+        return isinstance(dtype, pl.Datetime)
     if kind == "boolean":
         return dtype == pl.Boolean
     return dtype.is_numeric()

@@ -17,10 +17,9 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import DvcError, LockedOutput, check_up_to_date, locked_output
-from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
 from gitops_ml.features.encode import class_name
-from gitops_ml.features.matrix import read_table
+from gitops_ml.features.matrix import read_table, with_derived
 from gitops_ml.model.metrics import Scored
 from gitops_ml.model.predict import as_table, predict
 from gitops_ml.model.predictor import Predictor, load_predictor
@@ -41,7 +40,7 @@ class Challenger:
         locked: What `dvc.lock` calls it.
         predictor: The model, as the service loads it.
         size: Bytes of the file that is served.
-        test: The n test rows, all columns of the schema.
+        test: The n test rows, all columns of the schema and the derived ones.
         scored: What happened in them and what the model said.
     """
 
@@ -64,7 +63,7 @@ def current_model(root: Path) -> LockedOutput:
     return locked
 
 
-def load_challenger(root: Path, params: Params, schema: Schema, locked: LockedOutput) -> Challenger:
+def load_challenger(root: Path, params: Params, locked: LockedOutput) -> Challenger:
     """Verify the model file, load it and let it answer for the test rows.
 
     Raises:
@@ -74,7 +73,8 @@ def load_challenger(root: Path, params: Params, schema: Schema, locked: LockedOu
     """
     models = root / paths.MODELS
     predictor = load_predictor(models)
-    test = read_table(root / paths.TEST, [*schema.features(), params.target])
+    test = read_table(root / paths.TEST, [*predictor.features.inputs, params.target])
+    test = with_derived(test, predictor.features.derivation)
     answers = as_table(predict(predictor, test), predictor.manifest)
     classes = tuple(predictor.manifest["classes"] or ())
     return Challenger(

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops_ml.core.settings import METRIC_DIRECTION
+from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.gate.verdict import Outcome
-from gitops_ml.model.metrics import MetricError, Scored, measure, resample_weights
+from gitops_ml.model.metrics import Scored, kind_of, measure, resample_weights
+from gitops_ml.model.own_metrics import MetricError
 
 RESAMPLES = 1000
 SEED = 1993
@@ -75,7 +76,7 @@ def compare(
     """Compare two models by one metric; the same arguments give the same answer.
 
     Args:
-        metric: A key of `settings.METRIC_DIRECTION`.
+        metric: A built-in metric, or one of the project's own.
         champion: n rows with the champion's answers.
         challenger: The same rows, in the same order, with the challenger's answers.
         margin: How much worse the challenger may be, in the metric's unit; 0 or more.
@@ -104,6 +105,11 @@ def compare(
             f"{metric} does not exist in {resamples - len(defined)} of {resamples} resamples of "
             f"these {len(champion)} rows: some class has too few"
         )
+    if metric not in BUILT_IN and values[0] != values[1] and np.ptp(defined) == 0:
+        raise MetricError(
+            f"{metric} differs by the same number in each of {resamples} resamples, so nobody can "
+            "tell a difference from noise; weigh each row by `weights`"
+        )
     low, high = (float(bound) for bound in np.quantile(defined, [1 - confidence, confidence]))
     return Comparison(
         champion=values[0],
@@ -112,7 +118,7 @@ def compare(
         low=low,
         high=high,
         margin=margin,
-        outcome=_outcome(low, high, METRIC_DIRECTION[metric], margin),
+        outcome=_outcome(low, high, kind_of(metric).direction, margin),
     )
 
 

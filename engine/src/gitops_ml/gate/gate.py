@@ -13,8 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gitops_ml.core.git import find_base, git
+from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
+from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.matrix import row_groups
 from gitops_ml.gate.challenger import (
     Challenger,
@@ -26,7 +28,7 @@ from gitops_ml.gate.data_changes import data_changes
 from gitops_ml.gate.gate_log import Case
 from gitops_ml.gate.judgement import Judge, judge_limit
 from gitops_ml.gate.opponent import champion_of, find_opponent
-from gitops_ml.gate.terms import check_contract, find_bar, guard_split
+from gitops_ml.gate.terms import check_contract, find_bar, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
@@ -58,19 +60,22 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
     """
     case = Case()
     params, schema, contract = load_params(root), load_schema(root), load_contract(root)
-    check_against_params(schema, params)
+    derivation = load_derivation(root, schema, params.target)
+    check_against_params(derivation.extend(schema), params)
     base = find_base(root, revision)
     with case.timed("check that the pipeline is up to date"):
         locked = current_model(root)
     with case.timed("load and score the challenger"):
-        challenger = load_challenger(root, params, schema, locked)
+        challenger = load_challenger(root, params, locked)
     columns = challenger.test.columns
-    check_contract(contract, params.task, columns)
+    known = known_metrics(root)
+    check_contract(contract, params.task, columns, known)
 
     model = champion_of(case, base)
     judged = base if model else None
-    bar = find_bar(case, judged, contract, params.task, columns, consent)
+    bar = find_bar(case, judged, contract, params.task, columns, consent, known)
     guard_split(case, judged, params, consent)
+    guard_own_metrics(case, judged, consent)
     champion, opponent = None, None
     if base is not None and model is not None:
         with case.timed("bring back and score the champion"):
@@ -134,8 +139,8 @@ def _record(challenger: Challenger) -> ModelRecord:
 def _limits(
     terms: Contract, challenger: Challenger, data: DataChanges, consent: Consent
 ) -> tuple[Limit, ...]:
-    features = list(challenger.predictor.features.names)
-    records = challenger.test.select(features).head(_LATENCY_RECORDS).to_dicts()
+    inputs = list(challenger.predictor.features.inputs)
+    records = challenger.test.select(inputs).head(_LATENCY_RECORDS).to_dicts()
     limits = [
         judge_limit(
             "model.size_mb",

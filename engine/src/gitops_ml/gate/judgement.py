@@ -13,10 +13,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gitops_ml.core.settings import METRIC_DIRECTION, MetricTerms, SliceTerms
+from gitops_ml.core.metric_catalogue import BUILT_IN
+from gitops_ml.core.settings import MetricTerms, SliceTerms
 from gitops_ml.gate.comparison import Comparison, compare
 from gitops_ml.gate.verdict import Finding, Limit
-from gitops_ml.model.metrics import MetricError, Scored, measure
+from gitops_ml.model.metrics import Scored, kind_of, measure, why_undefined
+from gitops_ml.model.own_metrics import MetricError
+
+_TOO_FEW = "only"
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,14 @@ class Judge:
             f"has {largest}), so this term checks nothing; lower min_rows"
         )
         return [
-            Finding(term=where, metric=terms.metric, column=terms.column, rows=0, failures=(empty,))
+            Finding(
+                term=where,
+                metric=terms.metric,
+                better=kind_of(terms.metric).better,
+                column=terms.column,
+                rows=0,
+                failures=(empty,),
+            )
         ]
 
     def _judge(
@@ -104,6 +115,9 @@ class Judge:
         column, value = slice_of or (None, None)
         what = metric if column is None else f"{metric} where {column} is {value or 'missing'}"
         bound = terms.floor if terms.floor is not None else terms.ceiling
+        # A built-in metric that a slice is too uniform for says so; what a project's own function
+        # means by no number, nobody knows.
+        must_exist = must_exist or metric not in BUILT_IN
         failures: list[str] = []
         duel, champion, note = None, None, None
         value_or_reason = _value(metric, self.challenger.take(inside))
@@ -113,18 +127,20 @@ class Judge:
                 failures.append(note)
         else:
             found = value_or_reason
-            if bound is not None and (found - bound) * METRIC_DIRECTION[metric] < 0:
+            if bound is not None and (found - bound) * kind_of(metric).direction < 0:
                 side = "below the floor" if terms.floor is not None else "above the ceiling"
                 failures.append(f"{found:.4g} is {side} {bound:g}")
             if self.opponent is not None:
                 duel, champion, note = self._compare(metric, terms.margin, inside, min_rows)
-            if note is not None and must_exist and self.binding:
+            too_few = note is not None and note.startswith(_TOO_FEW)
+            if note is not None and self.binding and must_exist and not (column and too_few):
                 failures.append(f"not compared: {note}")
         if duel is not None and not duel.passed and self.binding:
-            failures.append(_lost(duel, METRIC_DIRECTION[metric], self.confidence))
+            failures.append(_lost(duel, kind_of(metric).direction, self.confidence))
         return Finding(
             term=term,
             metric=metric,
+            better=kind_of(metric).better,
             column=column,
             value=value,
             rows=int(inside.sum()),
@@ -147,7 +163,7 @@ class Judge:
         assert self.opponent is not None
         common = inside[self.opponent.rows]
         if common.sum() < min_rows:
-            return None, None, f"only {common.sum()} rows in common with the champion"
+            return None, None, f"{_TOO_FEW} {common.sum()} rows in common with the champion"
         theirs = self.opponent.scored.take(common)
         value = _value(metric, theirs)
         if isinstance(value, str):
@@ -175,7 +191,11 @@ def _value(metric: str, scored: Scored) -> float | str:
         value = float(measure(metric, scored)[0])
     except MetricError as error:
         return str(error)
-    return value if np.isfinite(value) else f"does not exist on these {len(scored)} rows"
+    if np.isfinite(value):
+        return value
+    if metric not in BUILT_IN:
+        return why_undefined(metric, scored)
+    return f"does not exist on these {len(scored)} rows"
 
 
 def _lost(duel: Comparison, direction: int, confidence: float) -> str:

@@ -19,9 +19,8 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError, UsageError
-from gitops_ml.core.schema import load_schema
+from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.settings import (
-    METRIC_DIRECTION,
     Contract,
     Params,
     load_params,
@@ -35,7 +34,7 @@ from gitops_ml.gate.challenger import (
     latency_p99_ms,
     load_challenger,
 )
-from gitops_ml.model.metrics import Scored, calibration_error
+from gitops_ml.model.metrics import Scored, calibration_error, kind_of
 
 # A margin where there is no interval to go by, relative to the value.
 _MARGIN_LEAST = 0.005
@@ -82,15 +81,15 @@ def propose(root: Path, force: bool) -> Path | None:
             f"{target}: is there already and was not touched; `make contract FORCE=1` replaces it "
             "and keeps the old one beside it"
         )
-    params, schema = load_params(root), load_schema(root)
+    params = load_params(root)
     try:
         evaluation = json.loads((root / paths.EVALUATION).read_text(encoding="utf-8"))
-        challenger = load_challenger(root, params, schema, current_model(root))
+        challenger = load_challenger(root, params, current_model(root))
         rows = read_table(root / paths.INGESTED, [params.data.time] if params.data.time else [])
     except (OSError, ValueError) as error:
         raise GitopsError(f"{paths.EVALUATION}: {error}; run `make pipeline`") from error
     text = contract_text(params, evaluation, challenger, rows)
-    parse_settings(text, Contract, str(paths.CONTRACT))
+    parse_settings(text, Contract, str(paths.CONTRACT), known_metrics(root))
     kept = keep_old(target) if target.exists() else None
     target.write_text(text, encoding="utf-8")
     return kept
@@ -107,8 +106,8 @@ def contract_text(
         challenger: The evaluated model.
         rows: All rows of the data.
     """
-    features = list(challenger.predictor.features.names)
-    records = challenger.test.select(features).head(100).to_dicts()
+    inputs = list(challenger.predictor.features.inputs)
+    records = challenger.test.select(inputs).head(100).to_dicts()
     latency = latency_p99_ms(challenger.predictor, records)
     return "".join(
         [
@@ -162,7 +161,7 @@ def bound_for(metric: str, found: Sequence[Mapping[str, Any]], margin: float) ->
         found: For each measurement its `value`, `low` and `high`.
         margin: The least distance from a measured value.
     """
-    if METRIC_DIRECTION[metric] > 0:
+    if kind_of(metric).better == "larger":
         lows = [one["value"] if one["low"] is None else one["low"] for one in found]
         return "floor", _down(min(*lows, *(one["value"] - margin for one in found)), 3)
     highs = [one["value"] if one["high"] is None else one["high"] for one in found]

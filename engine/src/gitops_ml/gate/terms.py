@@ -6,7 +6,8 @@ project still looks for its terms and may change them freely.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import ast
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,13 +16,20 @@ from pydantic import ValidationError
 
 from gitops_ml.core import paths
 from gitops_ml.core.git import Base
+from gitops_ml.core.metric_catalogue import (
+    BUILT_IN,
+    MetricDeclarationError,
+    MetricKind,
+    declared_metrics,
+    metric_names,
+    own_metrics_file,
+)
 from gitops_ml.core.settings import (
     Contract,
     Params,
     SettingsError,
     SplitParams,
     Task,
-    metric_names,
     parse_settings,
 )
 from gitops_ml.gate.contract_changes import Change, changes_between, stricter_of
@@ -52,17 +60,28 @@ class Bar:
     changes: Sequence[Change]
 
 
-def check_contract(contract: Contract, task: Task, columns: Collection[str]) -> None:
+def check_contract(
+    contract: Contract,
+    task: Task,
+    columns: Collection[str],
+    metrics: Mapping[str, MetricKind] = BUILT_IN,
+) -> None:
     """Make sure that every term can be measured for this task and these test rows.
+
+    Args:
+        contract: The change's contract.
+        task: What the model does.
+        columns: The columns of the test rows.
+        metrics: The metrics that exist here.
 
     Raises:
         SettingsError: With one line for every term that cannot.
     """
     problems = [
         f"{paths.CONTRACT}: {where}: cannot be measured for {task}; choose from "
-        + ", ".join(sorted(metric_names(task)))
+        + ", ".join(sorted(metric_names(task, metrics)))
         for where, metric in _metrics_of(contract)
-        if metric not in metric_names(task)
+        if metric not in metric_names(task, metrics)
     ]
     problems += [
         f"{paths.CONTRACT}: model.slices.{part.column}.{part.metric}: `{part.column}` is not a "
@@ -88,6 +107,7 @@ def find_bar(
     task: Task,
     columns: Collection[str],
     consent: Consent,
+    metrics: Mapping[str, MetricKind] = BUILT_IN,
 ) -> Bar:
     """Choose the terms, and block a change that loosens them without consent.
 
@@ -98,6 +118,7 @@ def find_bar(
         task: What the model does.
         columns: The columns of the test rows.
         consent: What a maintainer agreed to.
+        metrics: The metrics that exist here.
     """
     if base is None:
         return Bar(contract, "this one", ())
@@ -111,7 +132,7 @@ def find_bar(
         return Bar(contract, "this one", changes)
     if loosened:
         case.reasons.append(f"the contract is loosened: {_named(loosened)}; {_CONSENT}")
-    terms = _measurable(stricter_of(old, contract), contract, task, columns)
+    terms = _measurable(stricter_of(old, contract), contract, task, columns, metrics)
     return Bar(terms, "the stricter of this one and the base's", changes)
 
 
@@ -122,11 +143,55 @@ def _contract_of(case: Case, base: Base, commit: str, consent: Consent) -> Contr
         case.notes.append(f"The base has no {paths.CONTRACT}: only this one applies.")
         return None
     try:
-        return parse_settings(text, Contract, name)
-    except SettingsError as error:
+        return parse_settings(text, Contract, name, _metrics_of_commit(base, commit))
+    except (SettingsError, MetricDeclarationError) as error:
         why = f"the base's contract cannot be read to compare: {error}"
         _ask(case, why, consent)
         return None
+
+
+def _metrics_of_commit(base: Base, commit: str) -> Mapping[str, MetricKind]:
+    path = own_metrics_file(base.root)
+    return {**BUILT_IN, **declared_metrics(base.read(path, commit) or "", f"{commit[:10]}:{path}")}
+
+
+def guard_own_metrics(case: Case, base: Base | None, consent: Consent) -> None:
+    """Block a change of what the base's own metrics measure, without consent.
+
+    A term says nothing when the function behind it may say anything. Further functions and
+    imports beside those that are there change no term.
+
+    Args:
+        case: Takes the reasons and notes.
+        base: The base with a model; None if there is none.
+        consent: What a maintainer agreed to.
+    """
+    if base is None or (old := _contract_of(case, base, base.commit, consent)) is None:
+        return
+    path = own_metrics_file(base.root)
+    judged = sorted({name for _, name in _metrics_of(old)} - set(BUILT_IN))
+    if not judged or base.same_file(path):
+        return
+    here = base.root / path
+    head = here.read_text(encoding="utf-8") if here.exists() else ""
+    if not _only_adds(base.read(path) or "", head):
+        why = f"{path} changed, which measures {', '.join(judged)} of the base's contract"
+        _ask(case, why, consent)
+
+
+def _only_adds(old: str, new: str) -> bool:
+    """Whether code holds all statements of other code, in order, and else functions and imports."""
+    before = [ast.dump(one) for one in ast.parse(old).body]
+    names = {one.name for one in ast.parse(old).body if isinstance(one, ast.FunctionDef)}
+    for one in ast.parse(new).body:
+        if before and ast.dump(one) == before[0]:
+            before.pop(0)
+        elif isinstance(one, ast.FunctionDef):
+            if one.name in names:
+                return False
+        elif not isinstance(one, ast.Import | ast.ImportFrom):
+            return False
+    return not before
 
 
 def _loosened_here(
@@ -171,16 +236,17 @@ def _ask(case: Case, why: str, consent: Consent) -> None:
 
 
 def _measurable(
-    terms: Contract, contract: Contract, task: Task, columns: Collection[str]
+    terms: Contract,
+    contract: Contract,
+    task: Task,
+    columns: Collection[str],
+    known: Mapping[str, MetricKind],
 ) -> Contract:
     """Without the base's terms that nothing can measure here; losing one is a loosening."""
-    metrics = {
-        name: part for name, part in terms.model.metrics.items() if name in metric_names(task)
-    }
+    names = metric_names(task, known)
+    metrics = {name: part for name, part in terms.model.metrics.items() if name in names}
     slices = [
-        part
-        for part in terms.model.slices
-        if part.metric in metric_names(task) and part.column in columns
+        part for part in terms.model.slices if part.metric in names and part.column in columns
     ]
     model = terms.model.model_copy(
         update={"metrics": metrics or contract.model.metrics, "slices": tuple(slices)}

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.metric_catalogue import BUILT_IN, Better
 from gitops_ml.gate.contract_changes import Change
 
 Outcome = Literal["superior", "non-inferior", "inconclusive", "inferior"]
@@ -27,6 +28,8 @@ class Finding(_Record):
     Attributes:
         term: Where the contract says it, e.g. `model.metrics.roc_auc`.
         metric: The metric.
+        better: Which of two values of it is the better one; None only in reports of releases
+            before 0.2.0, which knew the built-in metrics only.
         column: The slice's column; None for all rows.
         value: The slice's value; None for rows where the column has none.
         rows: The number of rows measured.
@@ -44,6 +47,7 @@ class Finding(_Record):
 
     term: str
     metric: str
+    better: Better | None = None
     column: str | None = None
     value: str | None = None
     rows: int
@@ -57,6 +61,14 @@ class Finding(_Record):
     outcome: Outcome | None = None
     failures: tuple[str, ...] = ()
     note: str | None = None
+
+    @property
+    def direction(self) -> int:
+        """+1 when larger is better, -1 when smaller is, 0 when nobody said."""
+        # What is better of a built-in metric is no matter of a report.
+        if self.metric in BUILT_IN:
+            return BUILT_IN[self.metric].direction
+        return {"larger": 1, "smaller": -1, None: 0}[self.better]
 
 
 class Limit(_Record):

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import EvaluateParams, Params, load_params
+from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.encode import Features, class_name
-from gitops_ml.features.matrix import read_table, row_groups
-from gitops_ml.model.metrics import Estimate, MetricError, Scored, estimate, measure
+from gitops_ml.features.matrix import read_table, row_groups, with_derived
+from gitops_ml.model.metrics import Estimate, Scored, estimate, kind_of, measure
+from gitops_ml.model.own_metrics import MetricError
 from gitops_ml.model.plots import draw_plots
 from gitops_ml.model.predict import score_target
-from gitops_ml.model.predictor import Predictor, load_predictor
+from gitops_ml.model.predictor import Predictor, chosen, load_predictor
 from gitops_ml.model.target import Class, target_values
 
 Groups = NDArray[np.int64] | None
@@ -44,17 +48,28 @@ class EvaluateError(GitopsError):
     """The model cannot be measured as asked; the message is meant for people."""
 
 
-def baseline(train_target: pl.Series, scored: Scored, classes: Sequence[Class] | None) -> Scored:
-    """The answers of a model that ignores the features: the shares of the classes, or the mean."""
+def baseline(
+    train_target: pl.Series,
+    scored: Scored,
+    classes: Sequence[Class] | None,
+    threshold: float | None = None,
+) -> Scored:
+    """The answers of a model that ignores the features: the shares of the classes, or the mean.
+
+    Args:
+        train_target: The target in the training rows.
+        scored: n rows with their truth.
+        classes: The classes that the model knows; None for regression.
+        threshold: As the model's manifest has it.
+    """
     known = target_values(train_target, classes)
     nothing = np.zeros((len(known), 1)), np.zeros((len(scored), 1))
     if classes is None:
         dummy = DummyRegressor().fit(nothing[0], known)
         return Scored(scored.truth, dummy.predict(nothing[1]).astype(np.float64))
     dummy = DummyClassifier(strategy="prior").fit(nothing[0], known)
-    return Scored(
-        scored.truth, dummy.predict(nothing[1]), dummy.predict_proba(nothing[1]), len(classes)
-    )
+    shares = dummy.predict_proba(nothing[1])
+    return Scored(scored.truth, chosen(shares, threshold), shares, len(classes))
 
 
 def measure_overall(
@@ -76,6 +91,13 @@ def measure_overall(
         f"larger (split in {paths.PARAMS}) or choose other metrics"
         for name, found in estimates.items()
         if found.value is None
+    ]
+    undefined += [
+        f"{paths.PARAMS}: evaluate.metrics: {name} is the same in each of {settings.resamples} "
+        "resamples of the test set, so nobody can tell a difference from noise; weigh each row by "
+        "`weights`"
+        for name, found in estimates.items()
+        if name not in BUILT_IN and found.value and found.low == found.high == found.value
     ]
     if undefined:
         raise EvaluateError("\n".join(undefined))
@@ -130,8 +152,8 @@ def golden(frame: pl.DataFrame, predictor: Predictor) -> dict[str, Any]:
     """Evenly spaced rows as the service would get them, with its answers."""
     places = np.linspace(0, len(frame) - 1, min(len(frame), GOLDEN_ROWS)).astype(int)
     records = [
-        {name: _json_value(value) for name, value in row.items()}
-        for row in frame.select(predictor.features.names)[places].to_dicts()
+        {name: json_value(value) for name, value in row.items()}
+        for row in frame.select(predictor.features.inputs)[places].to_dicts()
     ]
     predictions = predictor.predict(predictor.features.from_records(records))
     answers = [{"prediction": label} for label in predictions.labels]
@@ -142,7 +164,10 @@ def golden(frame: pl.DataFrame, predictor: Predictor) -> dict[str, Any]:
     return {"records": records, "predictions": answers, "tolerance": GOLDEN_TOLERANCE}
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """A value of a table as a request carries it."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -168,15 +193,20 @@ def evaluate(
     manifest, settings = predictor.manifest, params.evaluate
     seed = manifest["seed"]
     scored = score_target(frame, predictor)
+    frame = with_derived(frame, predictor.features.derivation)
     # The split keeps rows together that belong together: they are no independent evidence.
     groups = row_groups(frame, params.split.columns)
     overall = measure_overall(scored, settings, seed, groups)
-    dummy = baseline(train_target, scored, manifest["classes"])
+    dummy = baseline(train_target, scored, manifest["classes"], manifest.get("threshold"))
     return {
         "rows": len(scored),
         "confidence": settings.confidence,
         "resamples": settings.resamples,
-        "metrics": {name: _json(found) for name, found in overall.items()},
+        "threshold": manifest.get("threshold"),
+        "metrics": {
+            name: {**_json(found), "better": kind_of(name).better}
+            for name, found in overall.items()
+        },
         "baseline": {name: _rounded(float(measure(name, dummy)[0])) for name in settings.metrics},
         "slices": measure_slices(frame, scored, settings, seed, groups),
     }
@@ -209,15 +239,13 @@ def _check_model(predictor: Predictor, features: Features, params: Params) -> No
 def run(_: argparse.Namespace) -> int:
     """Evaluate from `params.yaml`, the model and the test rows; 0 if all went well."""
     params, schema = load_params(), load_schema()
-    check_against_params(schema, params)
+    derivation = load_derivation(Path(), schema, params.target)
+    check_against_params(derivation.extend(schema), params)
     predictor = load_predictor(paths.MODELS)
-    _check_model(predictor, Features.from_schema(schema), params)
-    needed = [
-        *schema.features(),
-        params.target,
-        *params.evaluate.slices,
-        *params.split.columns,
-    ]
+    features = Features.from_schema(schema, derivation)
+    _check_model(predictor, features, params)
+    given_slices = [name for name in params.evaluate.slices if name in schema.columns]
+    needed = [*features.inputs, params.target, *given_slices, *params.split.columns]
     frame = read_table(paths.TEST, needed)
     train_target = read_table(paths.TRAIN, [params.target]).get_column(params.target)
     report = evaluate(frame, train_target, predictor, params)

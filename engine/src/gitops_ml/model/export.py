@@ -28,7 +28,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gitops_ml.features.encode import UNSEEN, Features, Matrix
+from gitops_ml.model.converters import operator_sets
+from gitops_ml.model.threshold import probability_model
 from gitops_ml.model.thresholds import evenly, in_single_precision, split_rows
+
+# It warns of what converters leave behind and it removes.
+onnxruntime.set_default_logger_severity(3)
 
 TOLERANCE = 1e-5
 PARITY_ROWS = 10_000
@@ -99,7 +104,7 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
     Raises:
         Exception: Whatever the converter raises for what it does not know.
     """
-    pipeline = in_single_precision(pipeline)
+    pipeline, parts = in_single_precision(probability_model(pipeline))
     wanted = _wanted_output(pipeline, task)
     with_probabilities = wanted == "probabilities"
     # Divided by the scale, as scikit-learn does, and not multiplied by one over it.
@@ -113,6 +118,7 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
             initial_types=[("features", FloatTensorType([None, width]))],
             name="model",
             options=options,
+            target_opset=operator_sets(parts),
         )
         # A classifier gives its labels first and its probabilities second.
         name = model.graph.output[1 if with_probabilities else 0].name
@@ -120,9 +126,9 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
     _rename(model.graph, name, wanted)
     # The converter lists the operator sets in the order of a Python set, which changes from
     # process to process.
-    operator_sets = sorted(model.opset_import, key=lambda one: str(one.domain))
+    imported = sorted(model.opset_import, key=lambda one: str(one.domain))
     del model.opset_import[:]
-    model.opset_import.extend(operator_sets)
+    model.opset_import.extend(imported)
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -15,21 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.metric_catalogue import BUILT_IN, MetricKind
+from gitops_ml.model.own_metrics import Answers, MetricError, own_metric
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-NEEDS_PROBABILITY = frozenset({"roc_auc", "average_precision", "log_loss", "brier"})
 # Probabilities are float32 where they are served; log loss takes none that is closer to 0 or 1.
 _SMALLEST = float(np.finfo(np.float32).eps)
 # Numbers held at once by a block of resamples: 32 MB.
 _BLOCK = 4_000_000
 _WITH_REASON = ("value", "low", "high", "reason")
-
-
-class MetricError(GitopsError):
-    """A metric cannot be computed from these answers; the message is meant for people."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +70,21 @@ class Estimate:
         return {name: getattr(self, name) for name in names}
 
 
+def kind_of(name: str) -> MetricKind:
+    """What is better of a built-in metric or of one of the project's own.
+
+    Raises:
+        MetricError: If there is no such metric.
+        UserCodeError: If the project's own metrics cannot be imported.
+    """
+    return BUILT_IN[name] if name in BUILT_IN else own_metric(name).kind
+
+
 def measure(name: str, scored: Scored, weights: Floats | None = None) -> Floats:
     """Compute one metric for each vector of row weights.
 
     Args:
-        name: A key of `settings.METRIC_DIRECTION`.
+        name: A built-in metric, or one of the project in the current folder.
         scored: n rows.
         weights: Shape (m, n), non-negative; None counts every row once.
 
@@ -87,17 +93,39 @@ def measure(name: str, scored: Scored, weights: Floats | None = None) -> Floats:
         under the ROC curve of rows that are all of one class.
 
     Raises:
-        MetricError: If the metric needs probabilities and the model has none.
+        MetricError: If there is no such metric, it needs probabilities and the model has none, or
+            it is the project's own and fails.
+        UserCodeError: If the project's own metrics cannot be imported.
     """
-    if name in NEEDS_PROBABILITY and scored.probability is None:
+    if kind_of(name).of == "probability" and scored.probability is None:
         raise MetricError(
             f"{name} needs probabilities, and the model gives none; "
             "choose another metric or an estimator with predict_proba"
         )
     if weights is None:
         weights = np.ones((1, len(scored)))
+    if name not in BUILT_IN:
+        return own_metric(name).measure(_answers(name, scored), weights)
     with np.errstate(divide="ignore", invalid="ignore"):
         return _METRICS[name](scored, weights)
+
+
+def _answers(name: str, scored: Scored) -> Answers:
+    """What a function of the project's own is called with, beside the weights."""
+    if kind_of(name).of == "prediction":
+        return scored.truth, scored.prediction
+    probability = _probability(scored)
+    return scored.truth, probability[:, 1] if scored.classes == 2 else probability
+
+
+def why_undefined(name: str, scored: Scored) -> str:
+    """Why a metric is no number on some rows."""
+    if name not in BUILT_IN:
+        return f"{own_metric(name).where} gave no finite number for {len(scored)} rows"
+    if scored.classes:
+        found = len(np.unique(scored.truth))
+        return f"{found} of {scored.classes} classes in {len(scored)} rows"
+    return f"no spread in {len(scored)} rows"
 
 
 def _mean(losses: Floats, weights: Floats) -> Floats:
@@ -299,7 +327,7 @@ def estimate(
     """Measure several metrics, each with its bootstrap interval, on the same resamples.
 
     Args:
-        names: Keys of `settings.METRIC_DIRECTION`.
+        names: Built-in metrics, or the project's own.
         scored: n rows, n > 0.
         confidence: The share of resamples that lie inside the two-sided interval.
         resamples: How many to draw.
@@ -321,7 +349,7 @@ def estimate(
     return {
         name: _interval(values[name], np.concatenate(drawn[name]), confidence)
         if name in drawn
-        else Estimate(None, None, None, _why_undefined(scored))
+        else Estimate(None, None, None, why_undefined(name, scored))
         for name in names
     }
 
@@ -333,13 +361,6 @@ def _interval(value: float, drawn: Floats, confidence: float) -> Estimate:
     tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
-
-
-def _why_undefined(scored: Scored) -> str:
-    if scored.classes:
-        found = len(np.unique(scored.truth))
-        return f"{found} of {scored.classes} classes in {len(scored)} rows"
-    return f"no spread in {len(scored)} rows"
 
 
 def calibration_error(scored: Scored, bins: int = 10) -> float:

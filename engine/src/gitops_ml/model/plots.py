@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from gitops_ml.core.settings import METRIC_DIRECTION, Params
+from gitops_ml.core.settings import Params
 from gitops_ml.features.encode import class_name
 from gitops_ml.features.matrix import matrix_of
-from gitops_ml.model.metrics import Floats, Scored, equal_bins, measure
+from gitops_ml.model.metrics import Floats, Scored, equal_bins, kind_of, measure
 from gitops_ml.model.predict import scored_rows
 from gitops_ml.model.predictor import Predictor
 
@@ -239,6 +239,7 @@ def importance(
     target = frame.get_column(predictor.manifest["target"])[rows]
     classes = predictor.manifest["classes"]
     before = measure(metric, scored.take(rows))[0]
+    direction = kind_of(metric).direction
     generator = np.random.default_rng(predictor.manifest["seed"])
     found = []
     for place, name in enumerate(predictor.features.names):
@@ -247,7 +248,7 @@ def importance(
             shuffled = matrix.copy()
             shuffled[:, place] = generator.permutation(shuffled[:, place])
             worse = scored_rows(target, predictor.predict(shuffled), classes)
-            losses.append(METRIC_DIRECTION[metric] * (before - measure(metric, worse)[0]))
+            losses.append(direction * (before - measure(metric, worse)[0]))
         found.append(Importance(name, float(np.mean(losses)), float(np.std(losses))))
     return sorted(found, key=lambda one: -one.mean)
 

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
+from gitops_ml.features.derive import DerivedValueError
 from gitops_ml.features.encode import class_name
 from gitops_ml.features.matrix import TableError, matrix_of, read_table
 from gitops_ml.model.metrics import Scored
@@ -32,7 +33,8 @@ def predict(predictor: Predictor, frame: pl.DataFrame) -> Predictions:
     """Answer for every row of a table.
 
     Raises:
-        TableError: If a feature is missing from the table or has the wrong type.
+        TableError: If an input is missing from the table or has the wrong type.
+        DerivedValueError: If a column cannot be derived.
         PredictionError: If the model answers with something that is no finite number.
     """
     return predictor.predict(matrix_of(frame, predictor.features))
@@ -93,11 +95,11 @@ def run(options: argparse.Namespace) -> int:
     """Score `--rows` into `--out`; 0 if all went well."""
     try:
         predictor = load_predictor(options.models)
-        frame = read_table(options.rows, predictor.features.names)
+        frame = read_table(options.rows, predictor.features.inputs)
         table = as_table(predict(predictor, frame), predictor.manifest)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         table.write_parquet(options.out)
-    except TableError as error:
+    except (TableError, DerivedValueError) as error:
         raise TableError(_with_file(str(error), options.rows)) from error
     except OSError as error:
         raise TableError(f"{options.out}: cannot be written: {error.strerror}") from error

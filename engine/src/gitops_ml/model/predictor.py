@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.user_code import make_importable
+from gitops_ml.features.derive import recorded_derivation
 from gitops_ml.features.encode import Features, Matrix
 
 MANIFEST = "manifest.json"
@@ -79,19 +81,21 @@ class OnnxPredictor:
 
     batches = False
 
-    def __init__(self, model: bytes, manifest: dict[str, Any]) -> None:
+    def __init__(self, model: bytes, manifest: dict[str, Any], features: Features) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         # One request is too little work to share between threads; more of them only spin.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        # It warns of what converters leave behind and it removes.
+        options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
         )
         self._input = self._session.get_inputs()[0].name
         self.manifest = manifest
-        self.features = Features.from_manifest(manifest["features"])
+        self.features = features
 
     def predict(self, matrix: Matrix) -> Predictions:
         """See `Predictor.predict`."""
@@ -104,14 +108,14 @@ class SklearnPredictor:
 
     batches = True
 
-    def __init__(self, model: bytes, manifest: dict[str, Any]) -> None:
+    def __init__(self, model: bytes, manifest: dict[str, Any], features: Features) -> None:
         import joblib
 
         self._pipeline = joblib.load(io.BytesIO(model))
         method = "predict_proba" if manifest["probabilities"] else "predict"
         self._answer = getattr(self._pipeline, method)
         self.manifest = manifest
-        self.features = Features.from_manifest(manifest["features"])
+        self.features = features
 
     def predict(self, matrix: Matrix) -> Predictions:
         """See `Predictor.predict`."""
@@ -128,7 +132,25 @@ def _interpret(answer: NDArray[Any], manifest: Mapping[str, Any]) -> Predictions
         return Predictions(answer.ravel().tolist(), None)
     if not manifest["probabilities"]:
         return Predictions([classes[place] for place in answer.ravel().tolist()], None)
-    return Predictions([classes[place] for place in answer.argmax(axis=1).tolist()], answer)
+    places = chosen(answer, manifest.get("threshold"))
+    return Predictions([classes[place] for place in places.tolist()], answer)
+
+
+def chosen(probabilities: NDArray[Any], threshold: float | None) -> NDArray[np.intp]:
+    """The places of the classes that are the answers.
+
+    Args:
+        probabilities: Shape (n, number of classes).
+        threshold: The probability from which on the second of two classes is the answer; None for
+            the most probable class.
+
+    Returns:
+        Shape (n,).
+    """
+    if threshold is None:
+        return np.asarray(probabilities.argmax(axis=1))
+    places: NDArray[np.intp] = (probabilities[:, 1] >= threshold).astype(np.intp)
+    return places
 
 
 def read_manifest(models: Path) -> dict[str, Any]:
@@ -180,13 +202,19 @@ def load_predictor(models: Path) -> Predictor:
     """Verify the served model file and load it.
 
     Args:
-        models: The folder with `manifest.json` and the model files.
+        models: The folder with `manifest.json` and the model files; beside it is the user's code.
 
     Raises:
         ModelError: If there is no model, or its hash is not the recorded one.
+        UserCodeError: If columns are derived, and not by the code that trained the model.
     """
     manifest = read_manifest(models)
     content = read_verified(models, manifest)
+    derivation = recorded_derivation(models.resolve().parent, manifest)
+    features = Features.from_manifest(manifest["features"], derivation)
     if manifest["served"].endswith(".onnx"):
-        return OnnxPredictor(content, manifest)
-    return SklearnPredictor(content, manifest)
+        return OnnxPredictor(content, manifest, features)
+    if "user_code" in manifest:
+        # The pickle may name a class of the user's.
+        make_importable(models.resolve().parent, manifest["user_code"]["package"])
+    return SklearnPredictor(content, manifest, features)

@@ -20,6 +20,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.pipeline import Pipeline
 
 from gitops_ml.features.encode import Features, Matrix
+from gitops_ml.model.converters import round_boosters, round_down
 
 SPLITS = 5_000
 _BASE_ROWS = 2_000
@@ -36,30 +37,26 @@ def evenly(size: int, most: int) -> NDArray[np.int64]:
     return np.linspace(0, size - 1, min(size, most)).astype(np.int64)
 
 
-def round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
-    """For each number the largest float32 number that is not above it."""
-    with np.errstate(over="ignore"):
-        nearest = thresholds.astype(np.float32)
-    below = np.nextafter(nearest, np.float32(-np.inf))
-    return np.where(nearest > thresholds, below, nearest)
-
-
-def in_single_precision(pipeline: Pipeline) -> Pipeline:
+def in_single_precision(pipeline: Pipeline) -> tuple[Pipeline, list[Any]]:
     """Copy a fitted pipeline, with thresholds that float32 holds and the same answers.
 
     The converter rounds the thresholds of scikit-learn's other trees down by itself; those of
-    histogram gradient boosting it rounds to the nearest.
+    histogram gradient boosting and of LightGBM it rounds to the nearest.
+
+    Returns:
+        The copy, and all objects that it is made of, however deep inside another one.
     """
     copied: dict[int, Any] = {}
     result: Pipeline = copy.deepcopy(pipeline, copied)
-    # What was copied holds every estimator, however deep inside another one.
-    for part in copied.values():
+    parts = list(copied.values())
+    round_boosters(parts)
+    for part in parts:
         if isinstance(part, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
             # One inside another may be the unfitted pattern of those that were fitted.
             for trees in getattr(part, "_predictors", ()):
                 for tree in trees:
                     tree.nodes["num_threshold"] = round_down(tree.nodes["num_threshold"])
-    return result
+    return result, parts
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,10 @@ on the time, the machine or the order in which sets are walked.
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
-import importlib
-import inspect
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,24 +22,25 @@ import joblib
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.utils import all_estimators, get_tags
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
 from gitops_ml.core.settings import Params, SettingsError, TrainParams, load_params
+from gitops_ml.core.user_code import user_code
+from gitops_ml.features.derive import NOTHING_DERIVED, Derivation, load_derivation
 from gitops_ml.features.encode import Features, Matrix
 from gitops_ml.features.matrix import matrix_of, read_table
+from gitops_ml.model.compose import ESTIMATOR, load_estimator
 from gitops_ml.model.export import Export, export_onnx
 from gitops_ml.model.target import Class, classes_of, target_values
-
-_ESTIMATOR = f"{paths.PARAMS}: train.estimator"
-_HYPERPARAMETERS = f"{paths.PARAMS}: train.hyperparameters"
+from gitops_ml.model.threshold import takes_missing, threshold_of
 
 
 class TrainError(GitopsError):
@@ -59,6 +57,8 @@ class Trained:
         classes: What a classifier's answers mean, sorted; None for regression.
         rows: The number of rows that it was fitted on.
         export: The same model as ONNX, or why there is none.
+        threshold: The probability from which on the second of two classes is the answer; None for
+            the most probable class.
     """
 
     pipeline: Pipeline
@@ -66,78 +66,7 @@ class Trained:
     classes: tuple[Class, ...] | None
     rows: int
     export: Export
-
-
-def load_estimator(settings: TrainParams, task: str) -> BaseEstimator:
-    """Build the unfitted estimator from its class path and hyper-parameters.
-
-    Every `random_state` that is not given is set to the seed.
-
-    Raises:
-        SettingsError: If there is no such class, it does not fit the task, or it does not know a
-            hyper-parameter.
-    """
-    kind = _estimator_class(settings.estimator)
-    _check_hyperparameters(kind, settings)
-    try:
-        estimator = kind(**settings.hyperparameters)
-    except TypeError as error:
-        raise SettingsError(f"{_HYPERPARAMETERS}: {kind.__name__} refuses them: {error}") from error
-    fits_task = is_classifier if task == "classification" else is_regressor
-    if not fits_task(estimator):
-        raise SettingsError(
-            f"{_ESTIMATOR}: {settings.estimator} is not made for {task}; "
-            f"choose one that is, or change `task`"
-        )
-    seeds = {
-        name: settings.seed
-        for name, value in estimator.get_params(deep=True).items()
-        if name.rpartition("__")[2] == "random_state" and value is None
-    }
-    estimator.set_params(**seeds)
-    return estimator
-
-
-def _estimator_class(path: str) -> type[BaseEstimator]:
-    module_name, _, class_name = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SettingsError(
-            f"{_ESTIMATOR}: {path}: cannot import {module_name}: {error}{_similar(class_name)}"
-        ) from error
-    kind = getattr(module, class_name, None)
-    if kind is None:
-        raise SettingsError(
-            f"{_ESTIMATOR}: {module_name} has no class {class_name}{_similar(class_name)}"
-        )
-    if not (isinstance(kind, type) and issubclass(kind, BaseEstimator)):
-        raise SettingsError(f"{_ESTIMATOR}: {path} is not a scikit-learn estimator class")
-    return kind
-
-
-def _similar(class_name: str) -> str:
-    public: dict[str, str] = {}
-    for name, kind in all_estimators(type_filter=["classifier", "regressor"]):
-        parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
-        public[name] = ".".join([*parts, name])
-    close = difflib.get_close_matches(class_name, public, n=3)
-    return f"; did you mean {' or '.join(public[name] for name in close)}?" if close else ""
-
-
-def _check_hyperparameters(kind: type[BaseEstimator], settings: TrainParams) -> None:
-    known = inspect.signature(kind).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        return
-    problems = []
-    for name in settings.hyperparameters:
-        if name in known:
-            continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}"
-        problems.append(f"{_HYPERPARAMETERS}: {kind.__name__} has no {name}; {hint}")
-    if problems:
-        raise SettingsError("\n".join(problems))
+    threshold: float | None = None
 
 
 def build_pipeline(settings: TrainParams, task: str, features: Features) -> Pipeline:
@@ -211,7 +140,7 @@ def fit(
     except Exception as error:
         # Estimators raise whatever they like for values that do not suit them.
         raise TrainError(
-            f"{_ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
+            f"{ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
             f"{error}{_number_hint(settings)}"
         ) from error
 
@@ -225,7 +154,7 @@ def _check_missing(
 ) -> None:
     if settings.preprocessing.missing != "keep":
         return
-    if get_tags(pipeline.named_steps["estimator"]).input_tags.allow_nan:
+    if takes_missing(pipeline.named_steps["estimator"]):
         return
     missing = set(np.flatnonzero(np.isnan(matrix).any(axis=0)).tolist())
     missing |= {place for place in may_be_missing if features.items[place].type != "category"}
@@ -239,10 +168,18 @@ def _check_missing(
 
 def _number_hint(settings: TrainParams) -> str:
     """YAML reads `1e-3` as text; say so when that may be what went wrong."""
-    for name, value in settings.hyperparameters.items():
+    for name, value in _leaves(settings.hyperparameters):
         if isinstance(value, str) and _is_number(value):
             return f" (hint: {name} is text to YAML; write {float(value)!r} with a decimal point)"
     return ""
+
+
+def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        else:
+            yield name, value
 
 
 def _is_number(text: str) -> bool:
@@ -253,37 +190,51 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def train(frame: pl.DataFrame, params: Params, schema: Schema) -> Trained:
+def train(
+    frame: pl.DataFrame, params: Params, schema: Schema, derivation: Derivation = NOTHING_DERIVED
+) -> Trained:
     """Fit a model on a table and export it.
 
     Args:
         frame: The training rows, in the schema's types.
         params: What to train.
         schema: What a row is.
+        derivation: The columns that are derived from it.
 
     Raises:
         SettingsError: If the settings ask for something impossible.
         TrainError: If the estimator cannot be fitted to these rows.
         TableError: If a column is missing or of another type, or the target is all of one class.
+        DerivedValueError: If a column cannot be derived.
     """
-    features = Features.from_schema(schema)
+    features = Features.from_schema(schema, derivation)
+    declared_features = derivation.extend(schema).features().values()
     matrix = matrix_of(frame, features)
     column = frame.get_column(params.target)
     classes = classes_of(column) if params.task == "classification" else None
     target = target_values(column, classes)
     may_be_missing = [
         place
-        for place, declared in enumerate(schema.features().values())
+        for place, declared in enumerate(declared_features)
         if declared.nullable or declared.unseen == "missing"
     ]
     pipeline = fit(params.train, params.task, features, matrix, target, may_be_missing)
-    ranges = [(column.min, column.max) for column in schema.features().values()]
+    threshold = threshold_of(params.train.threshold, pipeline, len(classes or ()))
+    ranges = [(column.min, column.max) for column in declared_features]
     export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
-    return Trained(pipeline, features, classes, len(frame), export)
+    return Trained(pipeline, features, classes, len(frame), export, threshold)
 
 
-def write(trained: Trained, params: Params, folder: Path) -> dict[str, Any]:
+def write(
+    trained: Trained, params: Params, folder: Path, code: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Write the model files and the manifest that names them by hash.
+
+    Args:
+        trained: The model.
+        params: What was trained.
+        folder: Where the files go.
+        code: What `user_code` says of the code that trained it; None if no user's code did.
 
     Returns:
         The manifest.
@@ -302,8 +253,13 @@ def write(trained: Trained, params: Params, folder: Path) -> dict[str, Any]:
         "target": params.target,
         "classes": None if trained.classes is None else list(trained.classes),
         "probabilities": has_probabilities(trained.pipeline),
+        "threshold": trained.threshold,
         "estimator": params.train.estimator,
         "features": trained.features.to_manifest(),
+        "inputs": list(trained.features.inputs),
+        "derived": trained.features.derivation.to_manifest(),
+        "derived_from": trained.features.derivation.sources_to_manifest(),
+        **({} if code is None else {"user_code": dict(code)}),
         "files": files,
         "served": model.name if trained.export.model is None else onnx.name,
         "parity": trained.export.parity,
@@ -332,9 +288,12 @@ def _sha256(path: Path) -> str:
 def run(_: argparse.Namespace) -> int:
     """Train from `params.yaml`, `schema.yaml` and the training rows; 0 if all went well."""
     params, schema = load_params(), load_schema()
-    check_against_params(schema, params)
-    frame = read_table(paths.TRAIN, [*schema.features(), params.target])
-    manifest = write(train(frame, params, schema), params, paths.MODELS)
+    derivation = load_derivation(Path(), schema, params.target)
+    check_against_params(derivation.extend(schema), params)
+    needed = Features.from_schema(schema, derivation).inputs
+    frame = read_table(paths.TRAIN, [*needed, params.target])
+    code = user_code(Path(), load_project().package)
+    manifest = write(train(frame, params, schema, derivation), params, paths.MODELS, code)
     print(f"Trained {manifest['estimator']} on {manifest['rows']} rows; {_parity_line(manifest)}")
     return 0
 

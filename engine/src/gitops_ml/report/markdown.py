@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gitops_ml.core.settings import METRIC_DIRECTION
+from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.report.charts import charts
 from gitops_ml.report.run_artifacts import DataProblem, Evidence
 from gitops_ml.report.verdict_report import as_markdown, escape, folded, markdown_table
@@ -53,7 +53,8 @@ def _metric_table(evidence: Evidence) -> str:
     assert evaluation is not None
     rows = []
     for name, found in evaluation.metrics.items():
-        arrow = {1: " ↑", -1: " ↓"}.get(METRIC_DIRECTION.get(name, 0), "")
+        better = BUILT_IN[name].better if name in BUILT_IN else found.better
+        arrow = {"larger": " ↑", "smaller": " ↓", None: ""}[better]
         interval = ""
         if found.low is not None and found.high is not None:
             interval = f"{found.low:.4g} to {found.high:.4g}"
@@ -61,7 +62,10 @@ def _metric_table(evidence: Evidence) -> str:
             [name + arrow, _number(found.value), interval, _number(evaluation.baseline.get(name))]
         )
     header = ["metric", "value", f"{evaluation.confidence:.0%} interval", "without features"]
-    return markdown_table([header, *rows], text_columns=(0,))
+    table = markdown_table([header, *rows], text_columns=(0,))
+    if evaluation.threshold is None:
+        return table
+    return f"{table}\n\nThe second class is the answer from {evaluation.threshold:.4g} on."
 
 
 def _number(value: float | None) -> str:

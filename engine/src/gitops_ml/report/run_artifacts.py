@@ -23,7 +23,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.settings import METRIC_DIRECTION
+from gitops_ml.core.metric_catalogue import Better
 from gitops_ml.gate.verdict import Report
 from gitops_ml.report.verdict_report import SOURCES
 
@@ -59,8 +59,9 @@ class _Part(BaseModel):
 
 
 class Interval(_Part):
-    """A metric with its confidence interval, in the metric's own unit."""
+    """A metric with its confidence interval, in the metric's own unit, and what is better of it."""
 
+    better: Better | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -71,6 +72,7 @@ class Evaluation(_Part):
 
     rows: int
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    threshold: float | None = None
     metrics: dict[str, Interval]
     baseline: dict[str, float | None] = Field(default_factory=dict)
 
@@ -216,7 +218,8 @@ def read_evidence(files: Mapping[str, bytes]) -> Evidence:
 
 def _gate(text: str) -> Report:
     report = _model(Report)(text)
-    unknown = {found.metric for found in (*report.metrics, *report.slices)} - set(METRIC_DIRECTION)
+    judged = (*report.metrics, *report.slices)
+    unknown = {found.metric for found in judged if found.direction == 0}
     if unknown:
         raise EvidenceError(f"names unknown metrics: {clean(', '.join(sorted(unknown)))}")
     if report.champion is not None and report.champion.source not in SOURCES:

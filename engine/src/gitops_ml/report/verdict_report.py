@@ -10,7 +10,6 @@ import html
 import re
 from collections.abc import Sequence
 
-from gitops_ml.core.settings import METRIC_DIRECTION
 from gitops_ml.gate.verdict import Finding, Limit, Report
 
 _HEADLINES = {
@@ -124,7 +123,7 @@ def _metric_header(first: str, report: Report) -> list[str]:
 
 
 def _metric_row(found: Finding) -> list[str]:
-    rising = METRIC_DIRECTION[found.metric] > 0
+    rising = found.direction > 0
     interval = ""
     if found.low is not None and found.high is not None:
         interval = f"{found.low:+.4f} to {found.high:+.4f}"
@@ -142,7 +141,7 @@ def _metric_row(found: Finding) -> list[str]:
 
 def _name(found: Finding) -> str:
     if found.column is None:
-        return f"{found.metric} {'↑' if METRIC_DIRECTION[found.metric] > 0 else '↓'}"
+        return f"{found.metric} {'↑' if found.direction > 0 else '↓'}"
     return f"{found.metric}, {found.column} = {found.value or 'missing'} ({found.rows:,} rows)"
 
 
@@ -156,7 +155,7 @@ def _result(found: Finding) -> str:
 
 def _standing(found: Finding) -> tuple[bool, float]:
     """Failures first, then by how much worse than the champion, or how close to the bound."""
-    direction = METRIC_DIRECTION[found.metric]
+    direction = found.direction
     if found.difference is not None:
         lead = direction * found.difference
     elif found.challenger is not None and found.bound is not None:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gitops_ml.core import paths
 from gitops_ml.core.schema import load_schema
+from gitops_ml.features.derive import NOTHING_DERIVED, DerivedValueError, load_derivation
 from gitops_ml.features.encode import Features, class_name
 from gitops_ml.model.predictor import ModelError, Predictions, load_predictor
 from gitops_ml.serving import telemetry as metrics
@@ -27,7 +28,7 @@ from gitops_ml.serving.config import ServiceConfig
 from gitops_ml.serving.openapi import describe_api
 from gitops_ml.serving.prediction_log import PredictionLog
 from gitops_ml.serving.release import as_deployed, check_expected, read_release
-from gitops_ml.serving.requests import Record, RequestError, RequestReader
+from gitops_ml.serving.requests import Record, RequestError, RequestReader, cannot_derive
 
 logger = logging.getLogger("bentoml.service")
 
@@ -48,25 +49,33 @@ class Model:
         self.release = as_deployed(read_release(root, self.predictor.manifest), config)
         check_expected(self.release, config)
         schema = load_schema(root)
-        if Features.from_schema(schema) != self.predictor.features:
+        manifest = self.predictor.manifest
+        derivation = NOTHING_DERIVED
+        if "user_code" in manifest:
+            package = manifest["user_code"]["package"]
+            derivation = load_derivation(root, schema, manifest["target"], package)
+        if Features.from_schema(schema, derivation) != self.predictor.features:
             raise ModelError(
-                "schema.yaml does not have the features that the model was trained on; "
-                "run `make pipeline`"
+                "schema.yaml does not have the features that the model was trained on, or "
+                "features.py derives others; run `make pipeline`"
             )
-        self.reader = RequestReader(schema.features(), config.max_rows)
+        self.reader = RequestReader(derivation.inputs(schema), config.max_rows, derivation)
         self.max_body_bytes = config.max_body_bytes
         classes = self.predictor.manifest["classes"] or []
         self.class_names = [class_name(value) for value in classes]
         self.api = describe_api(name, self.release, self.reader.json_schema(), schema.description)
         self.log: PredictionLog | None = None
         self._batcher = Batcher(self.predictor.predict) if self.predictor.batches else None
-        self._ask([{}])  # the first run is the slow one
+        # The first run is the slow one, of the model and of what derives columns.
+        self.predictor.predict(self.predictor.features.missing())
+        self.predictor.features.from_records([])
 
     async def predict(self, records: list[Record]) -> Predictions:
         """Encode the records and ask the model.
 
         Raises:
             PredictionError: If the model gives no finite number.
+            DerivedValueError: If a column cannot be derived.
         """
         if self._batcher is not None:
             return await self._batcher.predict(self.predictor.features.from_records(records))
@@ -123,7 +132,12 @@ async def _predict(request: Request, model: Model) -> Response:
         return response
     body = await _body(request, model.max_body_bytes)
     records, many = model.reader.read(body)
-    answers = model.answers(await model.predict(records))
+    try:
+        predictions = await model.predict(records)
+    except DerivedValueError as error:
+        logger.warning("%s", error, exc_info=error.__cause__)
+        raise cannot_derive(error, many) from error
+    answers = model.answers(predictions)
     content = to_json(answers if many else answers[0])
     if model.log is not None:
         model.log.add(body, content, len(records))

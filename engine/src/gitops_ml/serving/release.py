@@ -47,8 +47,10 @@ def describe(manifest: dict[str, Any]) -> dict[str, Any]:
         "target": manifest.get("target"),
         "classes": manifest["classes"],
         "probabilities": manifest["probabilities"],
+        "threshold": manifest.get("threshold"),
         "estimator": manifest.get("estimator"),
         "features": [feature["name"] for feature in manifest["features"]],
+        "inputs": manifest.get("inputs", [feature["name"] for feature in manifest["features"]]),
         "model": {"file": manifest["served"], "sha256": manifest["files"][manifest["served"]]},
     }
 

@@ -1,9 +1,10 @@
 """What a request may hold: read and checked against the schema before the model sees it.
 
-`schema.yaml` says which features there are, their types, ranges and categories, and whether they
-may be null; the checks below are compiled from it once, into pydantic's Rust core. Types are
-strict: "1" is no number, `true` is no number, 3.5 is no integer. Every feature must be named, a
-missing value is an explicit null, and what is no feature is refused.
+`schema.yaml` says which columns there are, their types, ranges and categories, and whether they
+may be null; a request carries the features, and what derived columns are made of. The checks below
+are compiled from it once, into pydantic's Rust core. Types are strict: "1" is no number, `true` is
+no number, 3.5 is no integer, a moment has a time zone. Every input must be named, a missing value
+is an explicit null, and what is no input is refused, a derived column too.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
-from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 from typing_extensions import TypedDict
 
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.schema import Column
+from gitops_ml.features.derive import NOTHING_DERIVED, Derivation, DerivedValueError
 
 Record = dict[str, Any]
 
 # A larger number would become infinite in the float32 matrix.
 LARGEST = float(np.finfo(np.float32).max)
+# A larger whole number is not exact as a float, which is what JSON's numbers are read as.
+EXACT_INTEGERS = 2.0**53
 PROBLEMS_SHOWN = 20
 VALUE_SHOWN = 80
 CATEGORIES_SHOWN = 30
@@ -69,12 +73,25 @@ class RequestError(GitopsError):
 
 
 class RequestReader:
-    """Reads the body of a prediction request: a record, or an array of records."""
+    """Reads the body of a prediction request: a record, or an array of records.
 
-    def __init__(self, features: Mapping[str, Column], max_rows: int) -> None:
+    Args:
+        inputs: The columns that a record must hold.
+        max_rows: How many records a request may hold.
+        derivation: What is derived from them, and must not be in a record.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Column],
+        max_rows: int,
+        derivation: Derivation = NOTHING_DERIVED,
+    ) -> None:
         self.max_rows = max_rows
-        self._features = features
-        record = _record(features)
+        self._inputs = inputs
+        self._derived = {column.name: column.inputs for column in derivation.columns}
+        exact = {source.name for source in derivation.sources if source.type == "integer"}
+        record = _record({name: _exact(c) if name in exact else c for name, c in inputs.items()})
         self._record: TypeAdapter[Record] = TypeAdapter(record)
         array: Any = list  # a type checker wants to know what is in it
         self._records: TypeAdapter[list[Record]] = TypeAdapter(
@@ -140,13 +157,39 @@ class RequestReader:
         if error["type"] == "missing":
             return Problem(field, row, "is missing")
         if error["type"] == "extra_forbidden":
+            made_of = self._derived.get(field)
+            if made_of is not None:
+                what = f"is derived from {', '.join(made_of)} here; leave it out"
+                return Problem(field, row, what)
             return Problem(_clip(field), row, "is not a feature")
-        column = self._features[field]
+        column = self._inputs[field]
         return Problem(field, row, _rule(column, error), _shown(error["input"]))
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON schema of one record, made from the very types that check it."""
         return self._record.json_schema()
+
+
+def cannot_derive(error: DerivedValueError, batch: bool) -> RequestError:
+    """What to answer when a record passes the schema, but a column cannot be derived from it."""
+    value = error.values[0] if error.values else None
+    return _does_not_match(
+        [
+            Problem(
+                ", ".join(error.inputs),
+                row if batch else None,
+                f"`{error.column}`, which is derived from it, cannot be: {_clip(error.problem)}",
+                None if value is None else _clip(value),
+            )
+            for row in (error.rows or (None,))[:PROBLEMS_SHOWN]
+        ]
+    )
+
+
+def _exact(column: Column) -> Column:
+    low = -EXACT_INTEGERS if column.min is None else max(column.min, -EXACT_INTEGERS)
+    high = EXACT_INTEGERS if column.max is None else min(column.max, EXACT_INTEGERS)
+    return column.model_copy(update={"min": low, "max": high})
 
 
 def _does_not_match(problems: list[Problem]) -> RequestError:
@@ -157,20 +200,24 @@ def _does_not_match(problems: list[Problem]) -> RequestError:
     )
 
 
-def _record(features: Mapping[str, Column]) -> Any:
+def _record(inputs: Mapping[str, Column]) -> Any:
     """The type of a record: a dictionary with exactly these keys."""
     typed_dict: Any = TypedDict  # a type checker wants to know the keys
-    record = typed_dict("Record", {name: _field(column) for name, column in features.items()})
+    record = typed_dict("Record", {name: _field(column) for name, column in inputs.items()})
     record.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
     return record
 
 
 def _field(column: Column) -> Any:
-    """The type of one feature's value."""
+    """The type of one input's value."""
     about = " ".join(filter(None, (column.description, _unit(column))))
     kind: Any
     if column.type == "boolean":
         kind = Annotated[bool, Field(description=about)]
+    elif column.type == "string":
+        kind = Annotated[str, Field(description=about)]
+    elif column.type == "datetime":
+        kind = Annotated[AwareDatetime, Field(description=about)]
     elif column.type == "category" and column.unseen == "error":
         kind = Annotated[Literal[column.categories], Field(description=about)]
     elif column.type == "category":
@@ -208,6 +255,10 @@ def _rule(column: Column, error: ErrorDetails) -> str:
         return "must be true or false"
     if column.type == "category":
         return _one_of(column.categories or ()) if column.unseen == "error" else "must be a text"
+    if column.type == "string":
+        return "must be a text"
+    if column.type == "datetime":
+        return "must be a moment with its time zone, like 2013-07-01T12:00:00Z"
     if error["type"] == "finite_number":
         return "must be a finite number"
     return "must be a whole number" if column.type == "integer" else "must be a number"

@@ -1,0 +1,159 @@
+"""The command `gitops-ml validate`: every row of the data, and every column derived from it.
+
+A derived column is held against its declaration, and against what a service needs: that its
+function takes no row and one row too, and gives a row the same value alone as among others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from gitops_ml.core import paths
+from gitops_ml.core.schema import SOURCE_FILE, Schema, check_against_params
+from gitops_ml.core.settings import Params
+from gitops_ml.data import validate
+from gitops_ml.data.problems import MAX_EXAMPLES, Problem
+from gitops_ml.features.derive import (
+    Derivation,
+    Derived,
+    DerivedValueError,
+    Values,
+    load_derivation,
+)
+from gitops_ml.features.matrix import sources, with_derived
+
+RULE_PREFIX = "derived."
+ROWS_ALONE = 50
+
+
+def derived_problems(
+    rows: pl.DataFrame, derivation: Derivation, skipped: frozenset[str] = frozenset()
+) -> list[Problem]:
+    """What derived columns do wrong; one that others depend on is reported, these are left out.
+
+    Args:
+        rows: The ingested table.
+        derivation: The derived columns.
+        skipped: Columns that nothing can be derived from, since they are wrong already.
+    """
+    usable = [source for source in derivation.sources if source.name not in skipped]
+    given = sources(rows, Derivation((), tuple(usable)))
+    problems: list[Problem] = []
+    for column in derivation.columns:
+        if not given.keys() >= set(column.inputs):
+            continue
+        try:
+            values = column.compute(given, rows.height)
+        except DerivedValueError as error:
+            problems += _located(error, rows)
+            continue
+        found = _service_problem(column, given, values, rows)
+        if found is None:
+            given[column.name] = values
+        else:
+            problems.append(found)
+    return problems
+
+
+def _located(error: DerivedValueError, rows: pl.DataFrame) -> Iterator[Problem]:
+    """One problem for every file that has rows at fault."""
+    message = f"{error.where}: {error.problem}"
+    rule = RULE_PREFIX + error.rule
+    if not error.rows:
+        yield _of_table(error.column, rule, rows.height, message)
+        return
+    numbered = _numbered(rows)[list(error.rows)].with_columns(
+        pl.Series("value", [*error.values, *[""] * (len(error.rows) - len(error.values))])
+    )
+    for (file,), group in numbered.group_by(SOURCE_FILE, maintain_order=True):
+        examples = [
+            {"row": number, "value": value} if value else {"row": number}
+            for number, value in group.head(MAX_EXAMPLES).select("row", "value").iter_rows()
+        ]
+        yield Problem(
+            file=str(file),
+            column=error.column,
+            rule=rule,
+            count=group.height,
+            message=message,
+            examples=tuple(examples),
+        )
+
+
+def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
+    """For each row its file, and its number in it, from 1."""
+    return rows.select(SOURCE_FILE, (pl.int_range(pl.len()).over(SOURCE_FILE) + 1).alias("row"))
+
+
+def _of_table(column: str, rule: str, number: int, message: str) -> Problem:
+    file = paths.INGESTED.as_posix()
+    return Problem(file=file, column=column, rule=rule, count=number, message=message)
+
+
+def _service_problem(
+    column: Derived, given: Mapping[str, Values], values: Values, rows: pl.DataFrame
+) -> Problem | None:
+    """What would go wrong in a service, which asks for few rows at a time."""
+    try:
+        column.compute({name: given[name][:0] for name in column.inputs}, 0)
+    except DerivedValueError as error:
+        message = f"{error.where}: for a table without rows: {error.problem}"
+        return _of_table(column.name, RULE_PREFIX + "no_rows", rows.height, message)
+    places = np.linspace(0, rows.height - 1, min(rows.height, ROWS_ALONE)).astype(int)
+    for place in places.tolist():
+        alone = {name: given[name][place : place + 1] for name in column.inputs}
+        file, number = _numbered(rows).row(place)
+        example: dict[str, Any] = {"row": number}
+        try:
+            (value,) = column.compute(alone, 1)
+        except DerivedValueError as error:
+            message = f"{error.where}: for one row alone: {error.problem}"
+        else:
+            if _same(value, values[place]):
+                continue
+            message = (
+                f"{column.where}: a row alone gets {value!r}, among others {values[place]!r}; "
+                "a value must depend on its own row only, and on nothing random"
+            )
+        return Problem(
+            file=file,
+            column=column.name,
+            rule=RULE_PREFIX + "one_row",
+            message=message,
+            examples=(example,),
+        )
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) or (one != one and other != other)
+
+
+def check(
+    rows: pl.DataFrame, params: Params, schema: Schema, problems: list[Problem]
+) -> validate.Checked:
+    """Add the derived columns to what `validate` found of the data.
+
+    Raises:
+        GitopsError: If the user's code cannot be loaded or a declaration is wrong.
+    """
+    derivation = load_derivation(Path(), schema, params.target)
+    extended = derivation.extend(schema)
+    check_against_params(extended, params)
+    wrong = frozenset(problem.column for problem in problems if problem.column is not None)
+    with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
+        found = derived_problems(rows, derivation, wrong)
+    if problems or found:
+        return validate.Checked(rows, extended, [*problems, *found])
+    return validate.Checked(with_derived(rows, derivation), extended, [])
+
+
+def run(options: argparse.Namespace) -> int:
+    """Validate the ingested table with its derived columns; 1 if something is wrong."""
+    return validate.run(options, check)
