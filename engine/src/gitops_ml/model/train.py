@@ -39,6 +39,7 @@ from gitops_ml.core.settings import Params, SettingsError, TrainParams, load_par
 from gitops_ml.features.encode import Features, Matrix
 from gitops_ml.features.matrix import matrix_of, read_table
 from gitops_ml.model.export import Export, export_onnx
+from gitops_ml.model.reproducible import forget_machine, same_on_all_machines
 from gitops_ml.model.target import Class, classes_of, target_values
 
 _ESTIMATOR = f"{paths.PARAMS}: train.estimator"
@@ -207,13 +208,16 @@ def fit(
     pipeline = build_pipeline(settings, task, features)
     _check_missing(settings, pipeline, features, matrix, may_be_missing)
     try:
-        return pipeline.fit(matrix, target)
+        with same_on_all_machines():
+            pipeline.fit(matrix, target)
     except Exception as error:
         # Estimators raise whatever they like for values that do not suit them.
         raise TrainError(
             f"{_ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
             f"{error}{_number_hint(settings)}"
         ) from error
+    forget_machine(pipeline)
+    return pipeline
 
 
 def _check_missing(
