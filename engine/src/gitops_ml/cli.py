@@ -11,6 +11,7 @@ wrong call, or a gate that could not judge.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,9 @@ COMMANDS: Mapping[str, Command] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; gives back its exit code."""
+    # Read when the first library with threads is loaded. Threads that spin while they wait for work
+    # make training many times slower where others use the cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(overview())

@@ -32,6 +32,7 @@ from bentoml.exceptions import NotFound
 
 import gitops_ml
 from gitops_ml.core import paths
+from gitops_ml.core.dvc_lock import committed, compare
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
 from gitops_ml.model.predictor import read_manifest, read_verified
@@ -81,7 +82,20 @@ def source_of(root: Path) -> dict[str, Any]:
         raise PackageError(
             "there is no git commit to name the release by; commit first (`git commit`)"
         ) from error
-    return {"commit": commit, "dirty": bool(run(["git", "status", "--porcelain"], root).strip())}
+    return {"commit": commit, "dirty": _is_dirty(root)}
+
+
+def _is_dirty(root: Path) -> bool:
+    """Whether something here is in no commit; a `dvc.lock` that says the same does not count.
+
+    After a new `uv.lock` that changes nothing for the stages, a run notes its hash there.
+    """
+    changed = run(["git", "status", "--porcelain"], root).splitlines()
+    if len(changed) == 1 and Path(changed[0][3:]).name == paths.DVC_LOCK.name:
+        before = committed(root)
+        now = (root / paths.DVC_LOCK).read_text(encoding="utf-8")
+        return before is None or bool(compare(before, now))
+    return bool(changed)
 
 
 def check_pipeline(root: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
+from gitops_ml.core.dvc_lock import tolerance_note
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
@@ -62,6 +63,8 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
     base = find_base(root, revision)
     with case.timed("check that the pipeline is up to date"):
         locked = check_up_to_date(root)
+        note = tolerance_note(root)
+        case.notes += [note] if note else []
     with case.timed("load and score the challenger"):
         challenger = load_challenger(root, params, schema, locked)
     columns = challenger.test.columns

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from gitops_ml.core import paths
+from gitops_ml.core.environment import check_installed
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import EvaluateParams, Params, load_params
@@ -31,6 +32,7 @@ from gitops_ml.model.metrics import Estimate, MetricError, Scored, estimate, mea
 from gitops_ml.model.plots import draw_plots
 from gitops_ml.model.predict import score_target
 from gitops_ml.model.predictor import Predictor, load_predictor
+from gitops_ml.model.reproducible import same_on_all_machines
 from gitops_ml.model.target import Class, target_values
 
 Groups = NDArray[np.int64] | None
@@ -209,6 +211,7 @@ def _check_model(predictor: Predictor, features: Features, params: Params) -> No
 def main() -> int:
     """Evaluate from `params.yaml`, the model and the test rows; 0 if all went well."""
     try:
+        check_installed(Path())
         params, schema = load_params(), load_schema()
         check_against_params(schema, params)
         predictor = load_predictor(paths.MODELS)
@@ -221,11 +224,12 @@ def main() -> int:
         ]
         frame = read_table(paths.TEST, needed)
         train_target = read_table(paths.TRAIN, [params.target]).get_column(params.target)
-        report = evaluate(frame, train_target, predictor, params)
-        _write(paths.EVALUATION, report)
-        _write(paths.METRICS, {name: one["value"] for name, one in report["metrics"].items()})
-        _write(paths.GOLDEN, golden(frame, predictor))
-        draw_plots(frame, score_target(frame, predictor), predictor, params, paths.PLOTS)
+        with same_on_all_machines():
+            report = evaluate(frame, train_target, predictor, params)
+            _write(paths.EVALUATION, report)
+            _write(paths.METRICS, {name: one["value"] for name, one in report["metrics"].items()})
+            _write(paths.GOLDEN, golden(frame, predictor))
+            draw_plots(frame, score_target(frame, predictor), predictor, params, paths.PLOTS)
     except GitopsError as error:
         print(error, file=sys.stderr)
         return 1

@@ -13,9 +13,10 @@ import hashlib
 import importlib
 import inspect
 import json
+import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import all_estimators, get_tags
 
 from gitops_ml.core import paths
+from gitops_ml.core.environment import check_installed
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
 from gitops_ml.core.settings import Params, SettingsError, TrainParams, load_params
@@ -282,7 +284,8 @@ def train(frame: pl.DataFrame, params: Params, schema: Schema) -> Trained:
     ]
     pipeline = fit(params.train, params.task, features, matrix, target, may_be_missing)
     ranges = [(column.min, column.max) for column in schema.features().values()]
-    export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
+    with same_on_all_machines():
+        export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
     return Trained(pipeline, features, classes, len(frame), export)
 
 
@@ -313,15 +316,30 @@ def write(trained: Trained, params: Params, folder: Path) -> dict[str, Any]:
         "parity": trained.export.parity,
         "seed": params.train.seed,
         "rows": trained.rows,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "onnx", "scikit-learn", "skl2onnx")},
-        },
+        "versions": {name: version(name) for name in ("numpy", "onnx", "scikit-learn", "skl2onnx")},
     }
     (folder / paths.MANIFEST.name).write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     return manifest
+
+
+def write_environment(manifest: Mapping[str, Any], path: Path) -> None:
+    """Write down where a model was trained: beside it, since its bytes do not depend on that.
+
+    Args:
+        manifest: The model's.
+        path: The file; git ignores it and no stage knows it.
+    """
+    environment = {
+        "sha256": manifest["files"][manifest["served"]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": manifest["versions"],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
 
 
 def has_probabilities(pipeline: Pipeline) -> bool:
@@ -336,10 +354,12 @@ def _sha256(path: Path) -> str:
 def main() -> int:
     """Train from `params.yaml`, `schema.yaml` and the training rows; 0 if all went well."""
     try:
+        check_installed(Path())
         params, schema = load_params(), load_schema()
         check_against_params(schema, params)
         frame = read_table(paths.TRAIN, [*schema.features(), params.target])
         manifest = write(train(frame, params, schema), params, paths.MODELS)
+        write_environment(manifest, paths.TRAINING_ENVIRONMENT)
     except GitopsError as error:
         print(error, file=sys.stderr)
         return 1
