@@ -36,6 +36,7 @@ ENGINE = "gitops-ml"
 _SEPARATOR = ", "
 
 Package = Mapping[str, Any]
+Wanted = tuple[str, str]  # a package and one of its extras; the empty one is the package itself
 
 
 class LockedVersionsError(GitopsError):
@@ -56,7 +57,10 @@ def locked_versions(lock: str) -> dict[str, dict[str, str]]:
         packages: dict[str, list[Package]] = {}
         for entry in entries:
             packages.setdefault(entry["name"], []).append(entry)
-        parts = {part: _versions(packages, roots) for part, roots in PARTS.items()}
+        parts = {
+            part: _versions(packages, [(name, "") for name in roots])
+            for part, roots in PARTS.items()
+        }
         parts[OWN_PART] = _versions(packages, _own(packages))
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
         raise LockedVersionsError(
@@ -71,26 +75,27 @@ def locked_versions(lock: str) -> dict[str, dict[str, str]]:
     return parts
 
 
-def _own(packages: Mapping[str, Sequence[Package]]) -> list[str]:
+def _own(packages: Mapping[str, Sequence[Package]]) -> list[Wanted]:
     """What the project at the lock's own folder asks for, less the engine."""
-    found: list[str] = []
+    found: list[Wanted] = []
     for package in (one for versions in packages.values() for one in versions):
-        source = package.get("source", {})
+        source = package["source"]
         if "." in (source.get("editable"), source.get("virtual")):
-            found += _names(package.get("dependencies", ()))
-            found += _names(package.get("dev-dependencies", {}).get(TRAINING_GROUP, ()))
-    return [name for name in found if name != ENGINE]
+            found += _wanted(package.get("dependencies", ()))
+            found += _wanted(package.get("dev-dependencies", {}).get(TRAINING_GROUP, ()))
+    return [wanted for wanted in found if wanted[0] != ENGINE]
 
 
-def _names(dependencies: Iterable[Mapping[str, Any]]) -> list[str]:
-    return [dependency["name"] for dependency in dependencies]
+def _wanted(dependencies: Iterable[Mapping[str, Any]]) -> list[Wanted]:
+    """Each package itself, and once more with each extra that is asked for."""
+    return [(one["name"], extra) for one in dependencies for extra in ("", *one.get("extra", ()))]
 
 
-def _versions(packages: Mapping[str, Sequence[Package]], roots: Iterable[str]) -> dict[str, str]:
+def _versions(packages: Mapping[str, Sequence[Package]], roots: Iterable[Wanted]) -> dict[str, str]:
     """The versions of some packages and of all that they need, sorted by name."""
     found: dict[str, str] = {}
-    left = [(name, "") for name in roots]
-    seen: set[tuple[str, str]] = set()
+    left = list(roots)
+    seen: set[Wanted] = set()
     while left:
         wanted = left.pop()
         if wanted in seen:
@@ -103,9 +108,8 @@ def _versions(packages: Mapping[str, Sequence[Package]], roots: Iterable[str]) -
         if known:
             found[name] = _SEPARATOR.join(known)
         for package in versions:
-            needed = package.get("optional-dependencies", {}).get(extra, ())
-            for dependency in (*needed, *package.get("dependencies", ())):
-                left += [(dependency["name"], one) for one in ("", *dependency.get("extra", ()))]
+            left += _wanted(package.get("dependencies", ()))
+            left += _wanted(package.get("optional-dependencies", {}).get(extra, ()))
     return dict(sorted(found.items()))
 
 
