@@ -16,8 +16,9 @@ from typing import Any
 from gitops_ml.core import paths
 from gitops_ml.core.git import git
 
-# Relative to the larger of the number and 1: the last digit but one of what the reports hold.
-TOLERANCE = 1e-5
+# Of the number, and absolute below 1. The matrix has single precision: a linear model of some ten
+# thousand rows moved by 3e-5 from one kind of processor to another.
+TOLERANCE = 1e-4
 _COMPARED = (paths.GOLDEN, paths.EVALUATION, paths.METRICS)
 _SHOWN = 5
 
