@@ -378,10 +378,11 @@ def test_a_champion_is_pulled_from_the_remote_of_the_environment(
 
 
 def test_a_champion_with_other_locked_versions_runs_in_its_own_environment(
-    challenged: Path, gate: Gate
+    challenged: Path, gate: Gate, project_run: Run
 ) -> None:
     with (challenged / "uv.lock").open("a", encoding="utf-8") as lock:
         lock.write("# another lock\n")
+    project_run(challenged, "dvc", "repro", check=True)
     code, report, output = gate(challenged)
     assert (code, report["champion"]["source"]) == (0, "cache")
     assert "The champion ran with the versions that the base locks." in output

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
+    "environment": Command("core.environment", "note the locked versions that stages depend on"),
     "ingest": Command("data.ingest", "read the landed files into one table"),
     "validate": Command("features.derived_rows", "hold every row against the schema"),
     "split": Command("data.split", "give every row its place in the training or the test set"),
@@ -84,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help`, with 0, and after a wrong call, with 2.
     """
+    # Read when the first library with threads is loaded. Threads that spin while they wait for work
+    # make training many times slower where others use the cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)
     overview = argparse.ArgumentParser(
         prog="gitops-ml",

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+import yaml
 from commands import subcommand
 from projects import PACKAGE, make_project
 
@@ -128,6 +129,29 @@ def test_the_release_names_source_model_data_and_contract(project: Path) -> None
     assert release["contract"] == {"sha256": contract}
     assert release["metrics"] == {"mae": 1.5}
     assert release["features"] == ["weight"]
+
+
+def test_a_lock_that_differs_only_in_what_changes_nothing_makes_no_dirty_release(
+    project: Path,
+) -> None:
+    lock = project / "dvc.lock"
+    document = yaml.safe_load(lock.read_text(encoding="utf-8"))
+    noted = {"cmd": "gitops-ml environment", "deps": [{"path": "uv.lock", "md5": "1"}]}
+    document["stages"]["environment"] = noted
+    lock.write_text(yaml.safe_dump(document), encoding="utf-8")
+    commit(project)
+
+    noted["deps"][0]["md5"] = "2"
+    lock.write_text(yaml.safe_dump(document), encoding="utf-8")
+    assert (
+        describe_release(project, read_manifest(project / paths.MODELS))["source"]["dirty"] is False
+    )
+
+    document["stages"]["train"]["cmd"] = "other"
+    lock.write_text(yaml.safe_dump(document), encoding="utf-8")
+    assert (
+        describe_release(project, read_manifest(project / paths.MODELS))["source"]["dirty"] is True
+    )
 
 
 def test_the_release_of_a_changed_tree_says_so(project: Path) -> None:

@@ -13,7 +13,8 @@ import yaml
 from commands import subcommand
 
 from gitops_ml.core.dvc import DvcError
-from gitops_ml.core.dvc_lock import LockError, verify
+from gitops_ml.core.dvc_lock import LockError, tolerance_note, verify
+from gitops_ml.core.environment import LockedVersionsError
 from gitops_ml.core.run import outside_git
 
 main = subcommand("verify-lock")
@@ -238,3 +239,170 @@ def test_without_git_nothing_can_be_told(
     monkeypatch.setenv("PATH", str(project))
     assert main() == 1
     assert "git: not installed" in capsys.readouterr().err
+
+
+# What a run of another machine leaves: stages by hand, since no two machines are at hand.
+FILES = {
+    "uv.lock": "1",
+    "reports/locked_versions.json": "1",
+    "models": "1",
+    "reports/plots": "1",
+    "reports/metrics.json": '{"mae": 1.5}\n',
+    "reports/evaluation.json": '{"rows": 9, "metrics": {"mae": {"value": 1.5, "low": null}}}\n',
+    "reports/golden.json": '{"records": [{"x": 0.5}], "predictions": [{"prediction": 2.5}]}\n',
+}
+
+
+def entries(files: dict[str, str], *names: str) -> list[dict[str, Any]]:
+    return [{"path": name, "md5": files[name]} for name in names]
+
+
+def lock_of(files: dict[str, str], scikit_learn: str = "1.0") -> str:
+    versions = {"reports/locked_versions.json": {"model": {"scikit-learn": scikit_learn}}}
+    evaluation = [name for name in files if name.startswith("reports/") and "locked" not in name]
+    stages = {
+        "environment": {
+            "cmd": "gitops-ml environment",
+            "deps": entries(files, "uv.lock"),
+            "outs": entries(files, "reports/locked_versions.json"),
+        },
+        "evaluate": {
+            "cmd": "gitops-ml evaluate",
+            "deps": entries(files, "models"),
+            "outs": entries(files, *evaluation),
+        },
+        "train": {
+            "cmd": "gitops-ml train",
+            "params": versions,
+            "outs": entries(files, "models"),
+        },
+    }
+    return yaml.safe_dump({"schema": "2.0", "stages": stages})
+
+
+def write_run(root: Path, files: dict[str, str], **more: str) -> None:
+    (root / "reports").mkdir(exist_ok=True)
+    for name, text in files.items():
+        if name.endswith(".json"):
+            (root / name).write_text(text, encoding="utf-8")
+    (root / "dvc.lock").write_text(lock_of(files, **more), encoding="utf-8")
+
+
+@pytest.fixture
+def committed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "committed"
+    root.mkdir()
+    git(root, "init", "-q")
+    write_run(root, FILES)
+    commit(root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_a_new_lock_of_dependencies_that_changes_no_version_is_not_stale(
+    committed_run: Path,
+) -> None:
+    write_run(committed_run, {**FILES, "uv.lock": "2"})
+    assert "is what this run wrote" in verify(committed_run)
+
+
+def test_a_new_version_of_what_trains_is_stale_and_committing_the_run_mends_it(
+    committed_run: Path,
+) -> None:
+    new = {**FILES, "uv.lock": "2", "reports/locked_versions.json": "2", "models": "2"}
+    write_run(committed_run, new, scikit_learn="2.0")
+    with pytest.raises(LockError) as error:
+        verify(committed_run)
+    assert str(error.value).splitlines()[1:] == [
+        "  environment: stale, it was run with another uv.lock",
+        "  evaluate: stale, it was run with another models",
+        "  train: stale, it was run with another reports/locked_versions.json:model.scikit-learn",
+        "run `make pipeline`, then commit dvc.lock and reports/",
+    ]
+    commit(committed_run)
+    assert "is what this run wrote" in verify(committed_run)
+
+
+def test_only_the_stage_that_distils_may_have_other_inputs(committed_run: Path) -> None:
+    write_run(committed_run, FILES, scikit_learn="2.0")
+    with pytest.raises(LockError, match="train: stale"):
+        verify(committed_run)
+
+
+def other_model(metric: float, answer: float, x: float = 0.5) -> dict[str, str]:
+    """A run whose model has other bytes."""
+    text = {
+        "reports/metrics.json": FILES["reports/metrics.json"].replace("1.5", f"{metric}"),
+        "reports/evaluation.json": FILES["reports/evaluation.json"].replace("1.5", f"{metric}"),
+        "reports/golden.json": FILES["reports/golden.json"]
+        .replace("2.5", f"{answer}")
+        .replace("0.5", f"{x}"),
+    }
+    return {**FILES, **text, "models": "2", "reports/plots": "2"}
+
+
+def test_another_model_with_the_same_answers_counts_as_reproduced_and_that_is_said(
+    committed_run: Path,
+) -> None:
+    write_run(committed_run, other_model(1.500001, 2.500001))
+    said = verify(committed_run)
+    assert said.startswith("Reproduced within a tolerance, not byte for byte: ")
+    assert "1 golden predictions, and every metric" in said
+    assert "9 test rows, are the committed ones to within 1e-04" in said
+    assert tolerance_note(committed_run) == said
+
+
+@pytest.mark.parametrize(
+    ("run", "where"),
+    [
+        (other_model(1.5, 2.51), "reports/golden.json: predictions[0].prediction: 2.5 is"),
+        (other_model(1.6, 2.5), "reports/evaluation.json: metrics.mae.value: 1.5 is committed"),
+        (other_model(1.5, 2.5, x=0.500001), "reports/golden.json: records[0].x: 0.5 is"),
+    ],
+)
+def test_another_model_with_other_answers_is_not_reproduced_and_sharing_mends_it(
+    committed_run: Path, run: dict[str, str], where: str
+) -> None:
+    write_run(committed_run, run)
+    with pytest.raises(LockError) as error:
+        verify(committed_run)
+    lines = str(error.value).splitlines()
+    assert lines[1].startswith("  evaluate: not reproduced, models was not either: reports/")
+    assert lines[2] == "  train: not reproduced, the same inputs gave another models"
+    assert any(line.startswith(f"  {where}") for line in lines[3:])
+    assert "or commit the dvc.lock and reports/ of this machine" in lines[-1]
+    assert tolerance_note(committed_run) is None
+    commit(committed_run)
+    assert "is what this run wrote" in verify(committed_run)
+
+
+def test_what_is_no_answer_of_a_model_must_be_reproduced_to_the_byte(committed_run: Path) -> None:
+    write_run(committed_run, {**FILES, "reports/locked_versions.json": "2"})
+    with pytest.raises(LockError, match="environment: not reproduced"):
+        verify(committed_run)
+
+
+def test_answers_that_were_never_committed_prove_nothing(committed_run: Path) -> None:
+    git(committed_run, "rm", "-q", "--cached", "reports/golden.json")
+    git(committed_run, "commit", "-qm", "Change")
+    write_run(committed_run, other_model(1.5, 2.5))
+    with pytest.raises(LockError, match=r"golden.json: is not committed"):
+        verify(committed_run)
+
+
+def test_with_other_versions_installed_that_is_said_first(committed_run: Path) -> None:
+    write_run(committed_run, other_model(1.5, 2.51))
+    names = ("polars", "pandera", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "matplotlib")
+    source = 'source = { registry = "https://pypi.org/simple" }'
+    (committed_run / "uv.lock").write_text(
+        "".join(f'[[package]]\nname = "{name}"\nversion = "0.1"\n{source}\n' for name in names)
+    )
+    with pytest.raises(LockedVersionsError, match=r"other environment(.|\n)*`uv sync --locked`"):
+        verify(committed_run)
+
+
+def test_without_a_committed_lock_there_is_no_tolerance_to_note(committed_run: Path) -> None:
+    assert tolerance_note(committed_run) is None
+    shutil.rmtree(committed_run / ".git")
+    git(committed_run, "init", "-q")
+    assert tolerance_note(committed_run) is None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from gitops_ml.model.train import (
     has_probabilities,
     train,
     write,
+    write_environment,
 )
 
 main = subcommand("train")
@@ -341,3 +343,24 @@ def test_the_stage_tells_mistakes_without_a_traceback(
     (project / "params.yaml").unlink()
     assert main() == 1
     assert "params.yaml: no such file" in capsys.readouterr().err
+
+
+def test_where_a_model_was_trained_is_written_beside_it_and_not_in_it(
+    make_orders: Orders,
+    make_params: MakeParams,
+    shop_schema: Schema,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params = make_params("price", "sklearn.linear_model.Ridge", preprocessing=MEDIAN)
+    trained = train(make_orders(100), params, shop_schema)
+    found = []
+    for patch in ("3.11.1", "3.11.99"):
+        monkeypatch.setattr(platform, "python_version", lambda patch=patch: patch)
+        manifest = write(trained, params, tmp_path / patch)
+        write_environment(manifest, tmp_path / "reports" / "environment.json")
+        environment = json.loads((tmp_path / "reports" / "environment.json").read_text())
+        assert environment["python"] == patch
+        assert environment["sha256"] == manifest["files"][manifest["served"]]
+        found.append({one.name: one.read_bytes() for one in (tmp_path / patch).iterdir()})
+    assert found[0] == found[1]

@@ -171,3 +171,24 @@ def test_figures_have_a_line_for_each_series_and_room_on_their_axes() -> None:
 def test_numbers_are_written_without_exponents() -> None:
     (block,) = charts([], [("hour", 123456.7), ("day", 0.00001), ("month", -0.0)])
     assert "bar [123500, 0.00001, 0]" in block
+
+
+@pytest.mark.parametrize("trained_here", [True, False])
+def test_it_says_where_the_model_was_trained_if_this_run_trained_it(
+    project: Path, capsys: pytest.CaptureFixture[str], trained_here: bool
+) -> None:
+    model = ModelRecord(hash="123.dir", source="working tree", sha256="abc")
+    write_gate(project, challenger=model)
+    environment = {
+        "sha256": "abc" if trained_here else "def",
+        "python": "3.11.7",
+        "platform": "Linux",
+        "cores": 4,
+        "versions": {"numpy": "2.4.6"},
+    }
+    path = project / "reports/training_environment.json"
+    path.write_text(json.dumps(environment), encoding="utf-8")
+    assert main() == 0
+    text = capsys.readouterr().out
+    assert ("Where this model was trained" in text) is trained_here
+    assert ("| cores | 4 |" in text) is trained_here

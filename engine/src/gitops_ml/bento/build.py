@@ -20,6 +20,7 @@ import json
 import platform
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import gitops_ml
 from gitops_ml.bento.store import BentoError
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import check_up_to_date, locked_output, read_lock
+from gitops_ml.core.dvc_lock import committed, compare
 from gitops_ml.core.git import git
 from gitops_ml.core.project import load_project
 from gitops_ml.core.run import PYTHON, output
@@ -57,7 +59,18 @@ def source_of(root: Path) -> dict[str, Any]:
         raise BentoError(
             "there is no git commit to name the release by; commit first (`git commit`)"
         )
-    return {"commit": found.stdout.strip(), "dirty": bool(status.stdout.strip())}
+    return {"commit": found.stdout.strip(), "dirty": _is_dirty(root, status.stdout.splitlines())}
+
+
+def _is_dirty(root: Path, changed: Sequence[str]) -> bool:
+    """Whether something here is in no commit; a `dvc.lock` that says the same does not count.
+
+    After a new `uv.lock` that changes nothing for the stages, a run notes its hash there.
+    """
+    if len(changed) == 1 and Path(changed[0][3:]).name == paths.DVC_LOCK.name:
+        before = committed(root)
+        return before is None or bool(compare(before, read_lock(root)))
+    return bool(changed)
 
 
 def data_of(lock: str) -> dict[str, str]:

@@ -108,8 +108,23 @@ def stages_of(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
 def by_name(entries: Any) -> dict[str, Any]:
     """Entries of a lock by file name, or by file and parameter."""
     if isinstance(entries, dict):
-        return {f"{f}:{k}": v for f, values in entries.items() for k, v in values.items()}
+        return {
+            f"{file}:{key}": value
+            for file, values in entries.items()
+            for key, value in _flat(values).items()
+        }
     return {entry["path"]: entry for entry in entries or ()}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested parameters by their dotted names; a group that is empty is there too."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def locked_output(text: str | None, path: Path, name: str) -> LockedOutput | None:

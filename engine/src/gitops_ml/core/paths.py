@@ -9,6 +9,7 @@ CONTRACT = Path("contract.yaml")
 CONTRACT_SCHEMA = Path("contract.schema.json")
 SCHEMA = Path("schema.yaml")
 DVC_LOCK = Path("dvc.lock")
+UV_LOCK = Path("uv.lock")
 
 INGESTED = Path("data/ingested.parquet")
 TRAIN = Path("data/split/train.parquet")
@@ -20,6 +21,8 @@ ONNX_MODEL = MODELS / "model.onnx"
 MANIFEST = MODELS / "manifest.json"
 
 REPORTS = Path("reports")
+LOCKED_VERSIONS = REPORTS / "locked_versions.json"
+TRAINING_ENVIRONMENT = REPORTS / "training_environment.json"
 INGEST_REPORT = REPORTS / "ingest.json"
 VALIDATION_REPORT = REPORTS / "validation.json"
 VALIDATION_PAGE = REPORTS / "validation.html"

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 from numpy.typing import NDArray
 
+from gitops_ml.core.dvc_lock import tolerance_note
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
@@ -65,6 +66,8 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
     base = find_base(root, revision)
     with case.timed("check that the pipeline is up to date"):
         locked = current_model(root)
+        note = tolerance_note(root)
+        case.notes += [note] if note else []
     with case.timed("load and score the challenger"):
         challenger = load_challenger(root, params, locked)
     columns = challenger.test.columns

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from gitops_ml.core import paths
+from gitops_ml.core.environment import check_installed
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.core.schema import check_against_params, load_schema
@@ -35,6 +36,7 @@ from gitops_ml.model.own_metrics import MetricError
 from gitops_ml.model.plots import draw_plots
 from gitops_ml.model.predict import score_target
 from gitops_ml.model.predictor import Predictor, chosen, load_predictor
+from gitops_ml.model.reproducible import same_on_all_machines
 from gitops_ml.model.target import Class, target_values
 
 Groups = NDArray[np.int64] | None
@@ -238,6 +240,7 @@ def _check_model(predictor: Predictor, features: Features, params: Params) -> No
 
 def run(_: argparse.Namespace) -> int:
     """Evaluate from `params.yaml`, the model and the test rows; 0 if all went well."""
+    check_installed(Path())
     params, schema = load_params(), load_schema()
     derivation = load_derivation(Path(), schema, params.target)
     check_against_params(derivation.extend(schema), params)
@@ -248,11 +251,12 @@ def run(_: argparse.Namespace) -> int:
     needed = [*features.inputs, params.target, *given_slices, *params.split.columns]
     frame = read_table(paths.TEST, needed)
     train_target = read_table(paths.TRAIN, [params.target]).get_column(params.target)
-    report = evaluate(frame, train_target, predictor, params)
-    _write(paths.EVALUATION, report)
-    _write(paths.METRICS, {name: one["value"] for name, one in report["metrics"].items()})
-    _write(paths.GOLDEN, golden(frame, predictor))
-    draw_plots(frame, score_target(frame, predictor), predictor, params, paths.PLOTS)
+    with same_on_all_machines():
+        report = evaluate(frame, train_target, predictor, params)
+        _write(paths.EVALUATION, report)
+        _write(paths.METRICS, {name: one["value"] for name, one in report["metrics"].items()})
+        _write(paths.GOLDEN, golden(frame, predictor))
+        draw_plots(frame, score_target(frame, predictor), predictor, params, paths.PLOTS)
     _print_summary(report)
     return 0
 

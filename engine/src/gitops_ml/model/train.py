@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from gitops_ml.core import paths
+from gitops_ml.core.environment import check_installed
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
@@ -39,6 +41,7 @@ from gitops_ml.features.encode import Features, Matrix
 from gitops_ml.features.matrix import matrix_of, read_table
 from gitops_ml.model.compose import ESTIMATOR, load_estimator
 from gitops_ml.model.export import Export, export_onnx
+from gitops_ml.model.reproducible import forget_machine, same_on_all_machines
 from gitops_ml.model.target import Class, classes_of, target_values
 from gitops_ml.model.threshold import takes_missing, threshold_of
 
@@ -136,13 +139,16 @@ def fit(
     pipeline = build_pipeline(settings, task, features)
     _check_missing(settings, pipeline, features, matrix, may_be_missing)
     try:
-        return pipeline.fit(matrix, target)
+        with same_on_all_machines():
+            pipeline.fit(matrix, target)
     except Exception as error:
         # Estimators raise whatever they like for values that do not suit them.
         raise TrainError(
             f"{ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
             f"{error}{_number_hint(settings)}"
         ) from error
+    forget_machine(pipeline)
+    return pipeline
 
 
 def _check_missing(
@@ -221,7 +227,8 @@ def train(
     pipeline = fit(params.train, params.task, features, matrix, target, may_be_missing)
     threshold = threshold_of(params.train.threshold, pipeline, len(classes or ()))
     ranges = [(column.min, column.max) for column in declared_features]
-    export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
+    with same_on_all_machines():
+        export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
     return Trained(pipeline, features, classes, len(frame), export, threshold)
 
 
@@ -265,15 +272,30 @@ def write(
         "parity": trained.export.parity,
         "seed": params.train.seed,
         "rows": trained.rows,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "onnx", "scikit-learn", "skl2onnx")},
-        },
+        "versions": {name: version(name) for name in ("numpy", "onnx", "scikit-learn", "skl2onnx")},
     }
     (folder / paths.MANIFEST.name).write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     return manifest
+
+
+def write_environment(manifest: Mapping[str, Any], path: Path) -> None:
+    """Write down where a model was trained: beside it, since its bytes do not depend on that.
+
+    Args:
+        manifest: The model's.
+        path: The file; git ignores it and no stage knows it.
+    """
+    environment = {
+        "sha256": manifest["files"][manifest["served"]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": manifest["versions"],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
 
 
 def has_probabilities(pipeline: Pipeline) -> bool:
@@ -287,6 +309,7 @@ def _sha256(path: Path) -> str:
 
 def run(_: argparse.Namespace) -> int:
     """Train from `params.yaml`, `schema.yaml` and the training rows; 0 if all went well."""
+    check_installed(Path())
     params, schema = load_params(), load_schema()
     derivation = load_derivation(Path(), schema, params.target)
     check_against_params(derivation.extend(schema), params)
@@ -294,6 +317,7 @@ def run(_: argparse.Namespace) -> int:
     frame = read_table(paths.TRAIN, [*needed, params.target])
     code = user_code(Path(), load_project().package)
     manifest = write(train(frame, params, schema, derivation), params, paths.MODELS, code)
+    write_environment(manifest, paths.TRAINING_ENVIRONMENT)
     print(f"Trained {manifest['estimator']} on {manifest['rows']} rows; {_parity_line(manifest)}")
     return 0
 

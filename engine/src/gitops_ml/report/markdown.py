@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.report.charts import charts
-from gitops_ml.report.run_artifacts import DataProblem, Evidence
+from gitops_ml.report.run_artifacts import DataProblem, Evidence, TrainingEnvironment
 from gitops_ml.report.verdict_report import as_markdown, escape, folded, markdown_table
 
 _LEFT = "\n\nShortened: the whole report is in the artifact.\n"
@@ -28,6 +28,9 @@ def details(evidence: Evidence) -> list[str]:
         parts += ["### The data break rules", _problem_table(evidence.problems)]
     if evidence.evaluation is not None:
         parts.append(folded("All metrics of this model", _metric_table(evidence)))
+    if evidence.environment is not None:
+        where = _environment_table(evidence.environment)
+        parts.append(folded("Where this model was trained", where))
     plots = charts(evidence.curves, evidence.importance)
     if plots:
         parts.append(folded("Plots", "\n\n".join(plots)))
@@ -66,6 +69,17 @@ def _metric_table(evidence: Evidence) -> str:
     if evaluation.threshold is None:
         return table
     return f"{table}\n\nThe second class is the answer from {evaluation.threshold:.4g} on."
+
+
+def _environment_table(environment: TrainingEnvironment) -> str:
+    cores = "unknown" if environment.cores is None else str(environment.cores)
+    rows = [
+        ["Python", environment.python],
+        ["platform", environment.platform],
+        ["cores", cores],
+        *([name, number] for name, number in environment.versions.items()),
+    ]
+    return markdown_table([["what", "value"], *rows], text_columns=(0, 1))
 
 
 def _number(value: float | None) -> str:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.metric_catalogue import Better
 from gitops_ml.gate.verdict import Report
@@ -31,6 +32,7 @@ GATE = "gate.json"
 EVALUATION = "evaluation.json"
 VALIDATION = "validation.json"
 INGEST = "ingest.json"
+ENVIRONMENT = paths.TRAINING_ENVIRONMENT.name
 IMPORTANCE = "plots/importance.csv"
 
 ARCHIVE_BYTES = 20_000_000
@@ -77,6 +79,16 @@ class Evaluation(_Part):
     baseline: dict[str, float | None] = Field(default_factory=dict)
 
 
+class TrainingEnvironment(_Part):
+    """Where a model was trained: `reports/training_environment.json`, which a training writes."""
+
+    sha256: str
+    python: str
+    platform: str
+    cores: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
 class DataProblem(_Part):
     """A rule that data break, without the example rows: those stay in the artifact."""
 
@@ -112,6 +124,7 @@ class Evidence:
         problems: What is wrong with the data.
         curves: Lines of the plots.
         importance: Features with their importance, largest first.
+        environment: Where the model was trained; None if no run here trained it.
         unreadable: What could not be used, and why.
     """
 
@@ -120,6 +133,7 @@ class Evidence:
     problems: tuple[DataProblem, ...] = ()
     curves: tuple[Curve, ...] = ()
     importance: tuple[tuple[str, float], ...] = ()
+    environment: TrainingEnvironment | None = None
     unreadable: tuple[str, ...] = ()
 
 
@@ -143,7 +157,7 @@ class _Reader:
 
 def is_wanted(name: str) -> bool:
     """Whether a file, by its path inside the reports folder, is one that is read."""
-    return name in (GATE, EVALUATION, VALIDATION, INGEST, IMPORTANCE) or bool(
+    return name in (GATE, EVALUATION, VALIDATION, INGEST, IMPORTANCE, ENVIRONMENT) or bool(
         _CURVE.fullmatch(name)
     )
 
@@ -206,12 +220,16 @@ def read_evidence(files: Mapping[str, bytes]) -> Evidence:
     curves: list[Curve] = []
     for name in sorted(name for name in files if _CURVE.fullmatch(name))[:CURVES]:
         curves += reader.read(name, _curves) or ()
+    environment = reader.read(ENVIRONMENT, _model(TrainingEnvironment))
+    if environment is not None and environment.sha256 != gate.challenger.sha256:
+        environment = None  # an earlier training's
     return Evidence(
         gate=gate,
         evaluation=reader.read(EVALUATION, _model(Evaluation)),
         problems=problems,
         curves=tuple(curves),
         importance=reader.read(IMPORTANCE, _importance) or (),
+        environment=environment,
         unreadable=tuple(reader.unreadable),
     )
 
