@@ -6,7 +6,7 @@ n values for each and gives back n values; value i must depend on row i alone. A
 what it is made of, and never the derived column. `make validate` tries each function on all rows.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -20,26 +20,23 @@ NEW_YORK = ZoneInfo("America/New_York")
 
 
 @lru_cache(maxsize=100_000)
-def offset(hour: int) -> int:
-    """By how many hours New York's clocks are ahead of UTC, in an hour since 1970."""
-    ahead = datetime.fromtimestamp(hour * 3600, NEW_YORK).utcoffset()
-    return 0 if ahead is None else ahead // timedelta(hours=1)
+def in_new_york(hour: int) -> datetime:
+    """What clocks in New York show in an hour since 1970; looked up once."""
+    return datetime.fromtimestamp(hour * 3600, NEW_YORK)
 
 
-def hours_in_new_york(moments: Moments) -> Integers:
-    """What clocks in New York show, in hours since 1970; each hour is looked up once."""
-    hours = moments.astype("datetime64[h]").astype(np.int64)
-    return hours + np.array([offset(hour) for hour in hours.tolist()], dtype=np.int64)
+def local_hours(moments: Moments) -> list[datetime]:
+    """The hours of moments on New York's clocks."""
+    return list(map(in_new_york, moments.astype("datetime64[h]").astype(np.int64).tolist()))
 
 
 @derived(type="integer", min=1, max=7)
 def day_of_week(scheduled_hour: Moments) -> Integers:
     """Local day of the departure, Monday is 1."""
-    # The first of January 1970 was a Thursday.
-    return (hours_in_new_york(scheduled_hour) // 24 + 3) % 7 + 1
+    return np.array([local.isoweekday() for local in local_hours(scheduled_hour)], dtype=np.int64)
 
 
 @derived(type="integer", min=0, max=23, unit="h")
 def hour(scheduled_hour: Moments) -> Integers:
     """Local hour of the departure."""
-    return hours_in_new_york(scheduled_hour) % 24
+    return np.array([local.hour for local in local_hours(scheduled_hour)], dtype=np.int64)

@@ -10,7 +10,8 @@ from checking import Values, checks_of
 
 from gitops_ml.checks.gate import GateChecks, guessing
 from gitops_ml.core import paths
-from gitops_ml.core.settings import Contract, MetricTerms, SettingsError, SliceTerms
+from gitops_ml.core.errors import SettingsError
+from gitops_ml.core.settings import Contract, MetricTerms, SliceTerms
 
 Make = Callable[..., Values]
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.metric_catalogue import (
     BUILT_IN,
     MetricDeclarationError,
@@ -12,7 +13,7 @@ from gitops_ml.core.metric_catalogue import (
     known_metrics,
     metric_names,
 )
-from gitops_ml.core.settings import Contract, Params, SettingsError, parse_settings
+from gitops_ml.core.settings import Contract, Params, parse_settings
 
 COST = '@metric(better="smaller", of="probability")\ndef cost(t, p, w):\n    ...\n'
 CONTRACT = """

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Schema, check_against_params
-from gitops_ml.core.settings import Params, SettingsError, parse_settings
+from gitops_ml.core.settings import Params, parse_settings
 
 COLUMNS = """
 columns:

@@ -6,15 +6,9 @@ import pytest
 import yaml
 from conftest import Bake
 
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.metric_catalogue import known_metrics, metric_names
-from gitops_ml.core.settings import (
-    Contract,
-    Params,
-    SettingsError,
-    load_contract,
-    load_params,
-    parse_settings,
-)
+from gitops_ml.core.settings import Contract, Params, load_contract, load_params, parse_settings
 
 PARAMS = """
 task: classification

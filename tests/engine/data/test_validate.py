@@ -11,8 +11,9 @@ import yaml
 from commands import subcommand
 
 from gitops_ml.core import paths
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Schema
-from gitops_ml.core.settings import DataTerms, Params, SettingsError
+from gitops_ml.core.settings import DataTerms, Params
 from gitops_ml.data.page import render
 from gitops_ml.data.problems import Problem
 from gitops_ml.data.profile import make_profile, read_profile

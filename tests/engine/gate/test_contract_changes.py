@@ -13,7 +13,8 @@ from commands import subcommand
 from conftest import Bake
 from pydantic import TypeAdapter
 
-from gitops_ml.core.settings import Contract, SettingsError, parse_settings
+from gitops_ml.core.errors import SettingsError
+from gitops_ml.core.settings import Contract, parse_settings
 from gitops_ml.gate.contract_changes import (
     Change,
     changes_between,

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.git import Base
 from gitops_ml.core.metric_catalogue import BUILT_IN, declared_metrics, known_metrics
-from gitops_ml.core.settings import Contract, Params, SettingsError
+from gitops_ml.core.settings import Contract, Params
 from gitops_ml.gate.gate_log import Case
 from gitops_ml.gate.terms import check_contract, find_bar, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import Consent

@@ -15,8 +15,9 @@ import polars as pl
 import pytest
 from conftest import PROJECT_TEMPLATE
 
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Schema
-from gitops_ml.core.settings import Params, SettingsError
+from gitops_ml.core.settings import Params
 from gitops_ml.core.user_code import user_code
 from gitops_ml.features.encode import Features
 from gitops_ml.features.matrix import matrix_of

@@ -18,8 +18,9 @@ import yaml
 from commands import subcommand
 from projects import make_project
 
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Schema
-from gitops_ml.core.settings import Params, SettingsError
+from gitops_ml.core.settings import Params
 from gitops_ml.features.encode import Features
 from gitops_ml.features.matrix import TableError, matrix_of
 from gitops_ml.model.predictor import load_predictor

@@ -8,8 +8,7 @@ import pytest
 from commands import subcommand
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.settings import SettingsError
+from gitops_ml.core.errors import GitopsError, SettingsError
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,

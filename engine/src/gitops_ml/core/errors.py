@@ -17,3 +17,7 @@ class UsageError(GitopsError):
     """The command was called wrongly, in a way that its parser cannot see."""
 
     exit_code = 2
+
+
+class SettingsError(GitopsError):
+    """A settings file is missing, is not YAML or breaks a rule; the message is meant for people."""

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gitops_ml.core import paths
-from gitops_ml.core.settings import SettingsError
+from gitops_ml.core.errors import SettingsError
 
 TABLE = "tool.gitops-ml"
 DeployTarget = Literal["kubernetes", "host", "bentocloud", "none"]

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gitops_ml.core import paths
-from gitops_ml.core.settings import Params, SettingsError, read_settings
+from gitops_ml.core.errors import SettingsError
+from gitops_ml.core.settings import Params, read_settings
 
 ColumnType = Literal["integer", "number", "boolean", "category", "string", "datetime"]
 NUMERIC = frozenset({"integer", "number"})

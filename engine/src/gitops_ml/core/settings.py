@@ -24,17 +24,13 @@ from pydantic import (
 )
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.metric_catalogue import (
     BUILT_IN,
     MetricKind,
     known_metrics,
     metric_names,
 )
-
-
-class SettingsError(GitopsError):
-    """A settings file is missing, is not YAML or breaks a rule; the message is meant for people."""
 
 
 class _Model(BaseModel):

@@ -20,15 +20,9 @@ import polars as pl
 import yaml
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import UsageError
+from gitops_ml.core.errors import SettingsError, UsageError
 from gitops_ml.core.schema import ColumnType, Schema, check_against_params
-from gitops_ml.core.settings import (
-    Params,
-    SettingsError,
-    load_contract,
-    load_params,
-    parse_settings,
-)
+from gitops_ml.core.settings import Params, load_contract, load_params, parse_settings
 from gitops_ml.data.convert import DTYPES, convert, present
 from gitops_ml.data.ingest import Raw, find_files, read_raw
 from gitops_ml.data.leakage import SUSPICIOUS_SKILL, skills

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Column, Schema
-from gitops_ml.core.settings import SettingsError
 
 OTHER = "(other)"
 

@@ -18,8 +18,9 @@ from typing import Any
 import polars as pl
 
 from gitops_ml.core import paths
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
-from gitops_ml.core.settings import Params, SettingsError, load_params
+from gitops_ml.core.settings import Params, load_params
 from gitops_ml.data.ingest import read_ingested, write_table
 from gitops_ml.data.problems import DataError, Problem, count
 

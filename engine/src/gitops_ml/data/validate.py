@@ -22,6 +22,7 @@ from pandera.api.polars.types import PolarsData
 from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 from gitops_ml.core import paths
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import (
     SOURCE_FILE,
     Column,
@@ -30,13 +31,7 @@ from gitops_ml.core.schema import (
     check_against_params,
     load_schema,
 )
-from gitops_ml.core.settings import (
-    DataTerms,
-    Params,
-    SettingsError,
-    load_contract,
-    load_params,
-)
+from gitops_ml.core.settings import DataTerms, Params, load_contract, load_params
 from gitops_ml.data.convert import DTYPES
 from gitops_ml.data.ingest import read_ingested
 from gitops_ml.data.page import render

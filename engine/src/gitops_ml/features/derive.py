@@ -60,7 +60,7 @@ EXAMPLES = 3
 LARGEST = float(np.finfo(np.float32).max)
 _DECLARED = "__derived_column__"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH64 = np.datetime64(0, "us")
+_SPAN, _MOMENT = np.dtype("m8[us]"), np.dtype("M8[us]")
 _moment = datetime.fromisoformat
 
 
@@ -407,7 +407,7 @@ def _array(kind: ColumnType, nullable: bool, values: Sequence[Any]) -> Values:
             None if value is None else (_moment(value) if type(value) is str else value) - _EPOCH
             for value in values
         ]
-        return np.array(since, dtype="m8[us]") + _EPOCH64
+        return np.array(since, dtype=_SPAN).view(_MOMENT)
     if kind == "boolean" and not nullable:
         return np.array(values, dtype=bool)
     array = np.empty(len(values), dtype=object)
@@ -460,9 +460,8 @@ class Derivation:
             DerivedValueError: If a function raises, or gives what is not declared.
         """
         values = dict(given)
-        with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
-            for column in self.columns:
-                values[column.name] = column.compute(values, rows)
+        for column in self.columns:
+            values[column.name] = column.compute(values, rows)
         return {column.name: values[column.name] for column in self.columns}
 
     def of_records(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Values]:

@@ -90,7 +90,8 @@ def derive(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
         TableError: If a source is missing, of another type, or lacks values that it must have.
         DerivedValueError: If a function raises, or gives what is not declared.
     """
-    return derivation.compute(sources(frame, derivation), frame.height)
+    with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
+        return derivation.compute(sources(frame, derivation), frame.height)
 
 
 def sources(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:

@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from gitops_ml.core import paths
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.git import Base
 from gitops_ml.core.schema import Column, Schema
-from gitops_ml.core.settings import SettingsError, parse_settings
+from gitops_ml.core.settings import parse_settings
 from gitops_ml.features.matrix import TableError
 from gitops_ml.gate.verdict import DataChanges
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from gitops_ml.core import paths
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.git import Base
 from gitops_ml.core.metric_catalogue import (
     BUILT_IN,
@@ -24,14 +25,7 @@ from gitops_ml.core.metric_catalogue import (
     metric_names,
     own_metrics_file,
 )
-from gitops_ml.core.settings import (
-    Contract,
-    Params,
-    SettingsError,
-    SplitParams,
-    Task,
-    parse_settings,
-)
+from gitops_ml.core.settings import Contract, Params, SplitParams, Task, parse_settings
 from gitops_ml.gate.contract_changes import Change, changes_between, stricter_of
 from gitops_ml.gate.gate_log import Case
 from gitops_ml.gate.verdict import Consent

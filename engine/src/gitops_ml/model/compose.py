@@ -28,8 +28,9 @@ from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.utils import all_estimators
 
 from gitops_ml.core import paths
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.project import load_project
-from gitops_ml.core.settings import CLASS_PATH, SettingsError, TrainParams
+from gitops_ml.core.settings import CLASS_PATH, TrainParams
 from gitops_ml.core.user_code import make_importable, raised_at
 
 ESTIMATOR = f"{paths.PARAMS}: train.estimator"

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.errors import GitopsError, SettingsError
 from gitops_ml.core.metric_catalogue import BUILT_IN, MetricKind, known_metrics, own_metrics_file
 from gitops_ml.core.project import load_project
-from gitops_ml.core.settings import SettingsError
 from gitops_ml.core.user_code import load_module, raised_at, shown
 from gitops_ml.model.mark import ATTRIBUTE
 

@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from gitops_ml.core import paths
-from gitops_ml.core.settings import SettingsError
+from gitops_ml.core.errors import SettingsError
 
 _WRAPPERS = (
     BaseSearchCV,

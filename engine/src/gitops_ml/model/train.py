@@ -31,10 +31,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from gitops_ml.core import paths
 from gitops_ml.core.environment import check_installed
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.errors import GitopsError, SettingsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
-from gitops_ml.core.settings import Params, SettingsError, TrainParams, load_params
+from gitops_ml.core.settings import Params, TrainParams, load_params
 from gitops_ml.core.user_code import user_code
 from gitops_ml.features.derive import NOTHING_DERIVED, Derivation, load_derivation
 from gitops_ml.features.encode import Features, Matrix
