@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from commands import subcommand
 
 from gitops_ml.core import paths
 from gitops_ml.core.environment import (
@@ -14,8 +15,9 @@ from gitops_ml.core.environment import (
     LockedVersionsError,
     check_installed,
     locked_versions,
-    main,
 )
+
+main = subcommand("environment")
 
 INDEX = 'source = { registry = "https://pypi.org/simple" }\n'
 
