@@ -16,6 +16,7 @@ Where scikit-learn takes a list of named estimators, a mapping of names does, in
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -51,7 +52,8 @@ def load_estimator(settings: TrainParams, task: str) -> BaseEstimator:
         SettingsError: If a class does not exist or does not know a parameter, or the estimator
             does not fit the task.
     """
-    if paths.PYPROJECT.exists():
+    # Outside of a project there is no code of a user's to find.
+    with contextlib.suppress(SettingsError):
         make_importable(Path(), load_project().package)
     kind = _class(settings.estimator, ESTIMATOR)
     if not issubclass(kind, BaseEstimator):
