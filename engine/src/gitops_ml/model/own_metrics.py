@@ -6,6 +6,7 @@ is no number, one for each row instead of one in all.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -122,11 +123,12 @@ def own_metric(name: str) -> OwnMetric:
         UserCodeError: If `metrics.py` cannot be imported.
         MetricDeclarationError: If a mark in `metrics.py` is wrong.
     """
-    try:
+    own: Mapping[str, OwnMetric] = {}
+    # Outside of a project there are the built-in ones.
+    with contextlib.suppress(SettingsError):
         file = own_metrics_file().resolve()
-        own = _load(file, file.stat().st_mtime_ns)
-    except (SettingsError, OSError):
-        own = {}
+        if file.is_file():
+            own = _load(file, file.stat().st_mtime_ns)
     if name not in own:
         raise MetricError(f"there is no metric {name}; choose from {', '.join([*BUILT_IN, *own])}")
     return own[name]
