@@ -12,13 +12,16 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from commands import subcommand
 
 from gitops_ml.core import paths
 from gitops_ml.core.schema import Schema
 from gitops_ml.data.problems import Problem
 from gitops_ml.features import derived
 from gitops_ml.features.derive import Values, put_in_order
-from gitops_ml.features.derived_rows import derived_problems, main
+from gitops_ml.features.derived_rows import derived_problems
+
+main = subcommand("validate")
 
 COLUMNS = {
     "id": {"type": "integer", "feature": False},
