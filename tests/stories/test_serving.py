@@ -36,13 +36,19 @@ SERVICE = "gitops_ml.serving.service:Service"
 EXPECTED = """
 import io, json, joblib, polars as pl
 from pathlib import Path
-from gitops_ml.core.schema import load_schema
-from gitops_ml.features.encode import Features
+from gitops_ml.features.matrix import matrix_of
+from gitops_ml.model.evaluate import json_value
+from gitops_ml.model.predictor import load_predictor
 rows = pl.read_parquet("data/split/test.parquet").head(300)
-records = rows.select(list(load_schema().features())).to_dicts()
-manifest = json.loads(Path("models/manifest.json").read_text())
+predictor = load_predictor(Path("models"))
+manifest, features = predictor.manifest, predictor.features
+records = [
+    {name: json_value(value) for name, value in row.items()}
+    for row in rows.select(features.inputs).to_dicts()
+]
 model = joblib.load("models/model.joblib")
-matrix = Features.from_manifest(manifest["features"]).from_records(records)
+matrix = matrix_of(rows, features)
+assert features.from_records(records).tobytes() == matrix.tobytes()
 classifier = manifest["classes"] is not None
 answers = (model.predict_proba if classifier else model.predict)(matrix).tolist()
 print(json.dumps({"records": records, "answers": answers, "served": manifest["served"]}))
