@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from projects import make_project
+from projects import PACKAGE, make_project
 
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
@@ -21,6 +22,16 @@ def project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     folder = make_project(tmp_path_factory.mktemp("project"))
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_imports() -> Iterator[None]:
+    """What a test imports of a project's package is not there for the next one."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ PYTEST_SETTINGS = """
 testpaths = ["tests"]
 addopts = ["--strict-markers", "--strict-config", "-ra"]
 """
+# What tests the example's own code.
+OWN = ["test_features.py", "test_metrics.py", "test_package.py", "__pycache__"]
 OWN_TESTS = """
 import polars as pl
 import pytest
@@ -44,7 +46,7 @@ def project(shop: Callable[[], Path], tmp_path: Path) -> Path:
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write(PYTEST_SETTINGS)
     tests = PROJECT_TEMPLATE / "tests"
-    shutil.copytree(tests, folder / "tests", ignore=lambda *_: ["test_package.py", "__pycache__"])
+    shutil.copytree(tests, folder / "tests", ignore=lambda *_: OWN)
     return folder
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import yaml
 from commands import subcommand
+from projects import make_project
 
 from gitops_ml.core import paths
 from gitops_ml.core.schema import Schema, load_schema
@@ -75,7 +76,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         }
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(document | params), encoding="utf-8")
         (tmp_path / "contract.yaml").write_text(CONTRACT, encoding="utf-8")
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(make_project(tmp_path))
         return tmp_path
 
     return make

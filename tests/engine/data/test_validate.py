@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import yaml
 from commands import subcommand
+from projects import make_project
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
@@ -278,7 +279,7 @@ def test_the_command_accepts_good_data_and_refuses_bad_with_its_exit_code(
     }
     for path, document in documents.items():
         (tmp_path / path).write_text(yaml.safe_dump(document), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(make_project(tmp_path))
     for folder in (paths.INGESTED.parent, paths.REPORTS):
         folder.mkdir()
 

@@ -1,4 +1,6 @@
-"""The command `gitops-ml validate`: every row of the data, and every column derived from it.
+"""Hold every row of the data, and every column derived from it, against its declaration.
+
+    gitops-ml validate
 
 A derived column is held against its declaration, and against what a service needs: that its
 function takes no row and one row too, and gives a row the same value alone as among others.
