@@ -25,6 +25,7 @@ from gitops_ml.model.predictor import ModelError, Predictions, load_predictor
 from gitops_ml.serving import telemetry as metrics
 from gitops_ml.serving.batching import Batcher
 from gitops_ml.serving.config import ServiceConfig
+from gitops_ml.serving.hooks import Hooks, load_hooks
 from gitops_ml.serving.openapi import describe_api
 from gitops_ml.serving.prediction_log import PredictionLog
 from gitops_ml.serving.release import as_deployed, check_expected, read_release
@@ -50,10 +51,11 @@ class Model:
         check_expected(self.release, config)
         schema = load_schema(root)
         manifest = self.predictor.manifest
-        derivation = NOTHING_DERIVED
+        derivation, self.hooks = NOTHING_DERIVED, Hooks(root)
         if "user_code" in manifest:
             package = manifest["user_code"]["package"]
             derivation = load_derivation(root, schema, manifest["target"], package)
+            self.hooks = load_hooks(root, package)
         if Features.from_schema(schema, derivation) != self.predictor.features:
             raise ModelError(
                 "schema.yaml does not have the features that the model was trained on, or "
@@ -131,14 +133,14 @@ async def _predict(request: Request, model: Model) -> Response:
         response.headers["Allow"] = "POST"
         return response
     body = await _body(request, model.max_body_bytes)
+    body = model.hooks.change(body, model.reader.max_rows)
     records, many = model.reader.read(body)
     try:
         predictions = await model.predict(records)
     except DerivedValueError as error:
         logger.warning("%s", error, exc_info=error.__cause__)
         raise cannot_derive(error, many) from error
-    answers = model.answers(predictions)
-    content = to_json(answers if many else answers[0])
+    content = model.hooks.add(records, model.answers(predictions), many)
     if model.log is not None:
         model.log.add(body, content, len(records))
     return Response(content, media_type="application/json")
