@@ -21,9 +21,15 @@ STAGES = ("ingest", "validate", "split")
 
 
 @pytest.fixture(scope="module")
-def _small(template: Path, env_without_uv: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _small(
+    template: Path,
+    env_without_uv: Any,
+    locked_project: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A project with two small files: what is tested here does not need all rows."""
     project = generate(template, tmp_path_factory.mktemp("small"), env_without_uv)
+    shutil.copy(locked_project / "uv.lock", project)
     for path in (project / "data" / "landed").iterdir():
         if path.stem.endswith(("01", "02")):
             pl.read_parquet(path).head(2000).write_parquet(path)

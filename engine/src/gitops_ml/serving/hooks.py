@@ -4,7 +4,7 @@
     def after(records, answers): ...    # the checked records and their answers, to be sent
 
 Both get lists and give back a list of as many mappings. What the model answered stays as it is,
-since that is what the gate passed: `after` may add to it. Each function is optional, so is the file.
+since that is what the gate passed: `after` may add to it. Neither function is needed, nor the file.
 """
 
 from __future__ import annotations
