@@ -151,7 +151,7 @@ BAD_FILES = {
     "bad row in CSV": (
         land_csv(lambda lines: [*lines[:3], lines[3] + ",7", *lines[4:]]),
         (CSV, None, "bad_row", 1),
-        "line 4: '22 fields'",
+        "line 4: '21 fields'",
     ),
     "wrong encoding": (wrong_encoding, (CSV, None, "encoding", 1), "line 2: 'byte 0xDC'"),
     "infinite": (

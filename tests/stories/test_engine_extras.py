@@ -35,10 +35,10 @@ for name in names:
 print(json.dumps({"found": found, "failed": failed}))
 """
 
-# The program itself is run, not imported. The service makes its matrix of records; `matrix` makes
-# one of a polars table, which is for training.
+# The program itself is run, not imported. The service makes its matrix of records; `matrix` and
+# `derived_rows` take a polars table, which is for training. The service retries nothing.
 WITHOUT = {
-    "serve": "gitops_ml.features.matrix",
+    "serve": "gitops_ml.features.matrix,gitops_ml.features.derived_rows,gitops_ml.core.retry",
     "comment": "gitops_ml.__main__",
     "train": "gitops_ml.__main__,gitops_ml.checks",
     "checks": "gitops_ml.__main__",
