@@ -222,6 +222,8 @@ def make_hub(
     subprocess.run(allow, cwd=origin, check=True)
     shutil.copytree(project / ".dvc" / "cache", scratch / "cache" / "dvc-from-main")
     it = Hub(origin, project, scratch, env, project_run, api)
+    if it.git("status", "--porcelain"):
+        it.commit("Record the first run")
     it.git("remote", "add", "origin", f"file://{origin}")
     it.git("push", "-q", "origin", "main")
     it.git("fetch", "-q", "origin")

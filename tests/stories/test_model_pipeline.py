@@ -15,7 +15,7 @@ from conftest import Bake, Run
 pytestmark = pytest.mark.slow
 
 TASKS = ("classification", "regression")
-STAGES = ("ingest", "validate", "split", "train", "evaluate")
+STAGES = ("environment", "ingest", "validate", "split", "train", "evaluate")
 CURVES = {
     "classification": {"calibration", "precision_recall", "roc"},
     "regression": {"predicted_observed", "residuals"},
@@ -166,7 +166,7 @@ def test_another_task_needs_no_other_dvc_yaml(
 
     project_run(project, "dvc", "repro", check=True)
 
-    assert set(read(project, "reports/metrics.json")) == {"mae", "rmse", "r2"}
+    assert set(read(project, "reports/metrics.json")) == {"mae", "rmse", "r2", "waiting_cost"}
     assert set(plots(project, project_run, "show")) == expected_plots("regression")
 
 
@@ -178,10 +178,10 @@ def test_missing_outputs_say_what_to_run(bake: Bake, project_run: Run) -> None:
     assert "models/manifest.json is missing: run `make pipeline` first" in done.stdout
 
 
-FIT = "        return pipeline.fit(matrix, target)"
+FIT = "            pipeline.fit(matrix, target)"
 TARGET = "    target = target_values(column, classes)"
 MATRIX = "    matrix = matrix_of(frame, features)"
-SEED = "    estimator.set_params(**seeds)\n"
+SEED = "            built.set_params(**unseeded)\n"
 PARITY = "    if not difference <= TOLERANCE:"
 ENCODED = "    if problems:\n"
 ORIGIN = 'frame.get_column("origin").to_numpy() == "LGA"'
@@ -205,7 +205,7 @@ def nan_in_serving(project: Path) -> None:
 def no_seed(project: Path) -> None:
     """Two trainings differ: the seed never reaches the estimator."""
     forest(project)
-    replace(project, "model/train.py", SEED, "")
+    replace(project, "model/compose.py", SEED, "")
 
 
 def unsorted_export(project: Path) -> None:

@@ -19,7 +19,7 @@ testpaths = ["tests"]
 addopts = ["--strict-markers", "--strict-config", "-ra"]
 """
 # What tests the example's own code.
-OWN = ["test_features.py", "test_metrics.py", "test_package.py", "__pycache__"]
+OWN = ["test_estimator.py", "test_features.py", "test_metrics.py", "test_package.py", "__pycache__"]
 OWN_TESTS = """
 import polars as pl
 import pytest

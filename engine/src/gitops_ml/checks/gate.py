@@ -7,12 +7,14 @@ class TestGate(GateChecks):
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gitops_ml.checks.fixtures import Made
 from gitops_ml.core import paths
+from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.settings import Contract, Params
 from gitops_ml.gate.challenger import Challenger
 from gitops_ml.gate.judgement import Judge, Opponent
@@ -36,10 +38,10 @@ class GateChecks:
         assert both, "contract.yaml and evaluate.metrics have no metric in common"
 
     def test_the_contract_can_be_measured_and_would_block_a_model_that_guesses(
-        self, challenger: Challenger, contract: Contract, params: Params
+        self, root: Path, challenger: Challenger, contract: Contract, params: Params
     ) -> None:
         """Each term blocks answers that are given to the wrong rows."""
-        check_contract(contract, params.task, challenger.test.columns)
+        check_contract(contract, params.task, challenger.test.columns, known_metrics(root))
         guess = guessing(challenger.scored)
         champion = Opponent(challenger.scored, np.arange(len(guess)))
         court = Judge(guess, champion, contract.model.confidence)
