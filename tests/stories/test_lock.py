@@ -127,7 +127,7 @@ def test_another_processor_s_model_counts_as_reproduced_by_its_answers(
     project_run(project, *retrain, env=older, check=True)
     assert hashes(project) != before
     code, said = verify(project)
-    assert code == 0
+    assert code == 0, said
     assert said.startswith("Reproduced within a tolerance, not byte for byte: ")
     judged = project_run(project, "gitops-ml", "gate", "--base", "HEAD")
     assert "Reproduced within a tolerance" in judged.stdout + judged.stderr
