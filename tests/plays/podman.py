@@ -317,7 +317,7 @@ def base_image(
 def _complete_cache(project: Path, env: Mapping[str, str], run: Run, folder: Path) -> None:
     """Let uv's cache know what a build asks for: `uv sync` needs no metadata of what is locked."""
     requirements = folder / "requirements.txt"
-    export = ["uv", "export", "--quiet", "--frozen", "--only-group", "serve", "--no-emit-project"]
+    export = ["uv", "export", "--quiet", "--frozen", "--no-default-groups", "--no-emit-workspace"]
     run([*export, "--output-file", str(requirements)], project, env, check=True)
     run(["uv", "venv", "--quiet", str(folder / "venv")], project, env, check=True)
     install = ["uv", "pip", "install", "--quiet", "--python", str(folder / "venv")]
