@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import standin_service
 from conftest import SLUG, Run, generate
 from machine import SLOTS, Machine, eventually
 from podman import Podman, Registry
 
 pytestmark = pytest.mark.slow
 
-SERVICE = Path(__file__).with_name("standin_service.py")
+SERVICE = Path(standin_service.__file__)
 PLACEHOLDERS = {
     "release": f"{SLUG}:placeholder",
     "source": {"commit": "c" * 40, "dirty": False},

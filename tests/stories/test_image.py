@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 Run = Callable[..., CompletedProcess[str]]
 
 BENTO = "/home/bentoml/bento/src"
-SERVICE = f"{BENTO}/flight_delays/serving/service.py"
+SERVICE = f"{BENTO}/gitops_ml/serving/service.py"
 
 
 @dataclass(frozen=True)
