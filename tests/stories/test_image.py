@@ -166,7 +166,7 @@ BROKEN: Mapping[str, tuple[str, Mapping[str, tuple[str, str]], tuple[str, ...]]]
         ("ended with exit code", "EXPECTED_MODEL_SHA256", "0000"),
     ),
     "it does not say what it was deployed as": (
-        f"RUN sed -i s/config.release_digest/None/ {BENTO}/flight_delays/serving/release.py",
+        f"RUN sed -i s/config.release_digest/None/ {BENTO}/gitops_ml/serving/release.py",
         {},
         ("deployed as no digest, not as sha256:",),
     ),
