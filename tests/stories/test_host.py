@@ -24,15 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import machine
 import pytest
-import standin_service
 from conftest import SLUG, Run, generate
 from machine import SLOTS, Machine, eventually
 from podman import Podman, Registry
 
 pytestmark = pytest.mark.slow
 
-SERVICE = Path(standin_service.__file__)
+SERVICE = Path(machine.__file__).with_name("standin_service.py")
 PLACEHOLDERS = {
     "release": f"{SLUG}:placeholder",
     "source": {"commit": "c" * 40, "dirty": False},
