@@ -77,7 +77,9 @@ def test_make_check_tests_and_measures_the_user_s_code_alone(bake: Bake, project
         (f"src/{SLUG}/defect.py", "raise ValueError\n", "test_every_module_can_be_imported"),
         (
             f"src/{SLUG}/defect.py",
-            'def half(number: float) -> float:\n    """Divide by two."""\n    return number / 2\n',
+            'def halve(number: float) -> float:\n    """Divide by two, often."""\n'
+            + "    number /= 2\n" * 30
+            + "    return number\n",
             "Required test coverage of 85.0% not reached",
         ),
         ("tests/test_defect.py", "def test_it() -> None:\n    assert 1 == 2\n", "test_defect.py"),

@@ -268,6 +268,15 @@ def test_a_value_outside_the_declared_range_names_row_and_inputs(ask: Ask) -> No
     assert (many.status_code, many.json()["problems"]) == (422, [problem | {"row": 2}])
 
 
+def test_a_problem_in_one_row_is_none_of_the_moments_in_the_others(ask: Ask) -> None:
+    wrong = RECORD | {"items": "many"}
+
+    answer = ask("POST", "/predict", json=[RECORD, wrong, RECORD])
+
+    assert answer.status_code == 422
+    assert [(p["row"], p["field"]) for p in answer.json()["problems"]] == [(1, "items")]
+
+
 def test_a_function_that_fails_is_no_error_of_the_service(
     ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:

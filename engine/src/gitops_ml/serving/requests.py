@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import numpy as np
 from pydantic import AwareDatetime, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ErrorDetails, from_json, to_json
 from typing_extensions import TypedDict
 
 from gitops_ml.core.errors import GitopsError
@@ -140,7 +140,8 @@ class RequestReader:
         problems: list[Problem] = []
         for row, record in enumerate(rows):
             try:
-                self._record.validate_python(record)
+                # As JSON, like the body: only there is a text a moment.
+                self._record.validate_json(to_json(record, inf_nan_mode="constants"))
             except ValidationError as error:
                 problems += self._problems(error.errors(include_url=False), row)
             if len(problems) >= PROBLEMS_SHOWN:
