@@ -248,7 +248,7 @@ def test_the_dvc_skeleton_is_what_dvc_makes(bake: Bake, project_run: Run, tmp_pa
     ignored = (fresh / ".dvc" / ".gitignore").read_text(encoding="utf-8")
     assert (project / ".dvc" / ".gitignore").read_text(encoding="utf-8") == ignored
     stages = project_run(project, "dvc", "stage", "list", "--name-only", check=True).stdout.split()
-    assert stages == ["ingest", "validate", "split", "train", "evaluate"]
+    assert stages == ["environment", "ingest", "validate", "split", "train", "evaluate"]
 
 
 def test_git_ignores_all_that_dvc_owns_before_dvc_has_run(bake: Bake, project_run: Run) -> None:
