@@ -142,7 +142,7 @@ def test_a_pull_request_that_degrades_the_model_is_blocked(hub: Hub) -> None:
     comment = hub.comment()
     assert "roc_auc" in comment.replace("\\", "")
     assert "origin = JFK" in comment
-    assert "0.7744" in comment
+    assert "0.7752" in comment
 
 
 def test_poisoned_data_stop_before_training(hub: Hub) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import SLUG, TEMPLATE, Run
 
@@ -76,6 +77,14 @@ def project(upstream: Path, tmp_path: Path, run: Run, env: Mapping[str, str]) ->
     return project
 
 
+# What the owner's settings say, among what the template brings anew.
+EDITS = {
+    "params.yaml": "learning_rate: 0.1",
+    "schema.yaml": "max: 1090",
+    "contract.yaml": "floor: 0.71",
+}
+
+
 def edit_as_the_owner(project: Path, mark: Path) -> None:
     replace(project / "params.yaml", "learning_rate: 0.08", "learning_rate: 0.1")
     replace(project / "params.yaml", "2013-07-01T00", "2013-08-01T00")
@@ -126,12 +135,10 @@ def test_the_steps_bring_the_project_along_with_all_that_is_its_owner_s(
     env: Mapping[str, str],
 ) -> None:
     release_today(upstream, template, tmp_path, run)
-    kept = {
-        name: (project / name).read_bytes()
-        for name in ("params.yaml", "schema.yaml", "contract.yaml", "notes.md",
-                     "data/landed/flights-2013-07.parquet", f"src/{SLUG}/mine.py",
-                     "tests/test_mine.py")
-    }  # fmt: skip
+    july = project / "data" / "landed" / "flights-2013-07.parquet"
+    landed = pl.read_parquet(july)
+    names = ("notes.md", f"src/{SLUG}/mine.py", "tests/test_mine.py")
+    kept = {name: (project / name).read_bytes() for name in names}
     mark = tmp_path / "answered"
     mark.unlink(missing_ok=True)
 
@@ -140,6 +147,9 @@ def test_the_steps_bring_the_project_along_with_all_that_is_its_owner_s(
     # What is the owner's is as it was, the machinery is the released one ...
     for name, content in kept.items():
         assert (project / name).read_bytes() == content, name
+    for name, edit in EDITS.items():
+        assert edit in (project / name).read_text(encoding="utf-8"), name
+    assert pl.read_parquet(july).equals(landed.drop("day_of_week"))
     assert not (project / "data" / "upcoming" / "flights-2013-07.parquet").exists()
     tracked = run(["git", "ls-files"], project, check=True).stdout.splitlines()
     assert not [name for name in tracked if name.startswith("tests/unit/")]
