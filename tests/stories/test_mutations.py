@@ -100,8 +100,8 @@ MUTATIONS = {
     ),
     "a loosened contract is only noted": Mutation(
         TERMS,
-        'case.reasons.append(f"the contract is loosened',
-        'case.notes.append(f"the contract is loosened',
+        'log.reasons.append(f"the contract is loosened',
+        'log.notes.append(f"the contract is loosened',
         "gate/test_terms.py",
     ),
     "nobody need consent": Mutation(

@@ -8,14 +8,14 @@ import pytest
 from projects import PACKAGE
 
 from gitops_ml.core.dvc import DvcError, LockedOutput
-from gitops_ml.core.git import Base, find_base
+from gitops_ml.core.git import BaseRevision, find_base
 from gitops_ml.gate.champion import Champion, ChampionError, bring_back
 
 MODEL = LockedOutput(hash="0123.dir", stage="train")
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseRevision:
     """A commit of a project that DVC cannot work with, for it was never initialised."""
     project, scratch = tmp_path / "project", tmp_path / "scratch"
     for folder in (project, scratch):
@@ -33,7 +33,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Base:
     return found
 
 
-def worktrees(base: Base) -> list[str]:
+def worktrees(base: BaseRevision) -> list[str]:
     listing = subprocess.run(
         ["git", "worktree", "list"], cwd=base.root, capture_output=True, text=True, check=True
     )
@@ -41,7 +41,7 @@ def worktrees(base: Base) -> list[str]:
 
 
 def test_a_champion_that_cannot_be_brought_back_leaves_nothing_behind(
-    base: Base, tmp_path: Path
+    base: BaseRevision, tmp_path: Path
 ) -> None:
     with pytest.raises(DvcError, match="`dvc cache` failed"), bring_back(base, MODEL):
         pytest.fail("there is no champion")
@@ -49,8 +49,8 @@ def test_a_champion_that_cannot_be_brought_back_leaves_nothing_behind(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_commit_that_is_not_there_is_named(base: Base, tmp_path: Path) -> None:
-    gone = Base(base.root, base.prefix, "main", "f" * 40, "f" * 40)
+def test_a_commit_that_is_not_there_is_named(base: BaseRevision, tmp_path: Path) -> None:
+    gone = BaseRevision(base.root, base.prefix, "main", "f" * 40, "f" * 40)
     with pytest.raises(ChampionError, match="git cannot check out ffff"), bring_back(gone, MODEL):
         pytest.fail("there is no champion")
     assert len(worktrees(base)) == 1

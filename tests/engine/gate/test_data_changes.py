@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from gitops_ml.core.git import Base
+from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.schema import Schema
 from gitops_ml.features.matrix import TableError
 from gitops_ml.gate.data_changes import data_changes
@@ -28,7 +28,7 @@ NOW = {
 }
 
 
-class Files(Base):
+class Files(BaseRevision):
     """A base that holds these files."""
 
     files: dict[str, str] = {}  # noqa: RUF012

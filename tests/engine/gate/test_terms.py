@@ -8,18 +8,18 @@ import pytest
 import yaml
 
 from gitops_ml.core.errors import SettingsError
-from gitops_ml.core.git import Base
+from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.metric_catalogue import BUILT_IN, declared_metrics, known_metrics
 from gitops_ml.core.settings import Contract, Params
-from gitops_ml.gate.gate_log import Case
-from gitops_ml.gate.terms import check_contract, find_bar, guard_own_metrics, guard_split
+from gitops_ml.gate.gate_log import GateLog
+from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import Consent
 
 COLUMNS = ("origin", "late")
 CONSENT = Consent(allow_loosening=True)
 
 
-class Files(Base):
+class Files(BaseRevision):
     """A base whose commits hold these files."""
 
     def read(self, path: Path, commit: str | None = None) -> str | None:
@@ -30,7 +30,7 @@ FILES: dict[tuple[str, str], str] = {}
 
 
 @pytest.fixture
-def base() -> Base:
+def base() -> BaseRevision:
     FILES.clear()
     return Files(root=Path(), prefix="", revision="main", commit="tip", fork="tip")
 
@@ -65,92 +65,96 @@ def params(split: Mapping[str, Any], key: tuple[str, ...] = ("id",)) -> Params:
     )
 
 
-def bar(case: Case, base: Base | None, ours: Contract, consent: Consent | None = None) -> Any:
-    return find_bar(case, base, ours, "classification", COLUMNS, consent or Consent())
+def applicable(
+    log: GateLog, base: BaseRevision | None, ours: Contract, consent: Consent | None = None
+) -> Any:
+    return applicable_terms(log, base, ours, "classification", COLUMNS, consent or Consent())
 
 
-def test_the_base_s_stricter_term_applies_and_loosening_blocks(base: Base) -> None:
+def test_the_base_s_stricter_term_applies_and_loosening_blocks(base: BaseRevision) -> None:
     put("tip", contract(floor=0.8))
-    case = Case()
-    found = bar(case, base, contract(floor=0.7, size_mb=9))
+    log = GateLog()
+    found = applicable(log, base, contract(floor=0.7, size_mb=9))
     assert found.terms.model.metrics["roc_auc"].floor == 0.8
     assert found.terms.model.size_mb == 9
     assert {change.term: change.effect for change in found.changes} == {
         "model.metrics.roc_auc.floor": "loosened",
         "model.size_mb": "tightened",
     }
-    (reason,) = case.reasons
+    (reason,) = log.reasons
     assert "the contract is loosened: model.metrics.roc_auc.floor 0.8 → 0.7" in reason
     assert "--allow-loosening" in reason
 
 
-def test_with_consent_the_change_s_contract_applies_and_the_report_says_so(base: Base) -> None:
+def test_with_consent_the_change_s_contract_applies_and_the_report_says_so(
+    base: BaseRevision,
+) -> None:
     put("tip", contract(floor=0.8))
-    case = Case()
-    found = bar(case, base, contract(floor=0.7), CONSENT)
+    log = GateLog()
+    found = applicable(log, base, contract(floor=0.7), CONSENT)
     assert found.terms == contract(floor=0.7)
-    assert case.reasons == []
-    assert "consented to the loosened contract: model.metrics.roc_auc.floor" in case.notes[0]
+    assert log.reasons == []
+    assert "consented to the loosened contract: model.metrics.roc_auc.floor" in log.notes[0]
 
 
-def test_a_tightened_contract_needs_no_consent_and_applies(base: Base) -> None:
+def test_a_tightened_contract_needs_no_consent_and_applies(base: BaseRevision) -> None:
     put("tip", contract(floor=0.7))
-    case = Case()
-    assert bar(case, base, contract(floor=0.8)).terms == contract(floor=0.8)
-    assert (case.reasons, case.notes) == ([], [])
+    log = GateLog()
+    assert applicable(log, base, contract(floor=0.8)).terms == contract(floor=0.8)
+    assert (log.reasons, log.notes) == ([], [])
 
 
 def test_without_a_model_in_the_base_the_terms_are_still_free() -> None:
-    case = Case()
-    found = bar(case, None, contract(floor=0.1))
-    assert (found.terms, found.changes, case.reasons) == (contract(floor=0.1), (), [])
+    log = GateLog()
+    found = applicable(log, None, contract(floor=0.1))
+    assert (found.terms, found.changes, log.reasons) == (contract(floor=0.1), (), [])
 
 
-def test_a_branch_that_is_behind_a_tightened_base_loosens_nothing(base: Base) -> None:
+def test_a_branch_that_is_behind_a_tightened_base_loosens_nothing(base: BaseRevision) -> None:
     behind = Files(root=Path(), prefix="", revision="main", commit="tip", fork="fork")
     put("fork", contract(floor=0.7))
     put("tip", contract(floor=0.8))
-    case = Case()
-    found = bar(case, behind, contract(floor=0.7))
+    log = GateLog()
+    found = applicable(log, behind, contract(floor=0.7))
     assert found.terms.model.metrics["roc_auc"].floor == 0.8
-    assert case.reasons == []
-    assert "tightened its contract since this branch left it" in case.notes[0]
+    assert log.reasons == []
+    assert "tightened its contract since this branch left it" in log.notes[0]
 
 
-def test_a_branch_that_is_behind_cannot_hide_its_own_loosening(base: Base) -> None:
+def test_a_branch_that_is_behind_cannot_hide_its_own_loosening(base: BaseRevision) -> None:
     behind = Files(root=Path(), prefix="", revision="main", commit="tip", fork="fork")
     put("fork", contract(floor=0.75))
     put("tip", contract(floor=0.8))
-    case = Case()
-    bar(case, behind, contract(floor=0.7))
-    assert "the contract is loosened" in case.reasons[0]
+    log = GateLog()
+    applicable(log, behind, contract(floor=0.7))
+    assert "the contract is loosened" in log.reasons[0]
 
 
-def test_a_base_contract_that_cannot_be_read_needs_consent(base: Base) -> None:
+def test_a_base_contract_that_cannot_be_read_needs_consent(base: BaseRevision) -> None:
     FILES["tip", "contract.yaml"] = "model: 3"
-    blocked, agreed = Case(), Case()
-    bar(blocked, base, contract())
-    bar(agreed, base, contract(), CONSENT)
+    blocked, agreed = GateLog(), GateLog()
+    applicable(blocked, base, contract())
+    applicable(agreed, base, contract(), CONSENT)
     assert "cannot be read to compare" in blocked.reasons[0]
     assert agreed.reasons == []
     assert "With a maintainer's consent" in agreed.notes[0]
 
 
-def test_a_base_without_a_contract_is_noted(base: Base) -> None:
-    case = Case()
-    assert bar(case, base, contract()).terms == contract()
-    assert "The base has no contract.yaml" in case.notes[0]
+def test_a_base_without_a_contract_is_noted(base: BaseRevision) -> None:
+    log = GateLog()
+    assert applicable(log, base, contract()).terms == contract()
+    assert "The base has no contract.yaml" in log.notes[0]
 
 
-def test_base_terms_that_nothing_can_measure_here_block_as_removed(base: Base) -> None:
+def test_base_terms_that_nothing_can_measure_here_block_as_removed(base: BaseRevision) -> None:
     gone = {"column": "airport", "metric": "roc_auc", "min_rows": 9, "floor": 0.5}
     put("tip", contract(metrics={"mae": {"ceiling": 3}}, slices=[gone]))
-    case = Case()
-    found = bar(case, base, contract())
+    log = GateLog()
+    found = applicable(log, base, contract())
     assert set(found.terms.model.metrics) == {"roc_auc"}
     assert found.terms.model.slices == ()
-    assert "model.metrics.mae.ceiling 3 → removed" in case.reasons[0]
-    assert "model.slices.airport.roc_auc.floor" in case.reasons[0]
+    assert "model.metrics.mae.ceiling 3 → removed" in log.reasons[0]
+    assert "model.slices.airport.roc_auc.floor" in log.reasons[0]
 
 
 def test_terms_that_cannot_be_measured_are_mistakes() -> None:
@@ -178,9 +182,9 @@ SPLIT = {"method": "hash", "columns": ["when"], "test_fraction": 0.2, "salt": "1
         ({"method": "time", "test_from": "2024-01-01T00:00:00Z"}, "split.method hash → time"),
     ],
 )
-def test_another_split_needs_consent(base: Base, change: dict[str, Any], says: str) -> None:
+def test_another_split_needs_consent(base: BaseRevision, change: dict[str, Any], says: str) -> None:
     FILES["tip", "params.yaml"] = yaml.safe_dump(params(SPLIT).model_dump(mode="json"))
-    blocked, agreed = Case(), Case()
+    blocked, agreed = GateLog(), GateLog()
     guard_split(blocked, base, params({**SPLIT, **change}), Consent())
     guard_split(agreed, base, params({**SPLIT, **change}), CONSENT)
     assert says in blocked.reasons[0]
@@ -188,27 +192,27 @@ def test_another_split_needs_consent(base: Base, change: dict[str, Any], says: s
     assert (agreed.reasons, says in agreed.notes[0]) == ([], True)
 
 
-def test_the_same_split_of_other_data_is_fine(base: Base) -> None:
+def test_the_same_split_of_other_data_is_fine(base: BaseRevision) -> None:
     FILES["tip", "params.yaml"] = yaml.safe_dump(params(SPLIT).model_dump(mode="json"))
-    case = Case()
-    guard_split(case, base, params(SPLIT, key=("id", "when")), Consent())
-    guard_split(case, None, params(SPLIT), Consent())
-    assert (case.reasons, case.notes) == ([], [])
+    log = GateLog()
+    guard_split(log, base, params(SPLIT, key=("id", "when")), Consent())
+    guard_split(log, None, params(SPLIT), Consent())
+    assert (log.reasons, log.notes) == ([], [])
 
 
-def test_where_the_key_decides_the_split_another_key_is_another_split(base: Base) -> None:
+def test_where_the_key_decides_the_split_another_key_is_another_split(base: BaseRevision) -> None:
     by_key = {**SPLIT, "columns": []}
     FILES["tip", "params.yaml"] = yaml.safe_dump(params(by_key).model_dump(mode="json"))
-    case = Case()
-    guard_split(case, base, params(by_key, key=("when",)), Consent())
-    assert "data.key id → when" in case.reasons[0]
+    log = GateLog()
+    guard_split(log, base, params(by_key, key=("when",)), Consent())
+    assert "data.key id → when" in log.reasons[0]
 
 
-def test_base_params_that_cannot_be_read_need_consent(base: Base) -> None:
+def test_base_params_that_cannot_be_read_need_consent(base: BaseRevision) -> None:
     FILES["tip", "params.yaml"] = "split: {method: dice}"
-    case = Case()
-    guard_split(case, base, params(SPLIT), Consent())
-    assert "cannot be read to compare" in case.reasons[0]
+    log = GateLog()
+    guard_split(log, base, params(SPLIT), Consent())
+    assert "cannot be read to compare" in log.reasons[0]
 
 
 METRICS = "src/flight_delays/metrics.py"
@@ -224,7 +228,7 @@ KNOWN = {**BUILT_IN, **declared_metrics(COST, METRICS)}
 
 
 @pytest.fixture
-def with_cost(base: Base, project: Path) -> Base:
+def with_cost(base: BaseRevision, project: Path) -> BaseRevision:
     """A base whose contract judges by a metric of its own, and a working tree alike."""
     (project / "src/flight_delays").mkdir(parents=True)
     (project / METRICS).write_text(COST, encoding="utf-8")
@@ -233,25 +237,25 @@ def with_cost(base: Base, project: Path) -> Base:
     return base
 
 
-def judged(base: Base, here: Contract) -> tuple[Case, Contract]:
-    case, consent = Case(), Consent()
-    bar = find_bar(case, base, here, "classification", COLUMNS, consent, known_metrics())
-    guard_own_metrics(case, base, consent)
-    return case, bar.terms
+def judged(base: BaseRevision, here: Contract) -> tuple[GateLog, Contract]:
+    log, consent = GateLog(), Consent()
+    found = applicable_terms(log, base, here, "classification", COLUMNS, consent, known_metrics())
+    guard_own_metrics(log, base, consent)
+    return log, found.terms
 
 
-def test_a_term_of_a_metric_of_one_s_own_cannot_be_loosened_alone(with_cost: Base) -> None:
+def test_a_term_of_a_metric_of_one_s_own_cannot_be_loosened_alone(with_cost: BaseRevision) -> None:
     check_contract(contract(metrics={"cost": {"ceiling": 5}}), "classification", COLUMNS, KNOWN)
-    case, terms = judged(with_cost, contract(metrics={"cost": {"ceiling": 5.0}}))
+    log, terms = judged(with_cost, contract(metrics={"cost": {"ceiling": 5.0}}))
     assert terms.model.metrics["cost"].ceiling == 4.0
-    assert "model.metrics.cost.ceiling 4 → 5" in case.reasons[0]
+    assert "model.metrics.cost.ceiling 4 → 5" in log.reasons[0]
 
 
-def test_a_metric_that_is_gone_is_a_term_lost(with_cost: Base, project: Path) -> None:
+def test_a_metric_that_is_gone_is_a_term_lost(with_cost: BaseRevision, project: Path) -> None:
     (project / METRICS).unlink()
-    case, terms = judged(with_cost, contract())
+    log, terms = judged(with_cost, contract())
     assert list(terms.model.metrics) == ["roc_auc"]
-    assert "model.metrics.cost.ceiling 4 → removed" in case.reasons[0]
+    assert "model.metrics.cost.ceiling 4 → removed" in log.reasons[0]
     with pytest.raises(SettingsError, match=r"model\.metrics\.cost: cannot be measured"):
         check_contract(contract(metrics={"cost": {"ceiling": 4}}), "classification", COLUMNS)
 
@@ -266,22 +270,22 @@ def test_a_metric_that_is_gone_is_a_term_lost(with_cost: Base, project: Path) ->
     ],
 )
 def test_what_the_base_judges_by_cannot_be_changed_without_consent(
-    with_cost: Base, project: Path, edited: str
+    with_cost: BaseRevision, project: Path, edited: str
 ) -> None:
     (project / METRICS).write_text(edited, encoding="utf-8")
-    case = Case()
-    guard_own_metrics(case, with_cost, Consent())
-    assert f"{METRICS} changed, which measures cost of the base's contract" in case.reasons[0]
-    case = Case()
-    guard_own_metrics(case, with_cost, CONSENT)
-    assert case.reasons == []
-    assert "With a maintainer's consent" in case.notes[0]
+    log = GateLog()
+    guard_own_metrics(log, with_cost, Consent())
+    assert f"{METRICS} changed, which measures cost of the base's contract" in log.reasons[0]
+    log = GateLog()
+    guard_own_metrics(log, with_cost, CONSENT)
+    assert log.reasons == []
+    assert "With a maintainer's consent" in log.notes[0]
 
 
-def test_another_metric_beside_it_needs_no_consent(with_cost: Base, project: Path) -> None:
+def test_another_metric_beside_it_needs_no_consent(with_cost: BaseRevision, project: Path) -> None:
     more = COST + "\nimport math\n\n\n@metric(better='larger')\ndef more(t, p, w):\n    return 1\n"
     (project / METRICS).write_text(more, encoding="utf-8")
     here = contract(metrics={"cost": {"ceiling": 4.0}, "more": {"floor": 0.5}})
-    case, terms = judged(with_cost, here)
-    assert case.reasons == []
+    log, terms = judged(with_cost, here)
+    assert log.reasons == []
     assert set(terms.model.metrics) == {"cost", "more"}

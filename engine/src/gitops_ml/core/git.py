@@ -19,7 +19,7 @@ class GitError(GitopsError):
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseRevision:
     """A commit to be judged against.
 
     Attributes:
@@ -47,7 +47,7 @@ class Base:
         return (here.read_text(encoding="utf-8") if here.exists() else None) == self.read(path)
 
 
-def find_base(root: Path, revision: str) -> Base | None:
+def find_base(root: Path, revision: str) -> BaseRevision | None:
     """Find the commit that a revision names.
 
     Returns:
@@ -71,7 +71,7 @@ def find_base(root: Path, revision: str) -> Base | None:
         )
     commit = found.stdout.strip()
     fork = git(root, "merge-base", commit, "HEAD")
-    return Base(
+    return BaseRevision(
         root=root,
         prefix=place.stdout.strip(),
         revision=revision,

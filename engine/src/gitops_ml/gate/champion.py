@@ -25,7 +25,7 @@ from gitops_ml.core.dvc import LockedOutput, dvc, dvc_output, locked_output, rea
 from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import (
-    Base,
+    BaseRevision,
     git,
 )
 from gitops_ml.core.project import load_project
@@ -117,7 +117,7 @@ class Champion:
 
 
 @contextmanager
-def bring_back(base: Base, model: LockedOutput) -> Iterator[Champion]:
+def bring_back(base: BaseRevision, model: LockedOutput) -> Iterator[Champion]:
     """Check out the base beside the working tree, with its model; remove it afterwards.
 
     Raises:
@@ -154,7 +154,7 @@ def _remove(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def _choose_interpreter(champion: Champion, base: Base) -> None:
+def _choose_interpreter(champion: Champion, base: BaseRevision) -> None:
     """This interpreter if the base locks the same versions, else an environment of its own."""
     if base.same_file(_ENVIRONMENT_LOCK) or base.read(_ENVIRONMENT_LOCK) is None:
         return
@@ -168,7 +168,7 @@ def _choose_interpreter(champion: Champion, base: Base) -> None:
     champion.notes.append("The champion ran with the versions that the base locks.")
 
 
-def _share_cache(champion: Champion, base: Base) -> None:
+def _share_cache(champion: Champion, base: BaseRevision) -> None:
     """Give the worktree today's settings of DVC: where the cache is now, and the remotes.
 
     Raises:
@@ -188,7 +188,7 @@ def _share_cache(champion: Champion, base: Base) -> None:
             raise ChampionError(f"DVC does not take {VARIABLE}:\n{told(known)}")
 
 
-def _restore(champion: Champion, base: Base, model: LockedOutput) -> Source:
+def _restore(champion: Champion, base: BaseRevision, model: LockedOutput) -> Source:
     target = paths.MODELS.as_posix()
     tried = champion._dvc("checkout", target)
     if tried.returncode == 0:
@@ -204,7 +204,7 @@ def _restore(champion: Champion, base: Base, model: LockedOutput) -> Source:
     return "reproduced"
 
 
-def _name_remotes(champion: Champion, base: Base) -> bool:
+def _name_remotes(champion: Champion, base: BaseRevision) -> bool:
     """Give the worktree the remotes; a folder given relative to the project stays where it is."""
     remotes = _REMOTE.findall(dvc_output(base.root, "config", "--list"))
     for name, location in remotes:

@@ -9,14 +9,14 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
-from gitops_ml.core.git import Base
+from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.schema import Column, Schema
 from gitops_ml.core.settings import parse_settings
 from gitops_ml.features.matrix import TableError
 from gitops_ml.gate.verdict import DataChanges
 
 
-def data_changes(root: Path, base: Base | None, schema: Schema) -> DataChanges:
+def data_changes(root: Path, base: BaseRevision | None, schema: Schema) -> DataChanges:
     """Count the rows and compare them and the schema with the base's.
 
     Raises:
@@ -34,7 +34,7 @@ def data_changes(root: Path, base: Base | None, schema: Schema) -> DataChanges:
     )
 
 
-def _base_rows(base: Base | None) -> int | None:
+def _base_rows(base: BaseRevision | None) -> int | None:
     profile = base.read(paths.DATA_PROFILE) if base else None
     if profile is None:
         return None
@@ -45,7 +45,7 @@ def _base_rows(base: Base | None) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def _schema_changes(base: Base | None, schema: Schema) -> tuple[str, ...]:
+def _schema_changes(base: BaseRevision | None, schema: Schema) -> tuple[str, ...]:
     text = base.read(paths.SCHEMA) if base else None
     if text is None:
         return ()

@@ -26,10 +26,10 @@ from gitops_ml.gate.challenger import (
     load_challenger,
 )
 from gitops_ml.gate.data_changes import data_changes
-from gitops_ml.gate.gate_log import Case
+from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judgement import Judge, judge_limit
 from gitops_ml.gate.opponent import champion_of, find_opponent
-from gitops_ml.gate.terms import check_contract, find_bar, guard_own_metrics, guard_split
+from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
@@ -59,66 +59,66 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         TableError: If the test rows are missing or unsuitable.
         PredictionError: If the model does not answer with finite numbers.
     """
-    case = Case()
+    log = GateLog()
     params, schema, contract = load_params(root), load_schema(root), load_contract(root)
     derivation = load_derivation(root, schema, params.target)
     check_against_params(derivation.extend(schema), params)
     base = find_base(root, revision)
-    with case.timed("check that the pipeline is up to date"):
+    with log.timed("check that the pipeline is up to date"):
         locked = current_model(root)
         note = tolerance_note(root)
-        case.notes += [note] if note else []
-    with case.timed("load and score the challenger"):
+        log.notes += [note] if note else []
+    with log.timed("load and score the challenger"):
         challenger = load_challenger(root, params, locked)
     columns = challenger.test.columns
     known = known_metrics(root)
     check_contract(contract, params.task, columns, known)
 
-    model = champion_of(case, base)
+    model = champion_of(log, base)
     judged = base if model else None
-    bar = find_bar(case, judged, contract, params.task, columns, consent, known)
-    guard_split(case, judged, params, consent)
-    guard_own_metrics(case, judged, consent)
+    applicable = applicable_terms(log, judged, contract, params.task, columns, consent, known)
+    guard_split(log, judged, params, consent)
+    guard_own_metrics(log, judged, consent)
     champion, opponent = None, None
     if base is not None and model is not None:
-        with case.timed("bring back and score the champion"):
-            champion, opponent = find_opponent(case, base, model, params, challenger, consent)
+        with log.timed("bring back and score the champion"):
+            champion, opponent = find_opponent(log, base, model, params, challenger, consent)
 
     court = Judge(
         challenger.scored,
         opponent,
-        bar.terms.model.confidence,
+        applicable.terms.model.confidence,
         _groups(params, challenger.test),
         binding=consent.accept_new_baseline is None,
     )
-    with case.timed("compare"):
-        metrics = court.metrics(bar.terms.model.metrics)
-        slices = court.slices(bar.terms.model.slices, challenger.test)
+    with log.timed("compare"):
+        metrics = court.metrics(applicable.terms.model.metrics)
+        slices = court.slices(applicable.terms.model.slices, challenger.test)
     data = data_changes(root, base, schema)
-    with case.timed("measure the latency"):
-        limits = _limits(bar.terms, challenger, data, consent)
+    with log.timed("measure the latency"):
+        limits = _limits(applicable.terms, challenger, data, consent)
     judged_terms: list[Finding | Limit] = [*metrics, *slices, *limits]
-    reasons = [*case.reasons, *(why for term in judged_terms for why in term.failures)]
+    reasons = [*log.reasons, *(why for term in judged_terms for why in term.failures)]
     kept = champion is not None and champion.source == "same"
     head = git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     return Report(
         verdict="block" if reasons else "keep" if kept else "promote",
         reasons=tuple(reasons),
-        notes=tuple(case.notes),
+        notes=tuple(log.notes),
         commit=head.stdout.strip() or None,
         base=BaseRecord(revision=base.revision, commit=base.commit) if base else None,
         challenger=_record(challenger),
         champion=champion,
         consent=consent,
-        contract=bar.name,
-        contract_changes=tuple(bar.changes),
-        confidence=bar.terms.model.confidence,
+        contract=applicable.name,
+        contract_changes=tuple(applicable.changes),
+        confidence=applicable.terms.model.confidence,
         rows=len(challenger.test),
         metrics=metrics,
         slices=slices,
         limits=limits,
         data=data,
-        seconds=case.seconds,
+        seconds=log.seconds,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Case:
+class GateLog:
     """One judgement under way.
 
     Attributes:

@@ -10,11 +10,11 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput, locked_output
-from gitops_ml.core.git import Base
+from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.settings import Params
 from gitops_ml.gate.challenger import Challenger, score
 from gitops_ml.gate.champion import CannotScoreError, Champion, ChampionError, bring_back
-from gitops_ml.gate.gate_log import Case
+from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judgement import Opponent
 from gitops_ml.gate.verdict import Consent, ModelRecord
 from gitops_ml.github.labels import NEW_BASELINE_LABEL
@@ -25,26 +25,26 @@ from gitops_ml.model.predictor import ModelError, read_manifest
 OVERLAP_MIN = 0.5
 
 
-def champion_of(case: Case, base: Base | None) -> LockedOutput | None:
+def champion_of(log: GateLog, base: BaseRevision | None) -> LockedOutput | None:
     """The model that the base names; None, with a note, if there is none yet.
 
     Raises:
         GitError: If the base's `dvc.lock` cannot be read.
     """
     if base is None:
-        case.notes.append("No champion yet: there is no commit to compare with. Floors only.")
+        log.notes.append("No champion yet: there is no commit to compare with. Floors only.")
         return None
     model = locked_output(
         base.read(paths.DVC_LOCK), paths.MODELS, f"{base.revision}:{paths.DVC_LOCK}"
     )
     if model is None:
-        case.notes.append(f"No champion yet: {base.revision} names no model. Floors only.")
+        log.notes.append(f"No champion yet: {base.revision} names no model. Floors only.")
     return model
 
 
 def find_opponent(
-    case: Case,
-    base: Base,
+    log: GateLog,
+    base: BaseRevision,
     model: LockedOutput,
     params: Params,
     challenger: Challenger,
@@ -71,17 +71,17 @@ def find_opponent(
             record = ModelRecord(hash=model.hash, source=champion.source)
             manifest = _comparable_manifest(champion, challenger)
             record = record.model_copy(update={"sha256": manifest["files"][manifest["served"]]})
-            opponent = _answers(case, base.root, champion, params, challenger)
-            case.notes += champion.notes
+            opponent = _answers(log, base.root, champion, params, challenger)
+            log.notes += champion.notes
     except ChampionError as error:
         why = f"the champion cannot be compared with: {error}"
         if consent.accept_new_baseline is None:
-            case.reasons.append(
+            log.reasons.append(
                 f"{why}\na maintainer can accept this model without a comparison, with the label "
                 f'`{NEW_BASELINE_LABEL}` on the pull request, or --accept-new-baseline "<reason>"'
             )
         else:
-            case.notes.append(f"{why[0].upper()}{why[1:]}")
+            log.notes.append(f"{why[0].upper()}{why[1:]}")
     return record, opponent
 
 
@@ -100,14 +100,14 @@ def _comparable_manifest(champion: Champion, challenger: Challenger) -> dict[str
 
 
 def _answers(
-    case: Case, root: Path, champion: Champion, params: Params, challenger: Challenger
+    log: GateLog, root: Path, champion: Champion, params: Params, challenger: Challenger
 ) -> Opponent:
     out = champion.scratch / "answers.parquet"
     try:
         champion.predict((root / paths.TEST).resolve(), out)
     except CannotScoreError as error:
         opponent = _answers_for_own_rows(champion, params, challenger, str(error))
-        case.notes.append(
+        log.notes.append(
             f"The champion cannot answer for this test set ({error}). It answered for its own; "
             f"compared on the {len(opponent.rows)} of {len(challenger.test)} rows that are in both."
         )

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
-from gitops_ml.core.git import Base
+from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.metric_catalogue import (
     BUILT_IN,
     MetricDeclarationError,
@@ -27,7 +27,7 @@ from gitops_ml.core.metric_catalogue import (
 )
 from gitops_ml.core.settings import Contract, Params, SplitParams, Task, parse_settings
 from gitops_ml.gate.contract_changes import Change, changes_between, stricter_of
-from gitops_ml.gate.gate_log import Case
+from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.verdict import Consent
 from gitops_ml.github.labels import LOOSEN_LABEL
 
@@ -40,7 +40,7 @@ _CONSENT = (
 
 
 @dataclass(frozen=True)
-class Bar:
+class ApplicableTerms:
     """The terms that apply.
 
     Attributes:
@@ -94,19 +94,19 @@ def _metrics_of(contract: Contract) -> list[tuple[str, str]]:
     ]
 
 
-def find_bar(
-    case: Case,
-    base: Base | None,
+def applicable_terms(
+    log: GateLog,
+    base: BaseRevision | None,
     contract: Contract,
     task: Task,
     columns: Collection[str],
     consent: Consent,
     metrics: Mapping[str, MetricKind] = BUILT_IN,
-) -> Bar:
+) -> ApplicableTerms:
     """Choose the terms, and block a change that loosens them without consent.
 
     Args:
-        case: Takes the reasons and notes.
+        log: Takes the reasons and notes.
         base: The base with a model; None if there is none.
         contract: The change's contract.
         task: What the model does.
@@ -115,52 +115,54 @@ def find_bar(
         metrics: The metrics that exist here.
     """
     if base is None:
-        return Bar(contract, "this one", ())
-    old = _contract_of(case, base, base.commit, consent)
+        return ApplicableTerms(contract, "this one", ())
+    old = _contract_of(log, base, base.commit, consent)
     if old is None:
-        return Bar(contract, "this one", ())
+        return ApplicableTerms(contract, "this one", ())
     changes = changes_between(old, contract)
-    loosened = _loosened_here(case, base, changes, contract, consent)
+    loosened = _loosened_here(log, base, changes, contract, consent)
     if loosened and consent.allow_loosening:
-        case.notes.append(f"A maintainer consented to the loosened contract: {_named(loosened)}.")
-        return Bar(contract, "this one", changes)
+        log.notes.append(f"A maintainer consented to the loosened contract: {_named(loosened)}.")
+        return ApplicableTerms(contract, "this one", changes)
     if loosened:
-        case.reasons.append(f"the contract is loosened: {_named(loosened)}; {_CONSENT}")
+        log.reasons.append(f"the contract is loosened: {_named(loosened)}; {_CONSENT}")
     terms = _measurable(stricter_of(old, contract), contract, task, columns, metrics)
-    return Bar(terms, "the stricter of this one and the base's", changes)
+    return ApplicableTerms(terms, "the stricter of this one and the base's", changes)
 
 
-def _contract_of(case: Case, base: Base, commit: str, consent: Consent) -> Contract | None:
+def _contract_of(
+    log: GateLog, base: BaseRevision, commit: str, consent: Consent
+) -> Contract | None:
     text = base.read(paths.CONTRACT, commit)
     name = f"{commit[:10]}:{paths.CONTRACT}"
     if text is None:
-        case.notes.append(f"The base has no {paths.CONTRACT}: only this one applies.")
+        log.notes.append(f"The base has no {paths.CONTRACT}: only this one applies.")
         return None
     try:
         return parse_settings(text, Contract, name, _metrics_of_commit(base, commit))
     except (SettingsError, MetricDeclarationError) as error:
         why = f"the base's contract cannot be read to compare: {error}"
-        _ask(case, why, consent)
+        _ask(log, why, consent)
         return None
 
 
-def _metrics_of_commit(base: Base, commit: str) -> Mapping[str, MetricKind]:
+def _metrics_of_commit(base: BaseRevision, commit: str) -> Mapping[str, MetricKind]:
     path = own_metrics_file(base.root)
     return {**BUILT_IN, **declared_metrics(base.read(path, commit) or "", f"{commit[:10]}:{path}")}
 
 
-def guard_own_metrics(case: Case, base: Base | None, consent: Consent) -> None:
+def guard_own_metrics(log: GateLog, base: BaseRevision | None, consent: Consent) -> None:
     """Block a change of what the base's own metrics measure, without consent.
 
     A term says nothing when the function behind it may say anything. Further functions and
     imports beside those that are there change no term.
 
     Args:
-        case: Takes the reasons and notes.
+        log: Takes the reasons and notes.
         base: The base with a model; None if there is none.
         consent: What a maintainer agreed to.
     """
-    if base is None or (old := _contract_of(case, base, base.commit, consent)) is None:
+    if base is None or (old := _contract_of(log, base, base.commit, consent)) is None:
         return
     path = own_metrics_file(base.root)
     judged = sorted({name for _, name in _metrics_of(old)} - set(BUILT_IN))
@@ -170,7 +172,7 @@ def guard_own_metrics(case: Case, base: Base | None, consent: Consent) -> None:
     head = here.read_text(encoding="utf-8") if here.exists() else ""
     if not _only_adds(base.read(path) or "", head):
         why = f"{path} changed, which measures {', '.join(judged)} of the base's contract"
-        _ask(case, why, consent)
+        _ask(log, why, consent)
 
 
 def _only_adds(old: str, new: str) -> bool:
@@ -189,13 +191,17 @@ def _only_adds(old: str, new: str) -> bool:
 
 
 def _loosened_here(
-    case: Case, base: Base, changes: Sequence[Change], contract: Contract, consent: Consent
+    log: GateLog,
+    base: BaseRevision,
+    changes: Sequence[Change],
+    contract: Contract,
+    consent: Consent,
 ) -> list[Change]:
     """The terms that this branch loosens; not those that the base tightened in the meantime."""
     loosened = [change for change in changes if change.effect == "loosened"]
     if not loosened or base.fork == base.commit:
         return loosened
-    fork = _contract_of(case, base, base.fork, consent)
+    fork = _contract_of(log, base, base.fork, consent)
     if fork is None:
         return loosened
     here = {
@@ -203,7 +209,7 @@ def _loosened_here(
     }
     behind = [change for change in loosened if change.term not in here]
     if behind:
-        case.notes.append(
+        log.notes.append(
             f"The base tightened its contract since this branch left it: {_named(behind)}. "
             "Merge the base to see the terms in this branch."
         )
@@ -222,11 +228,11 @@ def _shown(value: float | bool | str | None) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _ask(case: Case, why: str, consent: Consent) -> None:
+def _ask(log: GateLog, why: str, consent: Consent) -> None:
     if consent.allow_loosening:
-        case.notes.append(f"With a maintainer's consent: {why}.")
+        log.notes.append(f"With a maintainer's consent: {why}.")
     else:
-        case.reasons.append(f"{why}; {_CONSENT}")
+        log.reasons.append(f"{why}; {_CONSENT}")
 
 
 def _measurable(
@@ -248,11 +254,11 @@ def _measurable(
     return terms.model_copy(update={"model": model})
 
 
-def guard_split(case: Case, base: Base | None, params: Params, consent: Consent) -> None:
+def guard_split(log: GateLog, base: BaseRevision | None, params: Params, consent: Consent) -> None:
     """Block a change that chooses another test set without consent: it might choose an easier one.
 
     Args:
-        case: Takes the reasons and notes.
+        log: Takes the reasons and notes.
         base: The base with a model; None if there is none.
         params: The change's parameters.
         consent: What a maintainer agreed to.
@@ -265,7 +271,7 @@ def guard_split(case: Case, base: Base | None, params: Params, consent: Consent)
         split = SplitParams.model_validate(document.get("split") or {})
         key = tuple(document["data"].get("key") or ())
     except (yaml.YAMLError, ValidationError, AttributeError, KeyError, TypeError):
-        _ask(case, f"the split in the base's {paths.PARAMS} cannot be read to compare", consent)
+        _ask(log, f"the split in the base's {paths.PARAMS} cannot be read to compare", consent)
         return
     changed = [
         f"split.{name} {old} → {getattr(params.split, name)}"
@@ -279,4 +285,4 @@ def guard_split(case: Case, base: Base | None, params: Params, consent: Consent)
             f"the split changed ({'; '.join(changed)}): other rows are tested, and some of them "
             "the champion may have been trained on"
         )
-        _ask(case, why, consent)
+        _ask(log, why, consent)
