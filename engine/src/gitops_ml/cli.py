@@ -57,6 +57,8 @@ COMMANDS: Mapping[str, Command] = {
     "verify-lock": Command("core.dvc_lock", "is the committed dvc.lock what this run wrote?"),
     "pull": Command("core.dvc_remote", "pull what DVC owns from the remote", "pull"),
     "push": Command("core.dvc_remote", "push what DVC owns to the remote", "push"),
+    "answer": Command("gate.answer", "answer for the gate, as the challenger"),
+    "added-terms": Command("gate.added_terms", "measure the metrics that only a change defines"),
     "gate": Command("report.judge", "judge the model by the contract and against the champion"),
     "package": Command("bento.build", "build the bento"),
     "smoke": Command("bento.smoke", "ask a service for the golden predictions"),

@@ -43,7 +43,7 @@ def worktrees(base: BaseRevision) -> list[str]:
 def test_a_champion_that_cannot_be_brought_back_leaves_nothing_behind(
     base: BaseRevision, tmp_path: Path
 ) -> None:
-    with pytest.raises(DvcError, match="`dvc cache` failed"), bring_back(base, MODEL):
+    with pytest.raises(DvcError, match="`dvc cache` failed"), bring_back(base, MODEL, base.root):
         pytest.fail("there is no champion")
     assert len(worktrees(base)) == 1
     assert list((tmp_path / "scratch").iterdir()) == []
@@ -51,7 +51,10 @@ def test_a_champion_that_cannot_be_brought_back_leaves_nothing_behind(
 
 def test_a_commit_that_is_not_there_is_named(base: BaseRevision, tmp_path: Path) -> None:
     gone = BaseRevision(base.root, base.prefix, "main", "f" * 40, "f" * 40)
-    with pytest.raises(ChampionError, match="git cannot check out ffff"), bring_back(gone, MODEL):
+    with (
+        pytest.raises(ChampionError, match="git cannot check out ffff"),
+        bring_back(gone, MODEL, base.root),
+    ):
         pytest.fail("there is no champion")
     assert len(worktrees(base)) == 1
     assert list((tmp_path / "scratch").iterdir()) == []

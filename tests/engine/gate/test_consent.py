@@ -186,7 +186,7 @@ def test_the_gate_takes_base_and_consent_from_the_event(
 ) -> None:
     asked: list[tuple[str, Consent]] = []
 
-    def judge(root: Path, revision: str, consent: Consent) -> None:
+    def judge(root: Path, revision: str, consent: Consent, home: Path | None) -> None:
         asked.append((revision, consent))
         raise OSError("far enough")
 

@@ -57,6 +57,7 @@ def test_shows_everything_and_changes_nothing(
         "  code owners                2 lines without an owner -> filled in",
         "  label contract: loosen     absent -> present",
         "  label model: new baseline  absent -> present",
+        "  label engine: judge itself absent -> present",
         "  workflow permissions       write, may approve pull requests -> "
         "read, may not approve pull requests",
         "  Dependabot alerts          off -> on",
@@ -71,6 +72,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     github.facts["allow_squash_merge"] = False
     assert main(["--owner", "@team/ml", "--apply"]) == 0
     assert github.changes == [
+        f"POST {PATH}/labels",
         f"POST {PATH}/labels",
         f"POST {PATH}/labels",
         f"PUT {PATH}/actions/permissions/workflow",

@@ -127,13 +127,16 @@ def test_limits_contract_data_notes_and_timings_are_shown() -> None:
 
 
 def test_consent_is_recorded_with_its_reason() -> None:
-    agreed = report(consent=Consent(allow_loosening=True, accept_new_baseline="the label leaked"))
+    consent = Consent(allow_loosening=True, accept_new_baseline="the label leaked", own_engine=True)
+    agreed = report(consent=consent)
     for text in (as_markdown(agreed), as_text(agreed)):
         assert "consent to loosening" in text
         assert "the label leaked" in text
+        assert "consent to judge with this change's own engine" in text
     assert json.loads(agreed.model_dump_json())["consent"] == {
         "allow_loosening": True,
         "accept_new_baseline": "the label leaked",
+        "own_engine": True,
     }
 
 

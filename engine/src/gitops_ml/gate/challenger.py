@@ -1,7 +1,8 @@
-"""The challenger: the model of the working tree, as the service would load it.
+"""The model of the working tree, loaded and measured in this process, as the service would load it.
 
-Everything is measured anew from the model file and the test rows. No number is taken from a
-report, since the change under judgement could have written it.
+For the project's own tests, for `make contract` and for `gitops-ml answer`: the gate's judge loads
+no model of a change, see `judged_model.py`. Everything is measured anew from the model file and the
+test rows; no number is taken from a report.
 """
 
 from __future__ import annotations
@@ -55,9 +56,10 @@ def current_model(root: Path) -> LockedOutput:
     """The model of `dvc.lock`, which data, settings, code and outputs here are those of.
 
     Raises:
-        DvcError: If there is none, something changed since, or an output is not here.
+        DvcError: If there is none, something changed since, or it is not here.
     """
-    locked = locked_output(check_up_to_date(root), paths.MODELS, str(paths.DVC_LOCK))
+    lock = check_up_to_date(root, needed=paths.MODELS)
+    locked = locked_output(lock, paths.MODELS, str(paths.DVC_LOCK))
     if locked is None:
         raise DvcError("there is no trained model to judge: run `make pipeline` first")
     return locked

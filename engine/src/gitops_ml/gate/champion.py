@@ -14,26 +14,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput, dvc, dvc_output, locked_output, read_lock, told
 from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment
-from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import (
     BaseRevision,
     git,
 )
-from gitops_ml.core.project import load_project
-from gitops_ml.core.run import Variables, run, said
+from gitops_ml.core.run import said
+from gitops_ml.gate.contestant import Contestant, ContestantError
 
 Source = Literal["cache", "remote", "reproduced"]
 
-_ENVIRONMENT_LOCK = Path("uv.lock")
 # DVC prints a folder's location resolved, wherever its settings say it is relative to.
 _REMOTE = re.compile(r"^remote\.(.+)\.url=(.+)$", re.MULTILINE)
 # Seconds that a stopped command is given to end.
@@ -42,54 +40,19 @@ _REMOVAL_TIMEOUT = 5.0
 _LAST_LINES = 12
 
 
-class ChampionError(GitopsError):
+class ChampionError(ContestantError):
     """The champion cannot be brought back; the message says what was tried."""
 
 
-class CannotScoreError(ChampionError):
-    """The champion was brought back but cannot answer for these rows; the message says why."""
-
-
 @dataclass
-class Champion:
+class Champion(Contestant):
     """The base's project, checked out, with its model.
 
     Attributes:
-        project: The project's folder in the worktree.
-        scratch: A folder for its answers, removed with the worktree.
         source: Where the model came from.
-        notes: What a reader of the report should know about it.
-        interpreter: The command that runs its Python.
     """
 
-    project: Path
-    scratch: Path
     source: Source = "cache"
-    notes: list[str] = field(default_factory=list)
-    interpreter: Sequence[str] = (sys.executable,)
-
-    def predict(self, rows: Path, out: Path) -> None:
-        """Let the champion answer for the rows of a parquet file, with its own code.
-
-        Args:
-            rows: The rows.
-            out: Where its answers go: column `prediction` and, for a classifier,
-                `probability_<class>`.
-
-        Raises:
-            CannotScoreError: If it does not take these rows.
-        """
-        predict = self._predict_command()
-        done = self._run(*self.interpreter, "-m", *predict, "--rows", rows, "--out", out)
-        if done.returncode != 0:
-            raise CannotScoreError(said(done))
-
-    def _predict_command(self) -> Sequence[str]:
-        # Before release 0.2.0 the machinery was inside of the project's own package.
-        package = load_project().package
-        if (self.project / "src" / package / "model" / "predict.py").is_file():
-            return (f"{package}.model.predict",)
-        return ("gitops_ml", "predict")
 
     def test_rows(self) -> Path | None:
         """The champion's own test set; None if it is in neither the cache nor a remote."""
@@ -100,25 +63,17 @@ class Champion:
         return found if found.exists() else None
 
     def _dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return dvc(self.project, *arguments, variables=self._variables())
-
-    def _run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        return run(command, self.project, variables=self._variables())
-
-    def _variables(self) -> Variables:
-        sources = (self.project / "src", self.project / "engine" / "src")
-        path = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-        return {
-            # `uv run` makes an environment of the worktree's own, never changes the caller's.
-            **dict.fromkeys(("UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONHOME")),
-            "PYTHONPATH": os.pathsep.join(map(str, sources)),
-            "PATH": os.pathsep.join(path),
-        }
+        return dvc(self.project, *arguments, variables=self.variables())
 
 
 @contextmanager
-def bring_back(base: BaseRevision, model: LockedOutput) -> Iterator[Champion]:
+def bring_back(base: BaseRevision, model: LockedOutput, home: Path) -> Iterator[Champion]:
     """Check out the base beside the working tree, with its model; remove it afterwards.
+
+    Args:
+        base: The base.
+        model: What its `dvc.lock` says of its model.
+        home: The project whose locked environment this process runs in.
 
     Raises:
         ChampionError: If the model can neither be found nor be trained again.
@@ -135,7 +90,9 @@ def bring_back(base: BaseRevision, model: LockedOutput) -> Iterator[Champion]:
         if added.returncode != 0:
             raise ChampionError(f"git cannot check out {base.commit}: {added.stderr.strip()}")
         champion = Champion(tree / base.prefix, folder)
-        _choose_interpreter(champion, base)
+        champion.choose_interpreter(home, "The champion")
+        if champion.interpreter != (sys.executable,):
+            champion.notes.append("The champion ran with the versions that the base locks.")
         _share_cache(champion, base)
         champion.source = _restore(champion, base, model)
         yield champion
@@ -152,20 +109,6 @@ def _remove(folder: Path) -> None:
     while folder.exists() and time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)
-
-
-def _choose_interpreter(champion: Champion, base: BaseRevision) -> None:
-    """This interpreter if the base locks the same versions, else an environment of its own."""
-    if base.same_file(_ENVIRONMENT_LOCK) or base.read(_ENVIRONMENT_LOCK) is None:
-        return
-    if shutil.which("uv") is None:
-        champion.notes.append(
-            "The base locks other versions of the dependencies, and uv is not installed to set "
-            "them up: the champion ran with this environment's versions."
-        )
-        return
-    champion.interpreter = ["uv", "run", "--locked", "--quiet", "python"]
-    champion.notes.append("The champion ran with the versions that the base locks.")
 
 
 def _share_cache(champion: Champion, base: BaseRevision) -> None:

@@ -1,7 +1,7 @@
 """The gate: may the model of this working tree take the champion's place?
 
 The model is held against the quality contract and, on the same test rows, against the champion:
-the model that the base's `dvc.lock` names.
+the model that the base's `dvc.lock` names. Both answer as processes of their own.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
-from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.matrix import row_groups
-from gitops_ml.gate.challenger import (
-    Challenger,
-    current_model,
-    latency_p99_ms,
-    load_challenger,
-)
+from gitops_ml.gate.added_terms import measured_by_the_change, split_terms
+from gitops_ml.gate.challenger import current_model
+from gitops_ml.gate.contestant import hidden_columns
 from gitops_ml.gate.data_changes import data_changes
 from gitops_ml.gate.gate_log import GateLog
+from gitops_ml.gate.judged_model import (
+    JudgedModel,
+    judged_model,
+    let_answer,
+    model_files,
+    with_known_derived,
+)
+from gitops_ml.gate.judged_rows import judged_rows, landed_rows, row_count
 from gitops_ml.gate.judgement import Judge, judge_limit
-from gitops_ml.gate.opponent import champion_of, find_opponent
+from gitops_ml.gate.opponent import Question, champion_of, find_opponent
 from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
@@ -39,17 +43,22 @@ from gitops_ml.gate.verdict import (
     ModelRecord,
     Report,
 )
+from gitops_ml.model.metrics import kind_of
+from gitops_ml.model.own_metrics import metrics_of
 
-_LATENCY_RECORDS = 100
 
-
-def judge(root: Path, revision: str, consent: Consent) -> Report:
+def judge(root: Path, revision: str, consent: Consent, home: Path | None = None) -> Report:
     """Judge the working tree's model against a revision.
+
+    What runs in this process is the code of `home` and of nothing else. All but the challenger
+    answer before the challenger is started, which runs code that nobody has read yet.
 
     Args:
         root: The project's folder.
         revision: The base, any git revision.
         consent: What a maintainer agreed to.
+        home: The project whose engine and locked environment this process runs in: a checkout of
+            the base. None if it is the working tree itself.
 
     Raises:
         SettingsError: If a settings file is missing or wrong.
@@ -59,31 +68,47 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         TableError: If the test rows are missing or unsuitable.
         PredictionError: If the model does not answer with finite numbers.
     """
+    home = home or root
+    with metrics_of(home):
+        return _judge(root, revision, consent, home)
+
+
+def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
     log = GateLog()
     params, schema, contract = load_params(root), load_schema(root), load_contract(root)
-    derivation = load_derivation(root, schema, params.target)
-    check_against_params(derivation.extend(schema), params)
+    check_against_params(schema, params, whole=False)
     base = find_base(root, revision)
     with log.timed("check that the pipeline is up to date"):
-        locked = current_model(root)
+        files = model_files(root, current_model(root))
         note = tolerance_note(root)
         log.notes += [note] if note else []
-    with log.timed("load and score the challenger"):
-        challenger = load_challenger(root, params, locked)
-    columns = challenger.test.columns
-    known = known_metrics(root)
-    check_contract(contract, params.task, columns, known)
+    with log.timed("split the data"):
+        rows = landed_rows(log, root, params, schema)
+        test = judged_rows(log, root, params, schema, rows)
+        derived = with_known_derived(log, home, test, schema, params.target)
 
+    own, known = known_metrics(home), {**known_metrics(root), **known_metrics(home)}
+    # Loaded now: what the challenger writes to a disk later on does not count.
+    for name in own:
+        kind_of(name)
     model = champion_of(log, base)
     judged = base if model else None
-    applicable = applicable_terms(log, judged, contract, params.task, columns, consent, known)
     guard_split(log, judged, params, consent)
     guard_own_metrics(log, judged, consent)
     champion, opponent = None, None
     if base is not None and model is not None:
+        hidden = hidden_columns(schema, params.target)
         with log.timed("bring back and score the champion"):
-            champion, opponent = find_opponent(log, base, model, params, challenger, consent)
+            champion, opponent = find_opponent(
+                log, base, model, files, Question(params, test, hidden, home), consent
+            )
+    with log.timed("score the challenger"):
+        answers = let_answer(root, home, test, schema, params.target)
+        challenger = judged_model(files, derived, params.target, answers)
 
+    columns = challenger.test.columns
+    check_contract(contract, params.task, columns, known)
+    applicable = applicable_terms(log, judged, contract, params.task, columns, consent, known)
     court = Judge(
         challenger.scored,
         opponent,
@@ -91,12 +116,14 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         _groups(params, challenger.test),
         binding=consent.accept_new_baseline is None,
     )
+    terms, added = split_terms(applicable.terms.model, known.keys() - own.keys())
     with log.timed("compare"):
-        metrics = court.metrics(applicable.terms.model.metrics)
-        slices = court.slices(applicable.terms.model.slices, challenger.test)
-    data = data_changes(root, base, schema)
-    with log.timed("measure the latency"):
-        limits = _limits(applicable.terms, challenger, data, consent)
+        metrics = court.metrics(terms.metrics)
+        slices = court.slices(terms.slices, challenger.test)
+        more = measured_by_the_change(root, home, added, court, challenger.test)
+    metrics, slices = (*metrics, *more[0]), (*slices, *more[1])
+    data = data_changes(row_count(root, rows), base, schema)
+    limits = _limits(applicable.terms, challenger, data, consent)
     judged_terms: list[Finding | Limit] = [*metrics, *slices, *limits]
     reasons = [*log.reasons, *(why for term in judged_terms for why in term.failures)]
     kept = champion is not None and champion.source == "same"
@@ -107,7 +134,7 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         notes=tuple(log.notes),
         commit=head.stdout.strip() or None,
         base=BaseRecord(revision=base.revision, commit=base.commit) if base else None,
-        challenger=_record(challenger),
+        challenger=ModelRecord(hash=files.locked.hash, sha256=files.sha256, source="working tree"),
         champion=champion,
         consent=consent,
         contract=applicable.name,
@@ -130,32 +157,21 @@ def _groups(params: Params, test: pl.DataFrame) -> NDArray[Any] | None:
     return row_groups(test, columns)
 
 
-def _record(challenger: Challenger) -> ModelRecord:
-    manifest = challenger.predictor.manifest
-    return ModelRecord(
-        hash=challenger.locked.hash,
-        sha256=manifest["files"][manifest["served"]],
-        source="working tree",
-    )
-
-
 def _limits(
-    terms: Contract, challenger: Challenger, data: DataChanges, consent: Consent
+    terms: Contract, challenger: JudgedModel, data: DataChanges, consent: Consent
 ) -> tuple[Limit, ...]:
-    inputs = list(challenger.predictor.features.inputs)
-    records = challenger.test.select(inputs).head(_LATENCY_RECORDS).to_dicts()
     limits = [
         judge_limit(
             "model.size_mb",
             "size of the served model",
-            challenger.size / 1e6,
+            challenger.files.size / 1e6,
             "MB",
             maximum=terms.model.size_mb,
         ),
         judge_limit(
             "model.latency_p99_ms",
             "latency of one row, 99th percentile",
-            latency_p99_ms(challenger.predictor, records),
+            challenger.latency_p99_ms,
             "ms",
             maximum=terms.model.latency_p99_ms,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput, locked_output
-from gitops_ml.core.git import BaseRevision
+from gitops_ml.core.environment import LockedVersionsError, locked_versions
+from gitops_ml.core.git import BaseRevision, git
 from gitops_ml.core.settings import Params
-from gitops_ml.gate.challenger import Challenger, score
-from gitops_ml.gate.champion import CannotScoreError, Champion, ChampionError, bring_back
+from gitops_ml.gate.challenger import score
+from gitops_ml.gate.champion import Champion, bring_back
+from gitops_ml.gate.contestant import CannotScoreError, ContestantError, write_rows
 from gitops_ml.gate.gate_log import GateLog
+from gitops_ml.gate.judged_model import ModelFiles
 from gitops_ml.gate.judgement import Opponent
 from gitops_ml.gate.verdict import Consent, ModelRecord
 from gitops_ml.github.labels import NEW_BASELINE_LABEL
@@ -23,6 +27,9 @@ from gitops_ml.model.predictor import ModelError, read_manifest
 # Share of the challenger's test rows that must be the champion's test rows too, where the champion
 # can only answer for its own.
 OVERLAP_MIN = 0.5
+# Of the locked versions, and of the engine: what answers with a trained model.
+_PREDICTING_PARTS = ("tables", "model", "project")
+_PREDICTING_ROOMS = ("core", "features", "model")
 
 
 def champion_of(log: GateLog, base: BaseRevision | None) -> LockedOutput | None:
@@ -42,12 +49,29 @@ def champion_of(log: GateLog, base: BaseRevision | None) -> LockedOutput | None:
     return model
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a champion is asked.
+
+    Attributes:
+        params: The change's parameters.
+        test: The n test rows.
+        hidden: Columns that no contestant sees.
+        home: The project whose locked environment this process runs in.
+    """
+
+    params: Params
+    test: pl.DataFrame
+    hidden: frozenset[str]
+    home: Path
+
+
 def find_opponent(
     log: GateLog,
     base: BaseRevision,
     model: LockedOutput,
-    params: Params,
-    challenger: Challenger,
+    challenger: ModelFiles,
+    question: Question,
     consent: Consent,
 ) -> tuple[ModelRecord, Opponent | None]:
     """Bring the champion back and let it answer.
@@ -63,17 +87,23 @@ def find_opponent(
         GitError: If DVC cannot be asked where the base's model may be.
     """
     if model.hash == challenger.locked.hash:
-        return ModelRecord(hash=model.hash, source="same"), None
+        elsewhere = other_surroundings(base)
+        if not elsewhere:
+            return ModelRecord(hash=model.hash, source="same"), None
+        log.notes.append(
+            f"The same model, but {' and '.join(elsewhere)} may make it answer otherwise than at "
+            "the base: it is judged like another one."
+        )
     record = ModelRecord(hash=model.hash, source="not found")
     opponent = None
     try:
-        with bring_back(base, model) as champion:
+        with bring_back(base, model, question.home) as champion:
             record = ModelRecord(hash=model.hash, source=champion.source)
             manifest = _comparable_manifest(champion, challenger)
             record = record.model_copy(update={"sha256": manifest["files"][manifest["served"]]})
-            opponent = _answers(log, base.root, champion, params, challenger)
+            opponent = _answers(log, champion, challenger, question)
             log.notes += champion.notes
-    except ChampionError as error:
+    except ContestantError as error:
         why = f"the champion cannot be compared with: {error}"
         if consent.accept_new_baseline is None:
             log.reasons.append(
@@ -85,12 +115,43 @@ def find_opponent(
     return record, opponent
 
 
-def _comparable_manifest(champion: Champion, challenger: Challenger) -> dict[str, Any]:
+def other_surroundings(base: BaseRevision) -> list[str]:
+    """What answers with a model, beside its files, and is not the base's.
+
+    The versions of the libraries that predict are no part of a model's hash, nor is the engine.
+    """
+    found = []
+    if _predicting_versions(base.read(paths.UV_LOCK)) != _predicting_versions(
+        _text(base.root / paths.UV_LOCK)
+    ):
+        found.append("other versions of the libraries")
+    rooms = [f"engine/src/gitops_ml/{room}" for room in _PREDICTING_ROOMS]
+    if git(base.root, "diff", "--quiet", base.commit, "--", *rooms).returncode == 1:
+        found.append("another engine")
+    return found
+
+
+def _predicting_versions(lock: str | None) -> dict[str, dict[str, str]] | str | None:
+    """The versions of what predicts; the text of a lock that does not say them."""
+    if lock is None:
+        return None
+    try:
+        versions = locked_versions(lock)
+    except LockedVersionsError:
+        return lock
+    return {part: versions[part] for part in _PREDICTING_PARTS}
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _comparable_manifest(champion: Champion, challenger: ModelFiles) -> dict[str, Any]:
     try:
         theirs = read_manifest(champion.project / paths.MODELS)
     except ModelError as error:
         raise CannotScoreError(str(error)) from error
-    ours = challenger.predictor.manifest
+    ours = challenger.manifest
     for key in ("task", "target"):
         if theirs.get(key) != ours[key]:
             raise CannotScoreError(
@@ -100,25 +161,26 @@ def _comparable_manifest(champion: Champion, challenger: Challenger) -> dict[str
 
 
 def _answers(
-    log: GateLog, root: Path, champion: Champion, params: Params, challenger: Challenger
+    log: GateLog, champion: Champion, challenger: ModelFiles, question: Question
 ) -> Opponent:
+    asked = write_rows(question.test, question.hidden, champion.scratch / "rows.parquet")
     out = champion.scratch / "answers.parquet"
     try:
-        champion.predict((root / paths.TEST).resolve(), out)
+        champion.predict(asked, out)
     except CannotScoreError as error:
-        opponent = _answers_for_own_rows(champion, params, challenger, str(error))
+        opponent = _answers_for_own_rows(champion, challenger, question, str(error))
         log.notes.append(
             f"The champion cannot answer for this test set ({error}). It answered for its own; "
-            f"compared on the {len(opponent.rows)} of {len(challenger.test)} rows that are in both."
+            f"compared on the {len(opponent.rows)} of {len(question.test)} rows that are in both."
         )
         return opponent
-    return _opponent(challenger, params, pl.read_parquet(out), np.arange(len(challenger.test)))
+    return _opponent(challenger, question, pl.read_parquet(out), np.arange(len(question.test)))
 
 
 def _answers_for_own_rows(
-    champion: Champion, params: Params, challenger: Challenger, why: str
+    champion: Champion, challenger: ModelFiles, question: Question, why: str
 ) -> Opponent:
-    key = list(params.data.key)
+    key = list(question.params.data.key)
     if not key:
         raise CannotScoreError(f"{why}\nand without data.key its rows cannot be paired with these")
     path = champion.test_rows()
@@ -127,7 +189,7 @@ def _answers_for_own_rows(
     own = pl.read_parquet(path)
     if not set(key) <= set(own.columns):
         raise CannotScoreError(f"{why}\nand its own test set has no columns {', '.join(key)}")
-    ours = challenger.test.select(key).with_row_index("row")
+    ours = question.test.select(key).with_row_index("row")
     theirs = own.select(key).with_row_index("answer")
     try:
         pairs = ours.join(theirs, on=key, how="inner", validate="1:1").sort("row")
@@ -137,18 +199,21 @@ def _answers_for_own_rows(
         raise CannotScoreError(
             f"{why}\nand only {len(pairs)} of {len(ours)} test rows are in its own test set"
         )
+    asked = write_rows(own, question.hidden, champion.scratch / "own_rows.parquet")
     out = champion.scratch / "own_answers.parquet"
-    champion.predict(path, out)
+    champion.predict(asked, out)
     answers = pl.read_parquet(out)[pairs.get_column("answer")]
-    return _opponent(challenger, params, answers, pairs.get_column("row").cast(pl.Int64).to_numpy())
+    rows = pairs.get_column("row").cast(pl.Int64).to_numpy()
+    return _opponent(challenger, question, answers, rows)
 
 
-def _opponent(challenger: Challenger, params: Params, answers: pl.DataFrame, rows: Any) -> Opponent:
+def _opponent(
+    challenger: ModelFiles, question: Question, answers: pl.DataFrame, rows: Any
+) -> Opponent:
     if "prediction" not in answers.columns or len(answers) != len(rows):
         raise CannotScoreError(
             f"it gave {len(answers)} answers for {len(rows)} rows, "
             f"in columns {', '.join(answers.columns)}"
         )
-    truth = challenger.test.get_column(params.target)[rows]
-    classes = tuple(challenger.predictor.manifest["classes"] or ())
-    return Opponent(score(truth, answers, classes), rows)
+    truth = question.test.get_column(question.params.target)[rows]
+    return Opponent(score(truth, answers, challenger.classes), rows)

@@ -110,6 +110,7 @@ class Consent(_Record):
 
     allow_loosening: bool = False
     accept_new_baseline: str | None = None
+    own_engine: bool = False
 
 
 class DataChanges(_Record):

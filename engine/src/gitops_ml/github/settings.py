@@ -16,7 +16,7 @@ import httpx
 
 from gitops_ml.github.client import GitHub, GitHubError
 from gitops_ml.github.codeowners import Entry
-from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL
+from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL, OWN_ENGINE_LABEL
 from gitops_ml.github.ruleset import (
     ABSENT,
     RULESET,
@@ -31,6 +31,7 @@ from gitops_ml.github.ruleset import (
 _LABELS = {
     LOOSEN_LABEL: "A maintainer agrees that the contract may ask for less than before",
     NEW_BASELINE_LABEL: "A maintainer agrees to a model that is not compared with the one in use",
+    OWN_ENGINE_LABEL: "A maintainer has read this engine, and agrees that it judges its own change",
 }
 _LABEL_COLOUR = "d93f0b"
 _WORKFLOWS = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ Floats = NDArray[np.float64]
 Answers = tuple[NDArray[Any], NDArray[Any]]
 
 _log = logging.getLogger(__name__)
+_project: ContextVar[Path] = ContextVar("project", default=Path())
 
 
 class MetricError(GitopsError):
@@ -115,8 +117,18 @@ def _read_only(values: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+@contextlib.contextmanager
+def metrics_of(project: Path) -> Iterator[None]:
+    """Within the block, own metrics are those of a project that need not be the current folder."""
+    token = _project.set(project)
+    try:
+        yield
+    finally:
+        _project.reset(token)
+
+
 def own_metric(name: str) -> OwnMetric:
-    """A metric of the project in the current folder.
+    """A metric of the project in the current folder, or of that of `metrics_of`.
 
     Raises:
         MetricError: If neither the engine nor the project has one of this name.
@@ -126,19 +138,20 @@ def own_metric(name: str) -> OwnMetric:
     own: Mapping[str, OwnMetric] = {}
     # Outside of a project there are the built-in ones.
     with contextlib.suppress(SettingsError):
-        file = own_metrics_file().resolve()
+        root = _project.get()
+        file = (root / own_metrics_file(root)).resolve()
         if file.is_file():
-            own = _load(file, file.stat().st_mtime_ns)
+            own = _load(root, file, file.stat().st_mtime_ns)
     if name not in own:
         raise MetricError(f"there is no metric {name}; choose from {', '.join([*BUILT_IN, *own])}")
     return own[name]
 
 
 @lru_cache(maxsize=1)
-def _load(file: Path, _: int) -> Mapping[str, OwnMetric]:
-    module = load_module(Path(), load_project().package, file.stem)
+def _load(root: Path, file: Path, _: int) -> Mapping[str, OwnMetric]:
+    module = load_module(root, load_project(root).package, file.stem)
     found = {}
-    for name, kind in known_metrics().items():
+    for name, kind in known_metrics(root).items():
         function = getattr(module, name, None)
         if name in BUILT_IN:
             continue

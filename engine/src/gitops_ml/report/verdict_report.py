@@ -92,6 +92,8 @@ def _consents(report: Report) -> list[str]:
     consents = []
     if report.consent.allow_loosening:
         consents.append("Run with a maintainer's consent to loosening.")
+    if report.consent.own_engine:
+        consents.append("Run with a maintainer's consent to judge with this change's own engine.")
     if report.consent.accept_new_baseline is not None:
         consents.append(
             "A maintainer accepted this model without holding it against the champion: "
