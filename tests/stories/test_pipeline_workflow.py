@@ -109,7 +109,7 @@ def test_the_first_push_of_a_new_repository_is_green(hub: Hub) -> None:
     expect_green(run, pushed=True)
     assert "Running stage 'train'" in run.said("model", "Train and evaluate")
     assert "nothing to verify" in run.said("model", "Verify dvc.lock")
-    assert "No champion yet" in run.said("model", "Gate")
+    assert "No champion yet" in run.said("gate", "Gate")
     assert "DVC_REMOTE_URL" in run.said("model", "Pull from the DVC remote")
     assert hub.artifact("bento", "models", "manifest.json").is_file()
     assert list(hub.artifact("bento", "build").glob("*.bento"))
@@ -135,7 +135,7 @@ def test_a_pull_request_that_degrades_the_model_is_blocked(hub: Hub) -> None:
     hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=40))
     hub.train()
     hub.commit("Train for less")
-    said = expect_red(hub.pull_request(), "model", "Gate")
+    said = expect_red(hub.pull_request(), "gate", "Gate")
     assert "roc_auc" in said
     assert "worse than the champion" in said
     assert hub.verdict()["verdict"] == "block"
@@ -183,7 +183,7 @@ def test_a_loosened_contract_is_blocked_until_a_maintainer_consents(hub: Hub) ->
     hub.edit_yaml("contract.yaml", loosen)
     hub.train()
     head = hub.commit("Lower the floor")
-    said = expect_red(hub.pull_request(), "model", "Gate")
+    said = expect_red(hub.pull_request(), "gate", "Gate")
     assert "loosen" in said
     assert "0.6" in said
 

@@ -56,7 +56,7 @@ COMMANDS = {
     "action.yml/runs/Install the locked dependencies": "uv sync --locked",
     'ci.yml/all-green/test "$TEST_RESULT" = success': 'test "$TEST_RESULT" = success',
     "nightly.yml/report/python3 tools/report_failure.py": "python3 tools/report_failure.py",
-    "pipeline.yml/all-green/Every job succeeded": 'test "$RESULTS" = "success success success"',
+    "pipeline.yml/all-green/Every job succeeded": 'test "$RESULTS" = "success success success success"',
     # Talks to GitHub before anything is checked out.
     "dependency-review.yml/dependency-review/Ask whether GitHub can compare the dependencies": None,
 }
@@ -114,7 +114,8 @@ def test_every_exception_is_needed() -> None:
 # Every danger of the pipeline
 
 
-GATE = "jobs/model/steps/Gate"
+GATE = "jobs/gate/steps/Gate"
+RUN_GATE = "make gate BASE=event ARTIFACTS=../artifacts"
 RED = "all-green: red though every job succeeded"
 
 
@@ -129,11 +130,15 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "data waits for nothing": (
         "jobs/data/needs", ["quality"], ["data: needs"]),
     "all-green needs no quality": (
-        "jobs/all-green/needs", ["data", "model"], ["all-green: does not need quality"]),
+        "jobs/all-green/needs", ["data", "model", "gate"], ["all-green: does not need quality"]),
     "all-green needs no data": (
-        "jobs/all-green/needs", ["quality", "model"], ["all-green: does not need data"]),
+        "jobs/all-green/needs", ["quality", "model", "gate"], ["all-green: does not need data"]),
     "all-green needs no model": (
-        "jobs/all-green/needs", ["quality", "data"], ["all-green: does not need model"]),
+        "jobs/all-green/needs", ["quality", "data", "gate"], ["all-green: does not need model"]),
+    "all-green needs no gate": (
+        "jobs/all-green/needs", ["quality", "data", "model"], ["all-green: does not need gate"]),
+    "the gate needs no model": (
+        "jobs/gate/needs", None, ["gate: needs"]),
     "a job that is forgotten": (
         "jobs/lint",
         {"permissions": {}, "timeout-minutes": 5, "steps": [{"run": "make check"}]},
@@ -143,12 +148,20 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
             "jobs", "model: needs", "model: lacks actions/checkout",
             "model: lacks ./.github/actions/setup", "model: lacks actions/cache/restore",
             "model: lacks make pull", "model: lacks make pipeline", "model: lacks make verify-lock",
-            "model: lacks make test-model", "model: lacks make gate BASE=event",
+            "model: lacks make test-model",
             "model: lacks make package", "model: lacks make smoke-bento",
-            "model: lacks make export-bento", "model: lacks make verify-bento",
+            "model: lacks make export-bento",
             "model: lacks make push", "model: lacks actions/cache/save",
-            "model: lacks make summary", "model: lacks actions/upload-artifact report",
+            "model: lacks actions/upload-artifact training",
             "model: lacks actions/upload-artifact bento", RED]),
+    "no gate": (
+        "jobs/gate", None, [
+            "jobs", "gate: needs", "gate: lacks actions/checkout",
+            "gate: lacks astral-sh/setup-uv", "gate: lacks actions/cache/restore",
+            "gate: lacks actions/download-artifact bento",
+            "gate: lacks actions/download-artifact training", f"gate: lacks {RUN_GATE}",
+            "gate: lacks make verify-bento", "gate: lacks make summary",
+            "gate: lacks actions/upload-artifact report", "gate: who judges", RED]),
     # A skipped job that is required counts as passed.
     "all-green is skipped": (
         "jobs/all-green/if", None, ["all-green: condition"]),
@@ -158,11 +171,15 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         "jobs/all-green/steps/0/if", "success()", ["all-green: steps"]),
     "all-green has no result of model": (
         "jobs/all-green/steps/0/env/RESULTS",
-        "${{ needs.quality.result }} ${{ needs.data.result }} success",
+        "${{ needs.quality.result }} ${{ needs.data.result }} success ${{ needs.gate.result }}",
         green_with("model", "failure", "cancelled", "skipped")),
+    "all-green has no result of the gate": (
+        "jobs/all-green/steps/0/env/RESULTS",
+        "${{ needs.quality.result }} ${{ needs.data.result }} ${{ needs.model.result }} success",
+        green_with("gate", "failure", "cancelled", "skipped")),
     "all-green takes a skipped model": (
         "jobs/all-green/steps/0/run",
-        '[[ "$RESULTS" =~ ^success\\ success\\ (success|skipped)$ ]]', [
+        '[[ "$RESULTS" =~ ^success\\ success\\ (success|skipped)\\ success$ ]]', [
             "all-green/Every job succeeded: is not one task of make",
             *green_with("model", "skipped")]),
     "all-green asks for another number of jobs": (
@@ -175,19 +192,19 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "the required job goes on": (
         "jobs/all-green/continue-on-error", True, ["all-green: continues on errors"]),
     "the gate goes on": (
-        f"{GATE}/continue-on-error", True, ["model/Gate: continues on errors"]),
+        f"{GATE}/continue-on-error", True, ["gate/Gate: continues on errors"]),
     "an expression says whether to go on": (
         f"{GATE}/continue-on-error", "${{ github.event_name == 'push' }}",
-        ["model/Gate: continues on errors"]),
+        ["gate/Gate: continues on errors"]),
     "a job is off": (
         "jobs/quality/if", False, ["quality: condition"]),
     "model runs without data": (
         "jobs/model/if", "always()", ["model: condition"]),
     "the gate is off": (
-        f"{GATE}/if", False, ["model: condition of make gate BASE=event"]),
+        f"{GATE}/if", False, [f"gate: condition of {RUN_GATE}"]),
     "the gate judges pull requests only": (
         f"{GATE}/if", "github.event_name == 'pull_request'",
-        ["model: condition of make gate BASE=event"]),
+        [f"gate: condition of {RUN_GATE}"]),
     "the bento is built in any case": (
         "jobs/model/steps/Build the bento/if", "always()", ["model: condition of make package"]),
     "a bento that was blocked is kept": (
@@ -202,15 +219,26 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         "jobs/model/steps/Push to the DVC remote/if", "always()",
         ["model: condition of make push"]),
     "a failed run has no report": (
-        "jobs/model/steps/Keep the report/if", None,
-        ["model: condition of actions/upload-artifact report"]),
+        "jobs/gate/steps/Keep the report/if", None,
+        ["gate: condition of actions/upload-artifact report"]),
     "a failed validation has no report": (
         "jobs/data/steps/Keep the report/if", None,
         ["data: condition of actions/upload-artifact data-report"]),
-    "no champion to find": (
+    "no history to verify with": (
         "jobs/model/steps/0/with/fetch-depth", None, ["model: no history"]),
-    "no gate": (
-        GATE, None, ["model: lacks make gate BASE=event"]),
+    "no champion to find": (
+        "jobs/gate/steps/0/with/fetch-depth", None, ["gate: no history"]),
+    "no gate's step": (
+        GATE, None, [f"gate: lacks {RUN_GATE}"]),
+    "the change judges itself": (
+        "jobs/gate/env/JUDGE", "${{ github.sha }}", ["gate: who judges"]),
+    "nobody is named to judge": (
+        "jobs/gate/env", None, ["gate: who judges"]),
+    "what trained writes into the gate's repository": (
+        "jobs/gate/steps/Fetch the reports/with/path", None,
+        ["gate: downloads into the repository"]),
+    "the judge is made of what a change kept": (
+        "jobs/gate/steps/1/with/enable-cache", True, ["gate: takes packages from a cache"]),
     "no model tests": (
         "jobs/model/steps/Test the model", None, ["model: lacks make test-model"]),
     "no verified lock": (
@@ -220,10 +248,10 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "no smoke test": (
         "jobs/model/steps/Smoke-test the bento", None, ["model: lacks make smoke-bento"]),
     "no comparison of the bento with what was gated": (
-        "jobs/model/steps/Verify that the bento is the gated one", None,
-        ["model: lacks make verify-bento"]),
+        "jobs/gate/steps/Verify that the bento is the gated one", None,
+        ["gate: lacks make verify-bento"]),
     "no summary": (
-        "jobs/model/steps/Summarise", None, ["model: lacks make summary"]),
+        "jobs/gate/steps/Summarise", None, ["gate: lacks make summary"]),
     "no cache is kept": (
         "jobs/model/steps/Keep the DVC cache", None, ["model: lacks actions/cache/save"]),
     "no validation": (
@@ -274,23 +302,23 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         ["quality/actions/checkout: keeps credentials"]),
     "an expression in a command": (
         f"{GATE}/run", "make gate BASE=${{ github.base_ref }}", [
-            "model/Gate: expression in the command", "model: lacks make gate BASE=event",
-            "model: also runs make gate BASE=${{ github.base_ref }}"]),
+            "gate/Gate: expression in the command", f"gate: lacks {RUN_GATE}",
+            "gate: also runs make gate BASE=${{ github.base_ref }}"]),
     "make ignores errors": (
         f"{GATE}/run", "make -i gate BASE=event", [
-            "model/Gate: is not one task of make", "model: lacks make gate BASE=event",
-            "model: also runs make -i gate BASE=event"]),
+            "gate/Gate: is not one task of make", f"gate: lacks {RUN_GATE}",
+            "gate: also runs make -i gate BASE=event"]),
     "the gate consents to itself": (
         f"{GATE}/run", "make gate BASE=event ARGS=--allow-loosening", [
-            "model: lacks make gate BASE=event",
-            "model: also runs make gate BASE=event ARGS=--allow-loosening"]),
+            f"gate: lacks {RUN_GATE}",
+            "gate: also runs make gate BASE=event ARGS=--allow-loosening"]),
     "the gate compares with itself": (
         f"{GATE}/run", "make gate BASE=HEAD", [
-            "model: lacks make gate BASE=event", "model: also runs make gate BASE=HEAD"]),
+            f"gate: lacks {RUN_GATE}", "gate: also runs make gate BASE=HEAD"]),
     "a failure is swallowed": (
         f"{GATE}/run", "make gate BASE=event || true", [
-            "model/Gate: swallows errors", "model: lacks make gate BASE=event",
-            "model: also runs make gate BASE=event || true"]),
+            "gate/Gate: swallows errors", f"gate: lacks {RUN_GATE}",
+            "gate: also runs make gate BASE=event || true"]),
     "two commands": (
         "jobs/quality/steps/Lint, types, unit tests/run", "make check\nmake push\n", [
             "quality/Lint, types, unit tests: is not one task of make",
@@ -300,11 +328,11 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
             "quality/Lint, types, unit tests: heredoc", "quality: lacks make check",
             "quality: also runs bash <" + "<EOF\nmake check\nEOF"]),
     "a shell that goes on": (
-        f"{GATE}/shell", "bash {0}", ["model/Gate: another shell"]),
+        f"{GATE}/shell", "bash {0}", ["gate/Gate: another shell"]),
     "a shell for all that goes on": (
         "defaults", {"run": {"shell": "bash {0}"}}, ["the workflow: another shell"]),
     "the environment consents": (
-        f"{GATE}/env/ARGS", "--allow-loosening", ["model/Gate: ARGS steers the commands"]),
+        f"{GATE}/env/ARGS", "--allow-loosening", ["gate/Gate: ARGS steers the commands"]),
     "the workflow's environment consents": (
         "env/ARGS", "--allow-loosening", ["the workflow: ARGS steers the commands"]),
     "the job's environment ignores errors": (
@@ -340,7 +368,7 @@ def test_each_danger_is_seen(danger: str) -> None:
     assert faults_of(PIPELINE, changed) == expected
 
 
-ORDER = ("pipeline", "verify-lock", "test-model", "gate BASE=event", "package", "smoke-bento")
+ORDER = ("pipeline", "verify-lock", "test-model", "package", "smoke-bento")
 
 
 @pytest.mark.parametrize("first", range(len(ORDER) - 1), ids=lambda number: ORDER[number])
@@ -371,7 +399,9 @@ def test_a_cache_that_no_later_run_can_replace_is_seen() -> None:
 
 
 def test_a_required_job_that_compares_nothing_is_seen_in_every_case() -> None:
-    jobs = set_in(read(PIPELINE), "jobs/all-green/steps/0/env/RESULTS", "success success success")
+    jobs = set_in(
+        read(PIPELINE), "jobs/all-green/steps/0/env/RESULTS", "success success success success"
+    )
     assert len(required_job_faults(jobs["jobs"])) == 4**3 - 1
 
 
@@ -460,7 +490,11 @@ def test_no_task_goes_on_after_an_error(house: Path) -> None:
     assert makefile_faults((house / "Makefile").read_text(encoding="utf-8")) == []
 
 
-RECIPE = "\t$(RUN) gitops-ml gate --base $(BASE) $(ARGS)"
+RECIPE = next(
+    line
+    for line in (PROJECT_TEMPLATE / "Makefile").read_text(encoding="utf-8").splitlines()
+    if "gate --base" in line
+)
 
 
 @pytest.mark.parametrize(
