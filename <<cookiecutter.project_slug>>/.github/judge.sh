@@ -11,7 +11,7 @@ set -eu
 
 [ -n "${JUDGE:-}" ] || exec uv run gitops-ml "$@"
 
-judge=$(mktemp -d)
+judge=$(mktemp -d "${TMPDIR:-/tmp}/judge-XXXXXX")
 forget() {
   git worktree remove --force --force "$judge/base" 2>/dev/null || rm -rf "$judge/base"
   rm -rf "$judge"
@@ -43,7 +43,10 @@ if [ -n "$why" ]; then
   uv run gitops-ml "$@"
 else
   home="$judge/base/${prefix%/}"
-  (cd "$home" && uv sync --locked --quiet --no-default-groups --group train)
+  if ! (cd "$home" && uv sync --locked --quiet --no-default-groups --group train); then
+    echo "The gate could not judge: the environment of the base, $JUDGE, cannot be made" >&2
+    exit 2
+  fi
   [ "$1" != gate ] || set -- "$@" --judge "$home"
   "$home/.venv/bin/python" -I -m gitops_ml "$@"
 fi

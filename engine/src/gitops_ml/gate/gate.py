@@ -43,7 +43,6 @@ from gitops_ml.gate.verdict import (
     ModelRecord,
     Report,
 )
-from gitops_ml.model.metrics import kind_of
 from gitops_ml.model.own_metrics import metrics_of
 
 
@@ -88,9 +87,6 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
         derived = with_known_derived(log, home, test, schema, params.target)
 
     own, known = known_metrics(home), {**known_metrics(root), **known_metrics(home)}
-    # Loaded now: what the challenger writes to a disk later on does not count.
-    for name in own:
-        kind_of(name)
     model = champion_of(log, base)
     judged = base if model else None
     guard_split(log, judged, params, consent)

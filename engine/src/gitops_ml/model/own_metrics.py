@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 Answers = tuple[NDArray[Any], NDArray[Any]]
 
 _log = logging.getLogger(__name__)
-_project: ContextVar[Path] = ContextVar("project", default=Path())
+_loaded: ContextVar[Mapping[str, OwnMetric] | None] = ContextVar("loaded", default=None)
 
 
 class MetricError(GitopsError):
@@ -119,12 +119,20 @@ def _read_only(values: NDArray[Any]) -> NDArray[Any]:
 
 @contextlib.contextmanager
 def metrics_of(project: Path) -> Iterator[None]:
-    """Within the block, own metrics are those of a project that need not be the current folder."""
-    token = _project.set(project)
+    """Within the block, own metrics are those of a project as they are now.
+
+    What is written over its `metrics.py` later on changes nothing, also by those who set the time
+    of a file.
+
+    Raises:
+        UserCodeError: If `metrics.py` cannot be imported.
+        MetricDeclarationError: If a mark in `metrics.py` is wrong.
+    """
+    token = _loaded.set(_metrics_in(project))
     try:
         yield
     finally:
-        _project.reset(token)
+        _loaded.reset(token)
 
 
 def own_metric(name: str) -> OwnMetric:
@@ -135,16 +143,20 @@ def own_metric(name: str) -> OwnMetric:
         UserCodeError: If `metrics.py` cannot be imported.
         MetricDeclarationError: If a mark in `metrics.py` is wrong.
     """
-    own: Mapping[str, OwnMetric] = {}
-    # Outside of a project there are the built-in ones.
-    with contextlib.suppress(SettingsError):
-        root = _project.get()
-        file = (root / own_metrics_file(root)).resolve()
-        if file.is_file():
-            own = _load(root, file, file.stat().st_mtime_ns)
+    loaded = _loaded.get()
+    own = _metrics_in(Path()) if loaded is None else loaded
     if name not in own:
         raise MetricError(f"there is no metric {name}; choose from {', '.join([*BUILT_IN, *own])}")
     return own[name]
+
+
+def _metrics_in(project: Path) -> Mapping[str, OwnMetric]:
+    # Outside of a project there are the built-in ones.
+    with contextlib.suppress(SettingsError):
+        file = (project / own_metrics_file(project)).resolve()
+        if file.is_file():
+            return _load(project, file, file.stat().st_mtime_ns)
+    return {}
 
 
 @lru_cache(maxsize=1)
