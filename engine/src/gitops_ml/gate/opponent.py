@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,32 +119,32 @@ def find_opponent(
 def other_surroundings(base: BaseRevision) -> list[str]:
     """What answers with a model, beside its files, and is not the base's.
 
-    The versions of the libraries that predict are no part of a model's hash, nor is the engine.
+    The libraries that predict are no part of a model's hash, nor is the engine.
     """
     found = []
-    if _predicting_versions(base.read(paths.UV_LOCK)) != _predicting_versions(
-        _text(base.root / paths.UV_LOCK)
-    ):
-        found.append("other versions of the libraries")
+    lock = base.root / paths.UV_LOCK
+    here = lock.read_text(encoding="utf-8") if lock.exists() else None
+    if _predicting(base.read(paths.UV_LOCK)) != _predicting(here):
+        found.append("other libraries")
     rooms = [f"engine/src/gitops_ml/{room}" for room in _PREDICTING_ROOMS]
     if git(base.root, "diff", "--quiet", base.commit, "--", *rooms).returncode == 1:
         found.append("another engine")
     return found
 
 
-def _predicting_versions(lock: str | None) -> dict[str, dict[str, str]] | str | None:
-    """The versions of what predicts; the text of a lock that does not say them."""
+def _predicting(lock: str | None) -> Any:
+    """What a lock says of the libraries that predict; its text where it does not say it.
+
+    Also where they are from and what their hashes are: a version is but a name.
+    """
     if lock is None:
         return None
     try:
         versions = locked_versions(lock)
     except LockedVersionsError:
         return lock
-    return {part: versions[part] for part in _PREDICTING_PARTS}
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    names = {name for part in _PREDICTING_PARTS for name in versions[part]}
+    return [one for one in tomllib.loads(lock)["package"] if one["name"] in names]
 
 
 def _comparable_manifest(champion: Champion, challenger: ModelFiles) -> dict[str, Any]:
