@@ -42,16 +42,25 @@ MODEL = [
     "Train and evaluate",
     "Verify dvc.lock",
     "Test the model",
-    "Gate",
     "Build the bento",
     "Smoke-test the bento",
     "Export the bento",
-    "Verify that the bento is the gated one",
     "Push to the DVC remote",
     "Keep the DVC cache",
+    "Keep the reports for the gate",
+    "Keep the model and the bento",
+]
+SETUP_UV = "astral-sh/setup-uv@20cfd1bf945f4377ade1205e4dbc17946fc9a30d"
+GATE = [
+    CHECKOUT,
+    SETUP_UV,
+    "Restore the DVC cache",
+    "Fetch the model and the bento",
+    "Fetch the reports",
+    "Gate",
+    "Verify that the bento is the gated one",
     "Summarise",
     "Keep the report",
-    "Keep the model and the bento",
 ]
 ALWAYS = {"Keep the DVC cache", "Summarise", "Keep the report"}
 ON_PUSH = {"Push to the DVC remote"}
@@ -75,11 +84,12 @@ def hub(
 
 def expect_green(run: ActRun, *, pushed: bool) -> None:
     assert run.failed_steps() == [], run.explain()
-    assert run.jobs == dict.fromkeys(("quality", "data", "model", "all-green"), "success")
+    assert run.jobs == dict.fromkeys(("quality", "data", "model", "gate", "all-green"), "success")
     assert run.returncode == 0
     assert list(run.steps["quality"]) == QUALITY
     assert list(run.steps["data"]) == DATA
     assert list(run.steps["model"]) == [s for s in MODEL if pushed or s not in ON_PUSH]
+    assert list(run.steps["gate"]) == GATE
 
 
 def expect_nothing_computed(run: ActRun) -> None:
@@ -95,7 +105,7 @@ def expect_red(run: ActRun, job: str, step: str) -> str:
     assert run.failed_steps() == [(job, step), red_gate], run.explain()
     assert run.jobs[job] == "failure"
     assert run.jobs["all-green"] == "failure"
-    order = {"quality": QUALITY, "data": DATA, "model": MODEL}[job]
+    order = {"quality": QUALITY, "data": DATA, "model": MODEL, "gate": GATE}[job]
     after = order[order.index(step) + 1 :]
     ran = [name for name in after if run.steps[job].get(name, "skipped") != "skipped"]
     assert ran == [name for name in after if name in ALWAYS]
@@ -158,6 +168,7 @@ def test_poisoned_data_stop_before_training(hub: Hub) -> None:
     assert "distance" in said
     assert "flights-2013-03.parquet" in said
     assert run.steps.get("model", {}) == {}
+    assert run.steps.get("gate", {}) == {}
     assert hub.artifact("data-report", "validation.html").is_file()
 
 

@@ -76,6 +76,7 @@ def make_folder(folder: Path, schema: Schema, params: Params, orders: pl.DataFra
         (folder / path).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     package = folder / "src" / PACKAGE
     package.mkdir(parents=True)
+    (package / "__init__.py").touch()
     (package / "features.py").write_text(FEATURES, encoding="utf-8")
     (package / "metrics.py").write_text(METRICS, encoding="utf-8")
     (folder / "data" / "landed").mkdir(parents=True)
