@@ -62,7 +62,7 @@ GATE = [
     "Summarise",
     "Keep the report",
 ]
-ALWAYS = {"Keep the DVC cache", "Summarise", "Keep the report"}
+ALWAYS = {"Keep the DVC cache", "Keep the reports for the gate", "Summarise", "Keep the report"}
 ON_PUSH = {"Push to the DVC remote"}
 
 

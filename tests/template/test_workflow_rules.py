@@ -219,6 +219,9 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "failed runs push": (
         "jobs/model/steps/Push to the DVC remote/if", "always()",
         ["model: condition of make push"]),
+    "a lock that was not reproduced is not kept": (
+        "jobs/model/steps/Keep the reports for the gate/if", None,
+        ["model: condition of actions/upload-artifact training"]),
     "a failed run has no report": (
         "jobs/gate/steps/Keep the report/if", None,
         ["gate: condition of actions/upload-artifact report"]),

@@ -360,6 +360,7 @@ CONDITIONS = {
     SAVE: "always()",
     "make summary": "always()",
     f"{UPLOAD} data-report": "always()",
+    f"{UPLOAD} training": "always()",
     f"{UPLOAD} report": "always()",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -84,23 +85,36 @@ def make_folder(folder: Path, schema: Schema, params: Params, orders: pl.DataFra
     return folder
 
 
+_trained: list[Path] = []
+
+
 @pytest.fixture
-def home(
-    tmp_path: Path,
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
     shop_schema: Schema,
     make_params: Callable[..., Params],
     make_orders: Callable[..., pl.DataFrame],
 ) -> Path:
-    """A checkout of the base."""
-    params = make_params("returned")
-    return make_folder(tmp_path / "home", shop_schema, params, make_orders(400))
+    """A project after its training, made when first asked for; not to be changed."""
+    if not _trained:
+        folder = tmp_path_factory.mktemp("trained") / "project"
+        make_folder(folder, shop_schema, make_params("returned"), make_orders(400))
+        with contextlib.chdir(folder):
+            run_pipeline()
+        _trained.append(folder)
+    return _trained[0]
 
 
 @pytest.fixture
-def change(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A change of the base, in the current folder; `run_pipeline` trains it."""
-    folder = tmp_path / "change"
-    shutil.copytree(home, folder)
+def home(trained: Path, tmp_path: Path) -> Path:
+    """A checkout of the base."""
+    return Path(shutil.copytree(trained, tmp_path / "home"))
+
+
+@pytest.fixture
+def change(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trained copy of the base in the current folder; after an edit, `run_pipeline` again."""
+    folder = Path(shutil.copytree(trained, tmp_path / "change"))
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SPIED", str(tmp_path / "spied"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
@@ -170,7 +184,6 @@ def test_the_change_runs_in_processes_of_its_own_that_see_no_outcome(
 def test_a_metric_of_the_base_is_measured_by_the_base(
     change: Path, judged: Callable[..., Report]
 ) -> None:
-    run_pipeline()
     honest = found(judged().metrics, "cost").challenger
     file = change / "src" / PACKAGE / "metrics.py"
     file.write_text(METRICS.replace("(truth != prediction)", "(truth < 0)"), encoding="utf-8")
@@ -224,7 +237,6 @@ def test_a_metric_that_only_the_change_has_is_measured_by_its_own_process_and_ca
 def test_a_slice_keeps_the_meaning_that_the_base_gives_to_its_column(
     change: Path, judged: Callable[..., Report]
 ) -> None:
-    run_pipeline()
     before = {one.value: one.rows for one in judged().slices}
     file = change / "src" / PACKAGE / "features.py"
     file.write_text(FEATURES.replace("one < 5", "one < 2.5"), encoding="utf-8")
@@ -250,7 +262,6 @@ def test_a_column_that_only_the_change_derives_can_be_a_slice(
 def test_other_test_rows_than_the_data_give_do_not_count(
     change: Path, judged: Callable[..., Report]
 ) -> None:
-    run_pipeline()
     all_rows = judged()
     assert not any(str(paths.TEST) in note for note in all_rows.notes)
     test = pl.read_parquet(change / paths.TEST)
@@ -280,7 +291,6 @@ if "answer" in sys.argv:
 def test_what_the_challenger_writes_over_the_judge_comes_too_late(
     change: Path, home: Path, judged: Callable[..., Report]
 ) -> None:
-    run_pipeline()
     honest = judged()
     own = home / "src" / PACKAGE
     texts = {
@@ -297,22 +307,12 @@ def test_what_the_challenger_writes_over_the_judge_comes_too_late(
     assert (report.metrics, report.slices) == (honest.metrics, honest.slices)
 
 
-@pytest.mark.parametrize(
-    "lie",
-    [
-        "raise SystemExit('no')",
-        "import os, sys\nif 'answer' in sys.argv: os._exit(0)",
-    ],
-    ids=["fails", "says nothing"],
-)
+@pytest.mark.parametrize("lie", ["raise SystemExit('no')", "os._exit(0)"])
 def test_a_model_that_does_not_answer_is_not_judged(
     change: Path, judged: Callable[..., Report], lie: str
 ) -> None:
-    run_pipeline()
     file = change / "src" / PACKAGE / "features.py"
-    text = file.read_text(encoding="utf-8")
-    file.write_text(f"import sys\nif 'answer' in sys.argv:\n    {lie!r}\n{text}", encoding="utf-8")
+    file.write_text(f"import os, sys\nif 'answer' in sys.argv: {lie}\n{FEATURES}", encoding="utf-8")
     run_pipeline()
-    file.write_text(f"{lie}\n{text}", encoding="utf-8")
     with pytest.raises(ContestantError, match="the model of this change does not answer"):
         judged()

@@ -25,7 +25,7 @@ from gitops_ml.core.git import git
 MEND = "run `make pipeline`, then commit dvc.lock and reports/"
 SHARE = (
     "share the trained model through a DVC remote (docs/data.md says how), or commit the dvc.lock "
-    "and reports/ of this machine; those of a workflow run are in its artifact `report`"
+    "and reports/ of this machine; those of a workflow run are in its artifact `training`"
 )
 INPUTS = ("cmd", "deps", "params")
 # Writes the little that counts of a large file, so what it depends on may change without effect.
