@@ -8,6 +8,7 @@ PARAMS = Path("params.yaml")
 CONTRACT = Path("contract.yaml")
 CONTRACT_SCHEMA = Path("contract.schema.json")
 SCHEMA = Path("schema.yaml")
+DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 UV_LOCK = Path("uv.lock")
 
