@@ -48,14 +48,15 @@ case "$1" in
   split) cp rows.txt data/split/train.parquet; cp rows.txt data/split/test.parquet ;;
   train) rm -rf models/*; cat data/split/train.parquet src/code.txt > models/model.onnx
          sum=$(sha256sum models/model.onnx | cut -d' ' -f1)
-         echo "{\\"task\\": \\"regression\\", \\"classes\\": null, \\"probabilities\\": false,
-           \\"features\\": {}, \\"served\\": \\"model.onnx\\", \\"files\\": {\\"model.onnx\\": \\"$sum\\"}}" \\
+         printf '{"task": "regression", "classes": null, "probabilities": false,
+           "features": {}, "served": "model.onnx", "files": {"model.onnx": "%s"}}' "$sum" \\
            > models/manifest.json ;;
   evaluate) if [ -e models/model.joblib ]; then sh models/model.joblib; fi
          score=$(cat models/* | wc -c)
-         echo "{\\"score\\": $score}" > reports/metrics.json
-         echo "{\\"rows\\": 2, \\"score\\": $score}" > reports/evaluation.json
-         echo "{\\"records\\": [1], \\"predictions\\": [$score], \\"tolerance\\": 1e-05}" > reports/golden.json
+         printf '{"score": %d}' "$score" > reports/metrics.json
+         printf '{"rows": 2, "score": %d}' "$score" > reports/evaluation.json
+         printf '{"records": [1], "predictions": [%d], "tolerance": 1e-05}' "$score" \\
+           > reports/golden.json
          echo "$score" > reports/plots/plot.csv ;;
 esac
 """

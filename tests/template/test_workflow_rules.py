@@ -258,7 +258,8 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "no cache is kept": (
         "jobs/model/steps/Keep the DVC cache", None, ["model: lacks actions/cache/save"]),
     "no validation": (
-        "jobs/data/steps/Validate and split", None, ["data: lacks make reproduce BASE=event STAGE=split"]),
+        "jobs/data/steps/Validate and split", None,
+        ["data: lacks make reproduce BASE=event STAGE=split"]),
     "no data tests": (
         "jobs/data/steps/Test the data", None, ["data: lacks make test-data"]),
     "no code checks": (

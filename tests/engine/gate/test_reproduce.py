@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from commands import subcommand
+from forked_dvc import forked
 from tiny_pipeline import TinyProject, copy_tiny_project, make_tiny_project
 
 from gitops_ml.core.dvc import DvcError
@@ -26,6 +29,7 @@ PAYLOAD = "touch PWNED\n"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProject]:
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(subprocess, "run", forked)
         yield make_tiny_project(tmp_path_factory.mktemp("tiny"), monkeypatch)
 
 
@@ -216,9 +220,7 @@ def test_an_extra_stage_in_the_lock_is_neither_believed_nor_let_pass(
         verify(here.root)
 
 
-def test_a_stage_that_is_gone_is_not_left_in_the_lock(
-    project: TinyProject, runner: Runner
-) -> None:
+def test_a_stage_that_is_gone_is_not_left_in_the_lock(project: TinyProject, runner: Runner) -> None:
     project.git("switch", "-q", "main")
     project.stages({"notes": {"cmd": "cp rows.txt notes.txt", "outs": ["notes.txt"]}})
     project.dvc("repro", "-q")
@@ -355,7 +357,8 @@ def test_what_is_a_machine_s_own_is_refused_in_git(
     "settings",
     [
         "[core]\n    remote = other\n['remote \"other\"']\n    url = {planted}\n",
-        "['remote \"other\"']\n    url = {planted}\n    verify = false\n[core]\n    remote = other\n",
+        "[core]\n    remote = other\n"
+        "['remote \"other\"']\n    url = {planted}\n    verify = false\n",
         "[cache]\n    dir = {planted}\n    type = symlink\n",
     ],
 )
@@ -402,8 +405,6 @@ def test_what_lies_in_the_place_of_an_output_is_not_taken_for_it(project: TinyPr
     content = model.read_bytes()
     model.chmod(0o644)
     model.write_bytes(bytes(len(content)))
-    import os
-
     os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert project.dvc("status").startswith("Data and pipelines are up to date")
     reproduce(project.root, "main")

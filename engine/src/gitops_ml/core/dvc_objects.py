@@ -166,7 +166,17 @@ def cache_folder(root: Path) -> Path:
     Raises:
         DvcError: If DVC's configuration cannot be read.
     """
-    return root / dvc_output(root, "cache", "dir").strip()
+    return root / settings_of(root).get("cache.dir", ".dvc/cache")
+
+
+def settings_of(root: Path) -> dict[str, str]:
+    """DVC's configuration, all levels together; folders as absolute paths.
+
+    Raises:
+        DvcError: If it cannot be read.
+    """
+    lines = dvc_output(root, "config", "--list").splitlines()
+    return {key: value for key, _, value in (line.partition("=") for line in lines)}
 
 
 def object_path(store: Path, hash_: str) -> Path:

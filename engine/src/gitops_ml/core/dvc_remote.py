@@ -33,6 +33,7 @@ from gitops_ml.core.dvc_objects import (
     check_cache,
     folders_with,
     object_path,
+    settings_of,
     tracked_hashes,
 )
 
@@ -68,16 +69,6 @@ def from_environment(root: Path) -> str | None:
     if not url:
         return None
     return url if "://" in url else str((root / url).resolve())
-
-
-def settings_of(root: Path) -> dict[str, str]:
-    """DVC's configuration, all levels together.
-
-    Raises:
-        DvcError: If it cannot be read.
-    """
-    lines = dvc_output(root, "config", "--list").splitlines()
-    return {key: value for key, _, value in (line.partition("=") for line in lines)}
 
 
 def _default(settings: Mapping[str, str]) -> Remote | None:

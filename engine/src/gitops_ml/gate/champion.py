@@ -22,8 +22,8 @@ from typing import Literal
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput, dvc, dvc_output, locked_output, read_lock, told
-from gitops_ml.core.dvc_objects import check_cache, check_outputs
-from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment, settings_of, verify_all
+from gitops_ml.core.dvc_objects import check_cache, check_outputs, settings_of
+from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment, verify_all
 from gitops_ml.core.git import (
     BaseRevision,
     git,
