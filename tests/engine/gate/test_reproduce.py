@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from tiny_pipeline import TinyProject, copy_tiny_project, make_tiny_project
 from gitops_ml.core.dvc import DvcError
 from gitops_ml.core.dvc_lock import verify
 from gitops_ml.core.dvc_objects import hash_of
+from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.gate.reproduce import ReproduceError, believed_lock, check_stages, reproduce
 
 main = subcommand("reproduce")
@@ -413,3 +415,166 @@ def test_what_lies_in_the_place_of_an_output_is_not_taken_for_it(project: TinyPr
 
 def test_a_base_without_stages_of_its_own_names_nothing(project: TinyProject) -> None:
     assert believed_lock(project.root, None) is None
+
+
+def overwrite(project: TinyProject, hash_: str, content: bytes) -> Path:
+    """Overwrite an object of the remote, as read-only as it was."""
+    path = project.object(hash_)
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)
+    return path
+
+
+def model_objects(project: TinyProject) -> tuple[str, str]:
+    """The hashes of the base's models folder and of the model in it."""
+    return (project.lock()["train"]["outs"][0]["md5"], hash_of(project.root / "models/model.onnx"))
+
+
+@pytest.mark.parametrize("kind", ["model", "truncated model", "list", "truncated list"])
+def test_an_overwritten_object_of_the_remote_is_named_and_can_be_mended(
+    project: TinyProject,
+    runner: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    folder, model = model_objects(project)
+    spoilt = folder if "list" in kind else model
+    content = project.object(spoilt).read_bytes()
+    # A list of files with other hashes, which the remote has: DVC would put them in their place.
+    other = content.replace(model.encode(), hash_of(project.root / "rows.txt").encode())
+    path = overwrite(
+        project,
+        spoilt,
+        content[: len(content) // 2] if "truncated" in kind else other if "list" in kind else b"x",
+    )
+    project.write("README.md", "words\n")
+    here = runner()
+    assert main(["--base", BASE]) == 1
+    said = capsys.readouterr().err
+    assert f"{path}: not what the name says: overwritten, or cut short" in said
+    assert here.ran() == []
+    assert not (here.root / "models").exists()
+
+    # A laptop's pull says it, too, without a cache of its own; what is advised mends it.
+    assert subcommand("pull")() == 1
+    assert str(path) in capsys.readouterr().err
+    path.unlink()
+    project.object(folder).unlink(missing_ok=True)
+    monkeypatch.chdir(project.root)
+    assert subcommand("push")() == 0
+    monkeypatch.chdir(here.root)
+    assert main(["--base", BASE]) == 0
+    assert here.ran() == []
+
+
+def test_a_damaged_cache_is_named_and_the_next_run_mends_it(
+    project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, model = model_objects(project)
+    here = runner()
+    shutil.copytree(project.root / ".dvc" / "cache", here.root / ".dvc" / "cache")
+    damaged = here.root / ".dvc/cache/files/md5" / model[:2] / model[2:]
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"other")
+    damaged.chmod(0o444)
+    assert main(["--base", BASE]) == 1
+    said = capsys.readouterr().err
+    assert f"{damaged.relative_to(here.root)}: not what the name says" in said
+    assert not (here.root / "models").exists()
+    assert main(["--base", BASE]) == 0
+    assert here.ran() == []
+    assert hash_of(here.root / "models" / "model.onnx") == model
+
+
+def allow(project: TinyProject, where: str = "main") -> None:
+    """Let somebody train elsewhere, on main or only on the branch."""
+    if where == "main":
+        project.git("switch", "-q", "main")
+    text = (project.root / "pyproject.toml").read_text(encoding="utf-8")
+    project.write("pyproject.toml", f'{text}trained-elsewhere = "gpu-cluster"\n')
+    project.commit("Allow")
+    if where == "main":
+        project.git("switch", "-qC", "change")
+
+
+def train_elsewhere(project: TinyProject, *, served: str = "model.onnx") -> str:
+    """Another seed, trained where it fits, pushed; gives back the model's hash."""
+    project.write("params.yaml", "seed: 2\n")
+    project.dvc("repro", "-q")
+    project.write("models/model.onnx", "trained for a week\n")
+    manifest = json.loads((project.root / "models/manifest.json").read_text(encoding="utf-8"))
+    files = {served: "1"}
+    project.write(
+        "models/manifest.json", json.dumps({**manifest, "served": served, "files": files})
+    )
+    project.write(f"models/{served}", "trained for a week\n")
+    project.dvc("commit", "-q", "-f", "train")
+    project.dvc("repro", "-q")
+    project.dvc("remote", "add", "--local", "store", str(project.store))
+    project.dvc("push", "-q", "--remote", "store")
+    (project.root / ".dvc" / "config.local").unlink()
+    return str(project.lock()["train"]["outs"][0]["md5"])
+
+
+def test_a_model_of_elsewhere_counts_where_the_base_says_so(
+    project: TinyProject, runner: Runner
+) -> None:
+    allow(project)
+    model = train_elsewhere(project)
+    here = runner()
+    said = reproduce(here.root, BASE)
+    # Its reports are made here all the same.
+    assert here.ran() == ["evaluate"]
+    assert said.startswith("Made by this run: evaluate.")
+    assert said.endswith("Trained elsewhere, by gpu-cluster: models.")
+    assert hash_of(here.root / "models") == model
+    assert trained_by(here.root) == "gpu-cluster"
+    verify(here.root)
+
+
+def test_a_change_cannot_allow_it_to_itself(project: TinyProject, runner: Runner) -> None:
+    allow(project, "the change")
+    model = train_elsewhere(project)
+    here = runner()
+    reproduce(here.root, BASE)
+    assert here.ran() == ["train", "evaluate"]
+    assert hash_of(here.root / "models") != model
+    assert trained_by(here.root) is None
+
+
+def test_a_pickle_of_elsewhere_is_refused_before_it_is_loaded(
+    project: TinyProject, runner: Runner
+) -> None:
+    allow(project)
+    train_elsewhere(project, served="model.joblib")
+    here = runner()
+    with pytest.raises(DvcError, match=r"serves model.joblib: only ONNX is loaded"):
+        reproduce(here.root, BASE)
+    assert here.ran() == []
+
+
+def test_what_elsewhere_did_not_push_is_trained_here(
+    project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    allow(project)
+    model = train_elsewhere(project)
+    project.object(model).unlink()
+    here = runner()
+    reproduce(here.root, BASE)
+    assert "The model of gpu-cluster did not come: `make push` there" in capsys.readouterr().out
+    assert here.ran() == ["train", "evaluate"]
+    assert trained_by(here.root) is None
+
+
+def test_a_model_of_elsewhere_for_other_inputs_is_trained_here(
+    project: TinyProject, runner: Runner
+) -> None:
+    allow(project)
+    train_elsewhere(project)
+    project.write("params.yaml", "seed: 3\n")
+    here = runner()
+    reproduce(here.root, BASE)
+    assert here.ran() == ["train", "evaluate"]
+    assert trained_by(here.root) is None

@@ -23,6 +23,7 @@ import pytest
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import DvcError, read_lock
 from gitops_ml.core.dvc_objects import check_outputs
+from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.schema import Column, Schema, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
 from gitops_ml.data.problems import Problem
@@ -146,6 +147,9 @@ def predictor(made: Made) -> Predictor:
 @pytest.fixture(scope="session")
 def trained(predictor: Predictor, root: Path) -> Pipeline:
     """The fitted scikit-learn pipeline, loaded only if its hash is the recorded one."""
+    trainer = trained_by(root)
+    if trainer is not None:
+        pytest.skip(f"trained elsewhere, by {trainer}: only its ONNX is loaded")
     manifest = {**predictor.manifest, "served": paths.MODEL.name}
     return joblib.load(io.BytesIO(read_verified(root / paths.MODELS, manifest)))
 

@@ -136,7 +136,7 @@ def _differing(root: Path, path: str, expected: str) -> str:
     if not (root / path).is_dir():
         return path
     try:
-        recorded = _listed(object_path(cache_folder(root), expected))
+        recorded = listed(object_path(cache_folder(root), expected))
     except (DvcError, OSError, ValueError):
         return path
     if _folder_hash(recorded) != expected:
@@ -146,7 +146,7 @@ def _differing(root: Path, path: str, expected: str) -> str:
     return f"{path}/{unlike[0]}" if unlike else path
 
 
-def _listed(path: Path) -> dict[str, str]:
+def listed(path: Path) -> dict[str, str]:
     """What the object of a folder lists: the MD5 of each file by its path in the folder.
 
     Raises:
@@ -221,7 +221,7 @@ def folders_with(cache: Path, hashes: Iterable[str], files: Collection[str]) -> 
         for hash_ in dict.fromkeys(hashes)
         if hash_.endswith(FOLDER)
         and object_path(cache, hash_).exists()
-        and not {*_listed(object_path(cache, hash_)).values()}.isdisjoint(files)
+        and not {*listed(object_path(cache, hash_)).values()}.isdisjoint(files)
     ]
 
 
@@ -255,7 +255,7 @@ def _all(cache: Path, hashes: Iterable[str]) -> Iterator[str]:
         if hash_.endswith(FOLDER):
             path = object_path(cache, hash_)
             if path.exists() and _md5(path) == hash_.removesuffix(FOLDER):
-                files = _listed(path).values()
+                files = listed(path).values()
         for one in (hash_, *files):
             if one not in seen:
                 seen.add(one)

@@ -23,6 +23,7 @@ MANIFEST = MODELS / "manifest.json"
 
 REPORTS = Path("reports")
 LOCKED_VERSIONS = REPORTS / "locked_versions.json"
+TRAINED_ELSEWHERE = REPORTS / "trained_elsewhere.json"
 TRAINING_ENVIRONMENT = REPORTS / "training_environment.json"
 INGEST_REPORT = REPORTS / "ingest.json"
 VALIDATION_REPORT = REPORTS / "validation.json"

@@ -8,6 +8,9 @@ the base's inputs is not run: what it made is taken from the cache or the remote
 base's lock. Every other stage runs, so a model, a metric or a report that somebody made elsewhere
 does not count. Records of earlier runs (DVC's run cache) are left out: others can write them.
 
+Where the base's `pyproject.toml` names who may train in the place of a run (`trained-elsewhere`),
+the model of the committed `dvc.lock` is taken from the remote, too, if it is served as ONNX.
+
 It leaves behind the `dvc.lock` that this run made; `gitops-ml verify-lock` compares it with the
 committed one. If it fails, the `dvc.lock` from before is there again.
 """
@@ -18,13 +21,15 @@ import argparse
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gitops_ml.core import paths
-from gitops_ml.core.dvc import DvcError, dvc_output, read_lock, stages_of
+from gitops_ml.core import elsewhere, paths
+from gitops_ml.core.dvc import DvcError, dvc_output, locked_output, read_lock, stages_of
+from gitops_ml.core.dvc_lock import committed
 from gitops_ml.core.dvc_objects import check_outputs, hash_of, is_linked_folder, outputs_of
 from gitops_ml.core.dvc_remote import git_owned, pull_objects
 from gitops_ml.core.git import BaseRevision, find_base, git
@@ -191,9 +196,14 @@ def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
     base = find_base(root, revision)
     check_stages(root)
     check_local_files(root)
-    believed = believed_lock(root, base)
+    recorded = believed_lock(root, base)
+    trainer = elsewhere.allowed_by(base)
+    theirs = _their_model(root, recorded) if trainer is not None else None
+    believed = recorded if theirs is None else _with_stage(recorded, theirs)
     with _in_place(root, believed):
         print(pull_objects(root, runs=False), flush=True)
+        if theirs is not None and not elsewhere.check_only_onnx(root, theirs.hash):
+            print(f"The model of {trainer} did not come: `make push` there. It is trained here.")
         if believed is not None:
             dvc_output(root, "checkout", "--allow-missing")
             _drop_others(root, believed)
@@ -203,16 +213,49 @@ def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
         made = read_lock(root)
         if stage is None:
             check_outputs(root, made)
-    return _told(base, believed, made)
+    name = str(paths.DVC_LOCK)
+    taken = theirs is not None and stages_of(made, name)[theirs.stage] == theirs.entry
+    elsewhere.note(root, trainer if taken else None, theirs.hash if theirs else None)
+    said = _told(base, recorded, made, theirs.stage if theirs and taken else None)
+    return f"{said}\nTrained elsewhere, by {trainer}: {paths.MODELS}." if taken else said
 
 
-def _told(base: BaseRevision | None, believed: str | None, made: str) -> str:
+@dataclass(frozen=True)
+class _TheirModel:
+    """What the committed `dvc.lock` says of the stage that makes the model."""
+
+    stage: str
+    hash: str
+    entry: Mapping[str, Any]
+
+
+def _their_model(root: Path, recorded: str | None) -> _TheirModel | None:
+    """The model of the committed `dvc.lock`; None if it is the base's, or if there is none."""
+    text, name = committed(root), f"{paths.DVC_LOCK} as committed"
+    found = locked_output(text, paths.MODELS, name)
+    if text is None or found is None:
+        return None
+    outputs_of(text, name)
+    if recorded is not None and outputs_of(recorded).get(paths.MODELS.as_posix()) == found.hash:
+        return None
+    return _TheirModel(found.stage, found.hash, stages_of(text, name)[found.stage])
+
+
+def _with_stage(lock: str | None, model: _TheirModel) -> str:
+    document: dict[str, Any] = {"schema": "2.0", "stages": {}}
+    if lock is not None:
+        document = yaml.safe_load(lock)
+    document["stages"][model.stage] = dict(model.entry)
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _told(base: BaseRevision | None, believed: str | None, made: str, theirs: str | None) -> str:
     """Which stages ran, and which did not and why."""
     name = str(paths.DVC_LOCK)
     before = stages_of(believed, name) if believed is not None else {}
     now = stages_of(made, name)
     taken = [stage for stage, entry in now.items() if before.get(stage) == entry]
-    ran = [stage for stage in now if stage not in taken]
+    ran = [stage for stage in now if stage not in taken and stage != theirs]
     lines = [f"Made by this run: {', '.join(ran) or 'nothing'}."]
     if base is not None and taken:
         lines.append(f"As {base.revision} ({base.commit[:8]}) recorded it: {', '.join(taken)}.")
