@@ -30,7 +30,7 @@ import yaml
 from gitops_ml.core import elsewhere, paths
 from gitops_ml.core.dvc import DvcError, dvc_output, locked_output, read_lock, stages_of
 from gitops_ml.core.dvc_lock import committed
-from gitops_ml.core.dvc_objects import check_outputs, hash_of, is_linked_folder, outputs_of
+from gitops_ml.core.dvc_objects import check_outputs, hash_of, outputs_of
 from gitops_ml.core.dvc_remote import git_owned, pull_objects
 from gitops_ml.core.git import BaseRevision, find_base, git
 from gitops_ml.core.run import PYTHON, show
@@ -172,11 +172,7 @@ def _drop_others(root: Path, lock: str) -> None:
     owned_by_git = git_owned(root)
     for name, hash_ in outputs_of(lock).items():
         path = root / name
-        if name in owned_by_git or not (path.exists() or path.is_symlink()):
-            continue
-        if is_linked_folder(path) or not path.exists():
-            path.unlink()
-        elif hash_of(path) != hash_:
+        if name not in owned_by_git and path.exists() and hash_of(path) != hash_:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
