@@ -29,7 +29,6 @@ DATA = [
     CHECKOUT,
     SETUP,
     "Restore the DVC cache",
-    "Pull from the DVC remote",
     "Validate and split",
     "Test the data",
     "Keep the report",
@@ -38,7 +37,6 @@ MODEL = [
     CHECKOUT,
     SETUP,
     "Restore the DVC cache",
-    "Pull from the DVC remote",
     "Train and evaluate",
     "Verify dvc.lock",
     "Test the model",
@@ -120,7 +118,7 @@ def test_the_first_push_of_a_new_repository_is_green(hub: Hub) -> None:
     assert "Running stage 'train'" in run.said("model", "Train and evaluate")
     assert "nothing to verify" in run.said("model", "Verify dvc.lock")
     assert "No champion yet" in run.said("gate", "Gate")
-    assert "DVC_REMOTE_URL" in run.said("model", "Pull from the DVC remote")
+    assert "DVC_REMOTE_URL" in run.said("model", "Train and evaluate")
     assert hub.artifact("bento", "models", "manifest.json").is_file()
     assert list(hub.artifact("bento", "build").glob("*.bento"))
     assert "DVC_REMOTE_URL" in run.summary

@@ -487,6 +487,7 @@ CORRUPT = {
         "2 records and 1 predictions",
     ),
     "no tolerance": (replaced("golden.json", "1e-05", '"1e-05"'), "tolerance is '1e-05'"),
+    "tolerance of much": (replaced("golden.json", "1e-05", "0.001"), "must be at most 0.0001"),
     "tolerance of everything": (replaced("golden.json", "1e-05", "1e5"), "tolerance is 100000"),
     "empty manifest": (lambda files: files.update({"green.yaml": ""}), "holds the kinds none"),
     "truncated manifest": (

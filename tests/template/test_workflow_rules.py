@@ -148,7 +148,7 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         "jobs/model", None, [
             "jobs", "model: needs", "model: lacks actions/checkout",
             "model: lacks ./.github/actions/setup", "model: lacks actions/cache/restore",
-            "model: lacks make pull", "model: lacks make pipeline", "model: lacks make verify-lock",
+            "model: lacks make reproduce BASE=event", "model: lacks make verify-lock",
             "model: lacks make test-model",
             "model: lacks make package", "model: lacks make smoke-bento",
             "model: lacks make export-bento",
@@ -243,12 +243,14 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         ["gate: downloads into the repository"]),
     "the judge is made of what a change kept": (
         "jobs/gate/steps/1/with/enable-cache", True, ["gate: takes packages from a cache"]),
+    "no base to believe": (
+        "jobs/data/steps/0/with/fetch-depth", None, ["data: no history"]),
     "no model tests": (
         "jobs/model/steps/Test the model", None, ["model: lacks make test-model"]),
     "no verified lock": (
         "jobs/model/steps/Verify dvc.lock", None, ["model: lacks make verify-lock"]),
     "no training": (
-        "jobs/model/steps/Train and evaluate", None, ["model: lacks make pipeline"]),
+        "jobs/model/steps/Train and evaluate", None, ["model: lacks make reproduce BASE=event"]),
     "no smoke test": (
         "jobs/model/steps/Smoke-test the bento", None, ["model: lacks make smoke-bento"]),
     "no comparison of the bento with what was gated": (
@@ -259,7 +261,8 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "no cache is kept": (
         "jobs/model/steps/Keep the DVC cache", None, ["model: lacks actions/cache/save"]),
     "no validation": (
-        "jobs/data/steps/Validate and split", None, ["data: lacks make validate"]),
+        "jobs/data/steps/Validate and split", None,
+        ["data: lacks make reproduce BASE=event STAGE=split"]),
     "no data tests": (
         "jobs/data/steps/Test the data", None, ["data: lacks make test-data"]),
     "no code checks": (
@@ -372,7 +375,7 @@ def test_each_danger_is_seen(danger: str) -> None:
     assert faults_of(PIPELINE, changed) == expected
 
 
-ORDER = ("pipeline", "verify-lock", "test-model", "package", "smoke-bento")
+ORDER = ("reproduce BASE=event", "verify-lock", "test-model", "package", "smoke-bento")
 
 
 @pytest.mark.parametrize("first", range(len(ORDER) - 1), ids=lambda number: ORDER[number])

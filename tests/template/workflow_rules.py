@@ -321,8 +321,7 @@ PIPELINE_STEPS = {
         CHECKOUT,
         SETUP,
         RESTORE,
-        "make pull",
-        "make validate",
+        "make reproduce BASE=event STAGE=split",
         "make test-data",
         f"{UPLOAD} data-report",
     ],
@@ -330,8 +329,7 @@ PIPELINE_STEPS = {
         CHECKOUT,
         SETUP,
         RESTORE,
-        "make pull",
-        "make pipeline",
+        "make reproduce BASE=event",
         "make verify-lock",
         "make test-model",
         "make package",
@@ -420,7 +418,7 @@ def sequence_faults(job: str, steps: Collection[Mapping[str, Any]]) -> list[str]
             found.append(f"{job}: condition of {name}")
         options = step.get("with", {})
         # The champion is what the base's commit names.
-        if job in ("model", "gate") and name == CHECKOUT and options.get("fetch-depth") != 0:
+        if job != "quality" and name == CHECKOUT and options.get("fetch-depth") != 0:
             found.append(f"{job}: no history")
         if name == f"{UPLOAD} bento" and options.get("if-no-files-found") != "error":
             found.append(f"{job}: may keep no bento")

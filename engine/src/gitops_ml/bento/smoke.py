@@ -28,6 +28,7 @@ import bentoml
 from bentoml.exceptions import BentoMLException
 
 from gitops_ml.core import paths
+from gitops_ml.core.answers import TOLERANCE
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.run import PYTHON, started
@@ -292,15 +293,22 @@ def parse_golden(text: bytes, where: str) -> dict[str, Any]:
         where: What to call it in messages.
 
     Raises:
-        SmokeError: If they are none.
+        SmokeError: If they are none, or would let pass what differs by more than `TOLERANCE`.
     """
     try:
         golden = json.loads(text)
-        complete = bool(golden["records"] and golden["predictions"] and golden["tolerance"])
+        complete = bool(golden["records"] and golden["predictions"])
+        tolerance = golden["tolerance"]
     except (ValueError, KeyError, TypeError) as error:
         raise SmokeError(f"{where}: cannot be read: {error}") from error
     if not complete:
         raise SmokeError(f"{where}: holds no predictions")
+    number = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
+    if not number or not 0 < tolerance <= TOLERANCE:
+        raise SmokeError(
+            f"{where}: tolerance: {tolerance!r}, must be above 0 and at most {TOLERANCE:g}: with "
+            "more of it, another model would pass"
+        )
     return dict(golden)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ import polars as pl
 import pytest
 
 from gitops_ml.core import paths
+from gitops_ml.core.dvc import DvcError, read_lock
+from gitops_ml.core.dvc_objects import check_outputs
+from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.schema import Column, Schema, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
 from gitops_ml.data.problems import Problem
@@ -87,11 +90,19 @@ def contract(root: Path) -> Contract:
 
 @pytest.fixture(scope="session")
 def made(root: Path) -> Made:
-    """Where the pipeline wrote an output; the test fails if it did not."""
+    """Where the pipeline wrote an output; the test fails if it did not, or not what is there.
 
+    It is hashed before anything of it is loaded.
+    """
+
+    @cache
     def find(output: Path) -> Path:
         if not (root / output).exists():
             pytest.fail(f"{output} is missing: run `make pipeline` first", pytrace=False)
+        try:
+            check_outputs(root, read_lock(root), [output])
+        except DvcError as error:
+            pytest.fail(str(error), pytrace=False)
         return root / output
 
     return find
@@ -136,6 +147,9 @@ def predictor(made: Made) -> Predictor:
 @pytest.fixture(scope="session")
 def trained(predictor: Predictor, root: Path) -> Pipeline:
     """The fitted scikit-learn pipeline, loaded only if its hash is the recorded one."""
+    trainer = trained_by(root)
+    if trainer is not None:
+        pytest.skip(f"trained elsewhere, by {trainer}: only its ONNX is loaded")
     manifest = {**predictor.manifest, "served": paths.MODEL.name}
     return joblib.load(io.BytesIO(read_verified(root / paths.MODELS, manifest)))
 

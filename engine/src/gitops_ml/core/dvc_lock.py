@@ -84,7 +84,10 @@ def compare(before: str, now: str) -> list[Difference]:
     found = [
         Difference(name, "the committed lock lacks this stage") for name in new.keys() - old.keys()
     ]
-    found += [Difference(name, "no longer a stage") for name in old.keys() - new.keys()]
+    found += [
+        Difference(name, "no longer a stage; take its entry out of dvc.lock")
+        for name in old.keys() - new.keys()
+    ]
     left = set(old.keys() & new.keys())
     other: set[str] = set()
     # From a stage that was not reproduced on to those that take what it wrote.

@@ -18,6 +18,7 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import DvcError, LockedOutput, check_up_to_date, locked_output
+from gitops_ml.core.dvc_objects import check_outputs
 from gitops_ml.core.settings import Params
 from gitops_ml.features.encode import class_name
 from gitops_ml.features.matrix import read_table, with_derived
@@ -55,10 +56,13 @@ class Challenger:
 def current_model(root: Path) -> LockedOutput:
     """The model of `dvc.lock`, which data, settings, code and outputs here are those of.
 
+    The outputs are hashed: DVC believes its cache and its own notes.
+
     Raises:
         DvcError: If there is none, something changed since, or it is not here.
     """
     lock = check_up_to_date(root, needed=paths.MODELS)
+    check_outputs(root, lock, [paths.MODELS])
     locked = locked_output(lock, paths.MODELS, str(paths.DVC_LOCK))
     if locked is None:
         raise DvcError("there is no trained model to judge: run `make pipeline` first")

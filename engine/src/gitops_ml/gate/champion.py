@@ -22,7 +22,8 @@ from typing import Literal
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput, dvc, dvc_output, locked_output, read_lock, told
-from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment
+from gitops_ml.core.dvc_objects import check_cache, check_outputs, settings_of
+from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment, verify_all
 from gitops_ml.core.git import (
     BaseRevision,
     git,
@@ -60,7 +61,10 @@ class Champion(Contestant):
         if self._dvc("checkout", target).returncode != 0:
             self._dvc("pull", target)
         found = self.project / paths.TEST
-        return found if found.exists() else None
+        if not found.exists():
+            return None
+        check_outputs(self.project, read_lock(self.project), [paths.TEST])
+        return found
 
     def _dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return dvc(self.project, *arguments, variables=self.variables())
@@ -133,12 +137,15 @@ def _share_cache(champion: Champion, base: BaseRevision) -> None:
 
 def _restore(champion: Champion, base: BaseRevision, model: LockedOutput) -> Source:
     target = paths.MODELS.as_posix()
+    check_cache(base.root, [model.hash])
     tried = champion._dvc("checkout", target)
     if tried.returncode == 0:
+        check_outputs(champion.project, read_lock(champion.project), [paths.MODELS])
         return "cache"
     if _name_remotes(champion, base):
         tried = champion._dvc("pull", target)
         if tried.returncode == 0:
+            check_outputs(champion.project, read_lock(champion.project), [paths.MODELS])
             return "remote"
         champion.notes.append(
             "The DVC remote does not give the champion's model; it was trained again from the base."
@@ -153,11 +160,12 @@ def _name_remotes(champion: Champion, base: BaseRevision) -> bool:
     for name, location in remotes:
         if Path(location).is_absolute():
             champion._dvc("remote", "modify", "--local", name, "url", location)
+    verify_all(champion.project, settings_of(champion.project))
     return bool(remotes) or from_environment(base.root) is not None
 
 
 def _reproduce(champion: Champion, model: LockedOutput) -> None:
-    done = champion._run(*champion.interpreter, "-m", "dvc", "repro", model.stage)
+    done = champion._run(*champion.interpreter, "-m", "dvc", "repro", "--no-run-cache", model.stage)
     if done.returncode != 0:
         raise ChampionError(
             f"the champion's model {model.hash} is neither in the DVC cache nor in a remote, and "

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gitops_ml.core.dvc_lock import tolerance_note
+from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
@@ -81,6 +82,8 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
         files = model_files(root, current_model(root))
         note = tolerance_note(root)
         log.notes += [note] if note else []
+        trainer = trained_by(root)
+        log.notes += [f"The model was trained elsewhere, by {trainer}."] if trainer else []
     with log.timed("split the data"):
         rows = landed_rows(log, root, params, schema)
         test = judged_rows(log, root, params, schema, rows)
