@@ -306,6 +306,47 @@ def test_a_blocked_commit_is_no_champion_for_the_next_push(
     assert "run the job again" in output
 
 
+def test_small_losses_add_up_until_a_maintainer_moves_the_reference(
+    pipelined: Bake, gate: Gate, project_run: Run
+) -> None:
+    project = pipelined()
+    first = head(project)
+
+    def ask_for_little_but_the_erosion(contract: dict[str, Any]) -> None:
+        contract["model"]["metrics"] = {"roc_auc": {"floor": 0.5, "margin": 0.045, "erosion": 0.05}}
+        contract["model"].update(slices=[], latency_p99_ms=1000)
+
+    edit(project, "contract.yaml", ask_for_little_but_the_erosion)
+    commit(project, project_run, "Ask for little but the erosion")
+    for iterations, reasons in ((20, 0), (3, 1)):
+        set_iterations(project, iterations)
+        project_run(project, "dvc", "repro", check=True)
+        code, report, output = gate(project)
+        assert len(report["reasons"]) == code == reasons, (iterations, output)
+        assert report["reference"]["commit"] == first
+        assert [found["metric"] for found in report["erosion"]] == ["roc_auc"]
+        assert outcomes(report) == {"roc_auc": "non-inferior"}, "each step is within its margin"
+        if code == 0:
+            commit(project, project_run, f"Train for {iterations} iterations")
+    (reason,) = report["reasons"]
+    assert reason.startswith("roc_auc: ")
+    assert " the reference: " in reason
+    assert "(model.metrics.roc_auc.erosion)" in reason
+    assert "make reference" in output
+
+    project_run(project, "make", "reference", check=True)
+    code, _, output = gate(project)
+    assert code == 1
+    assert "the contract is loosened: model.reference none → " in output
+    code, report, output = gate(project, "--allow-loosening")
+    assert (code, report["reference"]["model"]["source"]) == (0, "same")
+    commit(project, project_run, "Move the reference")
+    set_iterations(project, 4)
+    project_run(project, "dvc", "repro", check=True)
+    code, report, _ = gate(project)
+    assert (code, report["reference"]["commit"]) == (0, head(project))
+
+
 def test_a_regression_in_one_slice_is_blocked_though_the_whole_is_better(
     pipelined: Bake, gate: Gate, project_run: Run
 ) -> None:

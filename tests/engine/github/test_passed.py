@@ -16,7 +16,7 @@ from gitops_ml.core.git import NO_COMMIT, GitError
 from gitops_ml.github import passed
 from gitops_ml.github.client import connect
 from gitops_ml.github.event import Event
-from gitops_ml.github.passed import Base, NotToldError, base_of
+from gitops_ml.github.passed import Base, NotToldError, base_of, was_blocked
 
 REPOSITORY = {"default_branch": "main"}
 RUNS = f"GET /repos/{NAME}/actions/workflows/pipeline.yml/runs"
@@ -386,3 +386,49 @@ def test_a_base_that_is_not_in_the_repository_is_named(world: World) -> None:
     world.commit("A")
     with pytest.raises(GitError, match="e" * 40):
         world.pull_request("e" * 40)
+
+
+@pytest.fixture
+def event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "event.json"
+    path.write_text(json.dumps({"repository": REPOSITORY}), encoding="utf-8")
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "push")
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(path))
+
+
+@pytest.mark.usefixtures("event")
+@pytest.mark.parametrize(
+    ("conclusions", "blocked"),
+    [
+        ([], False),
+        ([None], False),
+        (["failure"], True),
+        (["failure", None], True),
+        (["failure", "success"], False),
+    ],
+)
+def test_a_commit_was_blocked_when_its_pipeline_ran_and_never_passed(
+    world: World, conclusions: list[str | None], blocked: bool
+) -> None:
+    a, b = world.commit("A"), world.commit("B")
+    world.ran(b, "failure")
+    world.ran(a, "failure", head_branch="faster")
+    for conclusion in conclusions:
+        world.ran(a, conclusion)
+    assert was_blocked(a, world.root) is blocked
+
+
+@pytest.mark.usefixtures("event")
+def test_without_an_answer_a_commit_is_not_said_to_be_blocked(world: World) -> None:
+    a = world.commit("A")
+    world.ran(a, "failure")
+    world.api.refusals[RUNS] = [403]
+    assert not was_blocked(a, world.root)
+
+
+def test_outside_of_a_workflow_nobody_is_asked_whether_a_commit_was_blocked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_EVENT_PATH", raising=False)
+    assert not was_blocked(world.commit("A"), world.root)
+    assert world.api.requests == []

@@ -24,7 +24,7 @@ from pathlib import Path
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import NO_COMMIT, GitError, git, is_no_commit
 from gitops_ml.github.client import GitHub, GitHubError, connect
-from gitops_ml.github.event import Event, named_base
+from gitops_ml.github.event import Event, named_base, read_event
 from gitops_ml.github.runs import count_runs, pushed_runs
 
 ENVIRONMENT_BRANCHES = "refs/remotes/origin/env/"
@@ -99,6 +99,21 @@ def base_of(event: Event, root: Path = Path()) -> Base:
         return _without_answer(history, str(error))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         return _without_answer(history, f"GitHub's answer was not understood: {error!r}")
+
+
+def was_blocked(commit: str, root: Path = Path()) -> bool:
+    """Whether the pipeline ran for a commit of the default branch and never passed.
+
+    Outside of a workflow, and where GitHub does not answer, nothing is known of that: False.
+    """
+    try:
+        event = read_event()
+        api, repository = connect(root)
+        runs = pushed_runs(api, repository, event.default_branch, head_sha=commit)
+        ended = [run["conclusion"] for run in runs if run["status"] == "completed"]
+    except (GitopsError, LookupError, TypeError, ValueError):
+        return False
+    return bool(ended) and "success" not in ended
 
 
 def _history(event: Event, root: Path, named: str) -> _History:
