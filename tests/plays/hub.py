@@ -35,11 +35,6 @@ class GitHub(fake_actions.FakeActions):
     def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
         return [
             ("GET", "", lambda _: fake_actions.as_json({"default_branch": "main"})),
-            (
-                "GET",
-                "/actions/workflows/pipeline.yml/runs",
-                lambda _: fake_actions.as_json({"workflow_runs": self.runs}),
-            ),
             ("GET", "/issues", lambda _: fake_actions.as_json(self.issues)),
             ("POST", "/issues", lambda request: self._add(self.issues, request)),
             ("POST", "/releases", lambda request: self._add(self.releases, request)),
@@ -105,17 +100,7 @@ class Hub:
         assert run.returncode == 0, run.explain()
         self.upload()
         commit = self.git("rev-parse", "HEAD")
-        self.api.runs = [
-            {
-                "id": 100,
-                "html_url": "https://github.example/run/100",
-                "event": "push",
-                "head_branch": "main",
-                "head_sha": commit,
-                "status": "completed",
-                "conclusion": "success",
-            }
-        ]
+        self.api.runs = [fake_actions.pipeline_run(100, commit)]
         return commit
 
     def pull_request(self, head_repository: str = REPOSITORY, **options: Any) -> ActRun:

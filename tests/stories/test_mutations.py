@@ -119,6 +119,24 @@ MUTATIONS = {
         "margin: Annotated[Annotated[float, Field(ge=0)] | None, LARGER]",
         "gate/test_contract_changes.py",
     ),
+    "anybody may name another reference": Mutation(
+        "gate/contract_changes.py",
+        'return "loosened" if settled else "tightened"',
+        'return "tightened"',
+        "gate/test_contract_changes.py",
+    ),
+    "the newest model is the reference": Mutation(
+        "gate/reference.py",
+        '"log", "--reverse", "--format=%H"',
+        '"log", "--format=%H"',
+        "gate/test_reference.py",
+    ),
+    "a blocked commit is the champion": Mutation(
+        "github/passed.py",
+        "return Base(passed, _why(history, passed))",
+        "return Base(history.named, _why(history, passed))",
+        "github/test_passed.py",
+    ),
     "a label from before the last push consents": Mutation(
         CONSENT,
         'if _moment(last["created_at"]) <= pushed:',

@@ -161,6 +161,14 @@ def test_a_regression_gets_a_bias_and_ceilings() -> None:
     assert mae.ceiling > np.abs(errors).mean()
 
 
+def test_all_steps_together_may_lose_twice_what_one_may() -> None:
+    contract, text, _ = proposed("classification")
+    for terms in contract.model.metrics.values():
+        assert terms.margin is not None
+        assert terms.erosion == pytest.approx(2 * terms.margin)
+    assert "make reference" in text
+
+
 def test_a_margin_is_a_share_of_the_interval_and_never_nothing() -> None:
     assert margin_for({"value": 0.8, "low": 0.78, "high": 0.82}) == 0.01
     assert margin_for({"value": 1.0, "low": 1.0, "high": 1.0}) == 0.005

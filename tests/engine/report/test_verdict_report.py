@@ -13,6 +13,7 @@ from gitops_ml.gate.verdict import (
     DataChanges,
     Finding,
     ModelRecord,
+    ReferenceRecord,
     Report,
 )
 from gitops_ml.report.verdict_report import as_markdown, as_text, escape
@@ -144,6 +145,35 @@ def test_where_the_champion_came_from_is_said() -> None:
     record = ModelRecord(hash="2222222222.dir", source="reproduced")
     assert "Champion: 2222222222, trained again from the base" in as_text(report(champion=record))
     assert "Judged against nothing yet" in as_text(report(base=None, champion=None))
+
+
+def test_the_erosion_shows_the_reference_and_how_much_of_the_allowance_is_used() -> None:
+    lost = finding(
+        champion=0.8, challenger=0.794, margin=0.01, difference=-0.006, low=-0.008, high=-0.004,
+        outcome="non-inferior",
+    )  # fmt: skip
+    model = ModelRecord(hash="3333333333.dir", source="cache")
+    record = ReferenceRecord(model=model, commit="4" * 40, named=False)
+    eroded = report(reference=record, erosion=(lost, finding("r2", challenger=1.0, note="only 2")))
+    markdown = as_markdown(eroded)
+    section = markdown.partition("### Against the reference")[2]
+    assert "3333333333 of 4444444444, the first model in the history" in section
+    assert cells(section.partition("### Limits")[0], "roc") == [
+        r"roc\_auc ↑", "0.8", "0.794", "-0.0060", "-0.0080 to -0.0040", "0.01", "60%",
+        "✅ non-inferior",
+    ]  # fmt: skip
+    assert "60%" in as_text(eroded)
+    assert "### Against the reference" not in as_markdown(report())
+    gained = lost.model_copy(update={"difference": 0.1})
+    assert gained.used == 0.0
+
+
+def test_who_named_the_reference_is_said() -> None:
+    model = ModelRecord(hash="3333333333.dir", source="same")
+    named = ReferenceRecord(model=model, commit="4" * 40, named=True)
+    assert "named by the contract; the same model" in as_markdown(report(reference=named))
+    itself = named.model_copy(update={"commit": None})
+    assert "this model itself" in as_text(report(reference=itself))
 
 
 def test_names_from_data_cannot_format_link_or_mention() -> None:

@@ -11,6 +11,7 @@ from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.run import run
 
 # What CI systems name as the revision before the first push.
+NO_COMMIT = "0" * 40
 _NO_COMMIT = re.compile(r"0{40}|0{64}")
 
 
@@ -47,6 +48,11 @@ class BaseRevision:
         return (here.read_text(encoding="utf-8") if here.exists() else None) == self.read(path)
 
 
+def is_no_commit(revision: str) -> bool:
+    """Whether a revision is what CI systems name where there is none."""
+    return _NO_COMMIT.fullmatch(revision) is not None
+
+
 def find_base(root: Path, revision: str) -> BaseRevision | None:
     """Find the commit that a revision names.
 
@@ -60,7 +66,7 @@ def find_base(root: Path, revision: str) -> BaseRevision | None:
     if place.returncode != 0:
         raise GitError(f"the gate compares with a git revision: {place.stderr.strip()}")
     unborn = git(root, "rev-parse", "--verify", "--quiet", "HEAD").returncode != 0
-    if _NO_COMMIT.fullmatch(revision) or (unborn and revision == "HEAD"):
+    if is_no_commit(revision) or (unborn and revision == "HEAD"):
         return None
     commit_of = f"{revision}^{{commit}}"
     found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", commit_of)

@@ -153,21 +153,32 @@ class Stricter:
     """Beside the type of a contract's term: which of two values asks for more.
 
     Attributes:
-        of: Gives back the stricter one.
+        of: Gives back the stricter one, of the base's value and the change's.
+        settled: Whether the base's stays whatever the change says, also where it says nothing.
     """
 
     of: Callable[[Any, Any], Any]
+    settled: bool = False
 
 
 LARGER, SMALLER = Stricter(max), Stricter(min)
+SETTLED = Stricter(lambda base, change: base, settled=True)
 
 
 class MetricTerms(_Model):
-    """The terms of one metric: an absolute bound, and a non-inferiority margin in its own unit."""
+    """The terms of one metric: an absolute bound, and what may be lost, in its own unit.
+
+    Attributes:
+        floor: The least that it may be.
+        ceiling: The most that it may be.
+        margin: How much worse than the champion it may be: in one step.
+        erosion: How much worse than the reference model it may be: in all steps together.
+    """
 
     floor: Annotated[float | None, LARGER] = None
     ceiling: Annotated[float | None, SMALLER] = None
     margin: Annotated[Annotated[float, Field(ge=0)] | None, SMALLER] = None
+    erosion: Annotated[Annotated[float, Field(ge=0)] | None, SMALLER] = None
 
     @model_validator(mode="after")
     def _says_something(self) -> MetricTerms:
@@ -184,11 +195,26 @@ class SliceTerms(MetricTerms):
     min_rows: Annotated[int, Field(ge=1), SMALLER]
 
 
+# DVC's hash of the folder of a model.
+MODEL_HASH = r"^[0-9a-f]{32}\.dir$"
+
+
 class ModelTerms(_Model):
-    """What the model must hold."""
+    """What the model must hold.
+
+    Attributes:
+        metrics: The terms of each metric.
+        slices: Terms of metrics inside the values of a column.
+        reference: The hash, in `dvc.lock`, of the model that the erosion terms go by; None for the
+            first one in the history.
+        confidence: Of the one-sided bounds that margins and erosion are held against.
+        size_mb: The most megabytes that the served file may have.
+        latency_p99_ms: The most milliseconds that an answer for one row may take.
+    """
 
     metrics: Annotated[dict[str, MetricTerms], Field(min_length=1)]
     slices: tuple[SliceTerms, ...] = ()
+    reference: Annotated[Annotated[str, Field(pattern=MODEL_HASH)] | None, SETTLED] = None
     confidence: Annotated[float, Field(gt=0.5, lt=1), LARGER] = 0.95
     size_mb: Annotated[float, Field(gt=0), SMALLER]
     latency_p99_ms: Annotated[float, Field(gt=0), SMALLER]

@@ -34,6 +34,7 @@ from gitops_ml.gate.judged_model import (
 from gitops_ml.gate.judged_rows import judged_rows, landed_rows, row_count
 from gitops_ml.gate.judgement import Judge, judge_limit
 from gitops_ml.gate.opponent import Question, champion_of, find_opponent
+from gitops_ml.gate.reference import find_reference, judge_erosion
 from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
@@ -95,12 +96,25 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
     guard_split(log, judged, params, consent)
     guard_own_metrics(log, judged, consent)
     champion, opponent = None, None
+    question = Question(params, test, hidden_columns(schema, params.target), home)
     if base is not None and model is not None:
-        hidden = hidden_columns(schema, params.target)
         with log.timed("bring back and score the champion"):
-            champion, opponent = find_opponent(
-                log, base, model, files, Question(params, test, hidden, home), consent
-            )
+            champion, opponent = find_opponent(log, base, model, files, question, consent)
+    # What they say of the reference is settled before the challenger answers; it is read again, and
+    # reported, below, where all columns of the test rows are known.
+    named = {*derived.columns, *(part.column for part in contract.model.slices)}
+    early = applicable_terms(GateLog(), judged, contract, params.task, named, consent, known)
+    with log.timed("bring back and score the reference"):
+        reference = find_reference(
+            log,
+            judged,
+            early.terms.model,
+            params,
+            files.locked.hash,
+            (champion, opponent),
+            lambda log, base, model: find_opponent(log, base, model, files, question, consent),
+            consent,
+        )
     with log.timed("score the challenger"):
         answers = let_answer(root, home, test, schema, params.target)
         challenger = judged_model(files, derived, params.target, answers)
@@ -119,11 +133,12 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
     with log.timed("compare"):
         metrics = court.metrics(terms.metrics)
         slices = court.slices(terms.slices, challenger.test)
+        erosion = judge_erosion(log, reference, terms.metrics, terms.slices, court, challenger.test)
         more = measured_by_the_change(root, home, added, court, challenger.test)
     metrics, slices = (*metrics, *more[0]), (*slices, *more[1])
     data = data_changes(row_count(root, rows), base, schema)
     limits = _limits(applicable.terms, challenger, data, consent)
-    judged_terms: list[Finding | Limit] = [*metrics, *slices, *limits]
+    judged_terms: list[Finding | Limit] = [*metrics, *slices, *erosion, *limits]
     reasons = [*log.reasons, *(why for term in judged_terms for why in term.failures)]
     kept = champion is not None and champion.source == "same"
     head = git(root, "rev-parse", "--verify", "--quiet", "HEAD")
@@ -144,6 +159,8 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
         slices=slices,
         limits=limits,
         data=data,
+        reference=reference.record if reference else None,
+        erosion=erosion,
         seconds=log.seconds,
     )
 

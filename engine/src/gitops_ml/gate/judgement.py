@@ -25,7 +25,7 @@ _TOO_FEW = "only"
 
 @dataclass(frozen=True)
 class Opponent:
-    """The champion's answers for rows of the challenger's test set.
+    """Another model's answers for rows of the challenger's test set.
 
     Attributes:
         scored: The answers for m rows.
@@ -42,10 +42,12 @@ class Judge:
 
     Attributes:
         challenger: The challenger's answers for the n test rows.
-        opponent: The champion's; None without one.
+        opponent: The champion's, or the reference's; None without one.
         confidence: Of the one-sided bound that a margin is held against.
         groups: Shape (n,), rows with the same label belong together; None if each stands alone.
         binding: Whether a lost or impossible comparison is a failure.
+        against: Who the opponent is.
+        key: What follows the names of metrics in the names of terms.
     """
 
     challenger: Scored
@@ -53,12 +55,14 @@ class Judge:
     confidence: float
     groups: NDArray[Any] | None = None
     binding: bool = True
+    against: str = "champion"
+    key: str = ""
 
     def metrics(self, terms: Mapping[str, MetricTerms]) -> tuple[Finding, ...]:
         """Judge each metric on all test rows."""
         everything = np.ones(len(self.challenger), dtype=np.bool_)
         return tuple(
-            self._judge(f"model.metrics.{name}", name, part, everything, must_exist=True)
+            self._judge(f"model.metrics.{name}{self.key}", name, part, everything, must_exist=True)
             for name, part in terms.items()
         )
 
@@ -68,7 +72,7 @@ class Judge:
 
     def _slice(self, terms: SliceTerms, test: pl.DataFrame) -> list[Finding]:
         column = test.get_column(terms.column).cast(pl.String)
-        where = f"model.slices.{terms.column}.{terms.metric}"
+        where = f"model.slices.{terms.column}.{terms.metric}{self.key}"
         counts = column.value_counts().sort(terms.column, nulls_last=True)
         findings = [
             self._judge(
@@ -136,7 +140,7 @@ class Judge:
             if note is not None and self.binding and must_exist and not (column and too_few):
                 failures.append(f"not compared: {note}")
         if duel is not None and not duel.passed and self.binding:
-            failures.append(_lost(duel, kind_of(metric).direction, self.confidence))
+            failures.append(_lost(duel, kind_of(metric).direction, self))
         return Finding(
             term=term,
             metric=metric,
@@ -163,11 +167,11 @@ class Judge:
         assert self.opponent is not None
         common = inside[self.opponent.rows]
         if common.sum() < min_rows:
-            return None, None, f"{_TOO_FEW} {common.sum()} rows in common with the champion"
+            return None, None, f"{_TOO_FEW} {common.sum()} rows in common with the {self.against}"
         theirs = self.opponent.scored.take(common)
         value = _value(metric, theirs)
         if isinstance(value, str):
-            return None, None, f"the champion: {value}"
+            return None, None, f"the {self.against}: {value}"
         if margin is None:
             return None, value, None
         rows = self.opponent.rows[common]
@@ -198,17 +202,17 @@ def _value(metric: str, scored: Scored) -> float | str:
     return f"does not exist on these {len(scored)} rows"
 
 
-def _lost(duel: Comparison, direction: int, confidence: float) -> str:
+def _lost(duel: Comparison, direction: int, judge: Judge) -> str:
     worst = duel.low if direction > 0 else duel.high
     allowed = -duel.margin if direction > 0 else duel.margin
     why = (
-        "worse than the champion"
+        f"worse than the {judge.against}"
         if duel.outcome == "inferior"
-        else "not shown to be as good as the champion"
+        else f"not shown to be as good as the {judge.against}"
     )
     return (
         f"{why}: {duel.challenger:.4g} against {duel.champion:.4g}, difference "
-        f"{duel.difference:+.4g}, {confidence:.0%} bound {worst:+.4g}, allowed {allowed:+.4g}"
+        f"{duel.difference:+.4g}, {judge.confidence:.0%} bound {worst:+.4g}, allowed {allowed:+.4g}"
     )
 
 

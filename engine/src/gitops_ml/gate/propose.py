@@ -3,6 +3,8 @@
 Floors and ceilings are the far ends of the measured intervals, so that the same model on the same
 data holds them and one that is beyond noise worse does not. A margin is a quarter of an interval's
 width: both models answer the same rows, so their difference is known better than either of them.
+The erosion, which bounds what all steps together may lose, is twice the margin: what one step may
+lose can be lost once, and as much again is for the noise that the bound must hold, too.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from gitops_ml.model.metrics import Scored, calibration_error, kind_of
 # A margin where there is no interval to go by, relative to the value.
 _MARGIN_LEAST = 0.005
 _MARGIN_SHARE = 0.25
+_EROSION_FACTOR = 2
 _SLICE_ROWS = 300
 _SLICE_ROWS_LEAST = 30
 _LATENCY_FACTOR, _LATENCY_LEAST_MS = 10, 5.0
@@ -55,7 +58,8 @@ _HEAD = """\
 
 model:
   # floor/ceiling: the model's own number. margin: how much worse than the champion the challenger
-  # may be (non-inferiority, on the same test rows).
+  # may be (non-inferiority, on the same test rows): in one step. erosion: how much worse than the
+  # reference it may be: in all steps together; `make reference` moves the reference.
   metrics:
 """
 
@@ -137,7 +141,12 @@ def _metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     for name, found in metrics.items():
         margin = margin_for(found)
         kind, bound = bound_for(name, [found], margin)
-        lines += [f"    {name}:\n", f"      {kind}: {bound:g}\n", f"      margin: {margin:g}\n"]
+        lines += [
+            f"    {name}:\n",
+            f"      {kind}: {bound:g}\n",
+            f"      margin: {margin:g}\n",
+            f"      erosion: {_EROSION_FACTOR * margin:g}\n",
+        ]
     return lines
 
 

@@ -218,7 +218,9 @@ def _loosened_here(
 
 def _named(changes: Sequence[Change]) -> str:
     return ", ".join(
-        f"{change.term} {_shown(change.base)} → {_shown(change.head)}" for change in changes
+        f"{change.term} {'none' if change.base is None else _shown(change.base)} → "
+        f"{_shown(change.head)}"
+        for change in changes
     )
 
 

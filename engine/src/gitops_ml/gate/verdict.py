@@ -25,6 +25,8 @@ class _Record(BaseModel):
 class Finding(_Record):
     """One metric, on all test rows or inside one value of a column, held against its terms.
 
+    Of the erosion, the champion is the reference, and the margin what may be lost in total.
+
     Attributes:
         term: Where the contract says it, e.g. `model.metrics.roc_auc`.
         metric: The metric.
@@ -70,6 +72,13 @@ class Finding(_Record):
             return BUILT_IN[self.metric].direction
         return {"larger": 1, "smaller": -1, None: 0}[self.better]
 
+    @property
+    def used(self) -> float | None:
+        """The share of the margin that the measured difference uses up; None without one."""
+        if self.difference is None or not self.margin:
+            return None
+        return max(0.0, -self.direction * self.difference) / self.margin
+
 
 class Limit(_Record):
     """A measured quantity and the limits that the contract sets for it."""
@@ -103,6 +112,20 @@ class ModelRecord(_Record):
     hash: str
     sha256: str | None = None
     source: str
+
+
+class ReferenceRecord(_Record):
+    """The model that may not be undercut by more than the erosion terms allow.
+
+    Attributes:
+        model: The model; its source is like a champion's.
+        commit: The first commit of the base's history that has it; None if it is the challenger.
+        named: Whether the contract names it; else it is the first model in the history.
+    """
+
+    model: ModelRecord
+    commit: str | None
+    named: bool
 
 
 class Consent(_Record):
@@ -140,6 +163,8 @@ class Report(_Record):
     slices: tuple[Finding, ...]
     limits: tuple[Limit, ...]
     data: DataChanges
+    reference: ReferenceRecord | None = None
+    erosion: tuple[Finding, ...] = ()
     seconds: dict[str, float]
 
 

@@ -1,7 +1,7 @@
 """Judge the model, and write the verdict for people and for what comes after.
 
     gitops-ml gate --base origin/main
-    gitops-ml gate --base event      # in a workflow: what its event names
+    gitops-ml gate --base event      # in a workflow: the last commit of its base that passed
 
 This engine judges, whoever's it is; `make gate` takes care that it is the base's.
 
@@ -30,7 +30,8 @@ from gitops_ml.gate.own_engine import (
 )
 from gitops_ml.gate.run_files import take_over
 from gitops_ml.gate.verdict import Consent, Report
-from gitops_ml.github.event import base_of, read_event
+from gitops_ml.github.event import read_event
+from gitops_ml.github.passed import base_of
 from gitops_ml.model.predictor import ModelError
 from gitops_ml.report.verdict_report import as_markdown, as_text
 
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         required=True,
-        help="git revision of the champion: origin/main; in a workflow, `event` takes its event's",
+        help="git revision of the champion: origin/main; in a workflow, `event` takes the last "
+        "commit of its event's base that passed the pipeline",
     )
     parser.add_argument(
         "--allow-loosening",
@@ -110,8 +112,9 @@ def run(options: argparse.Namespace) -> int:
             (root / old).unlink(missing_ok=True)
         if revision == "event":
             event = read_event()
-            revision, answer = base_of(event), consent_of(event)
-            consent, said = _joined(consent, answer.consent), answer.said
+            base, answer = base_of(event, root), consent_of(event)
+            revision, consent = base.revision, _joined(consent, answer.consent)
+            said = (*base.notes, *answer.said)
         if options.own_engine is not None:
             said += (own_engine_note(root, revision, options.own_engine, consent),)
         updated = options.judge is not None and not same_engine(root, options.judge)

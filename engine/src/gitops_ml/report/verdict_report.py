@@ -50,6 +50,7 @@ def as_markdown(report: Report) -> str:
         escape(_judged(report)),
         markdown_table(_metric_rows(report), text_columns=(0, 7)),
         _markdown_slices(report),
+        _markdown_erosion(report),
         "### Limits",
         markdown_table(_limit_rows(report.limits), text_columns=(0, 3)),
         _markdown_contract(report),
@@ -70,6 +71,8 @@ def as_text(report: Report) -> str:
         _judged(report),
         _aligned(_metric_rows(report)),
         _aligned(_slice_rows(report)) if report.slices else "",
+        _reference(report),
+        _aligned(_erosion_rows(report)) if report.erosion else "",
         _aligned(_limit_rows(report.limits)),
         _aligned(_contract_rows(report)) if report.contract_changes else "",
         "\n".join([*_consents(report), *report.notes]),
@@ -109,6 +112,28 @@ def _metric_rows(report: Report) -> Table:
 def _slice_rows(report: Report) -> Table:
     worst_first = sorted(report.slices, key=_standing)
     return [_metric_header("slice", report), *(_metric_row(one) for one in worst_first)]
+
+
+def _reference(report: Report) -> str:
+    """Which model the reference is; empty without one."""
+    if report.reference is None:
+        return ""
+    model, commit = report.reference.model, report.reference.commit
+    if commit is None:
+        return f"Reference: {model.hash[:10]}, this model itself, named by the contract."
+    why = "named by the contract" if report.reference.named else "the first model in the history"
+    return f"Reference: {model.hash[:10]} of {commit[:10]}, {why}; {SOURCES[model.source]}."
+
+
+def _erosion_rows(report: Report) -> Table:
+    header = _metric_header("metric", report)
+    header[1], header[5:] = "reference", ["allowed in total", "used", "result"]
+    return [header, *(_erosion_row(one) for one in sorted(report.erosion, key=_standing))]
+
+
+def _erosion_row(found: Finding) -> list[str]:
+    used = "" if found.used is None else f"{found.used:.0%}"
+    return [*_metric_row(found)[:6], used, _result(found)]
 
 
 def _metric_header(first: str, report: Report) -> list[str]:
@@ -223,6 +248,15 @@ def _markdown_slices(report: Report) -> str:
         markdown_table(_slice_rows(report), text_columns=(0, 7)),
         unfold=failed > 0,
     )
+
+
+def _markdown_erosion(report: Report) -> str:
+    if report.reference is None:
+        return ""
+    parts = ["### Against the reference: what all steps together lost", escape(_reference(report))]
+    if report.erosion:
+        parts.append(markdown_table(_erosion_rows(report), text_columns=(0, 7)))
+    return "\n\n".join(parts)
 
 
 def _markdown_contract(report: Report) -> str:
