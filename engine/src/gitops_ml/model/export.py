@@ -29,6 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from gitops_ml.features.encode import UNSEEN, Features, Matrix
 from gitops_ml.model.converters import operator_sets
+from gitops_ml.model.predictor import SLACK, chosen
 from gitops_ml.model.threshold import probability_model
 from gitops_ml.model.thresholds import evenly, in_single_precision, split_rows
 
@@ -62,6 +63,7 @@ def export_onnx(
     may_be_missing: Sequence[int],
     features: Features,
     ranges: Sequence[Range] = (),
+    threshold: float | None = None,
 ) -> Export:
     """Convert a fitted pipeline, and compare the answers of both.
 
@@ -72,6 +74,8 @@ def export_onnx(
         may_be_missing: Places of features that can be missing; each is compared missing as well.
         features: The columns of the matrix.
         ranges: The smallest and the largest value that each feature may have, where it is known.
+        threshold: From which probability on the second of two classes is the answer; None for the
+            most probable class.
     """
     try:
         model = convert(pipeline, task, len(features.items))
@@ -86,12 +90,15 @@ def export_onnx(
                 observed,
                 missing_rows(matrix, may_be_missing, features),
                 end_rows(matrix, features, ranges),
-                split_rows(model, matrix, features),
+                split_rows(model, matrix, features, may_be_missing),
             ]
         )
-        difference = largest_difference(pipeline, task, model, rows, len(observed))
+        difference = largest_difference(pipeline, task, model, rows, len(observed), threshold)
     except Exception as error:
         return Export(None, {"reason": f"ONNX Runtime cannot run it: {str(error)[:200]}"})
+    if np.isinf(difference):
+        reason = "ONNX gives some rows another class, or no finite number"
+        return Export(None, {"reason": reason})
     if not difference <= TOLERANCE:
         reason = f"ONNX answers differ by {difference:.1e}, more than {TOLERANCE:.0e}"
         return Export(None, {"reason": reason})
@@ -216,7 +223,12 @@ def end_rows(matrix: Matrix, features: Features, ranges: Sequence[Range]) -> Mat
 
 
 def largest_difference(
-    pipeline: Pipeline, task: str, model: bytes, matrix: Matrix, observed: int | None = None
+    pipeline: Pipeline,
+    task: str,
+    model: bytes,
+    matrix: Matrix,
+    observed: int | None = None,
+    threshold: float | None = None,
 ) -> float:
     """How far ONNX Runtime is from scikit-learn on the same rows.
 
@@ -226,11 +238,12 @@ def largest_difference(
         model: The exported model.
         matrix: Shape (n, number of features).
         observed: How many of the first rows are real, and say what is usual; None if all are.
+        threshold: As of `export_onnx`.
 
     Returns:
         The largest difference of a probability, or of a number relative to its size or to the
         standard deviation of the usual numbers, whichever is larger; infinite when a classifier
-        without probabilities gives another label, or when an answer is not finite.
+        answers with another class all the same, or when an answer is not finite.
     """
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"features": matrix})
@@ -242,4 +255,8 @@ def largest_difference(
     difference = np.abs(found.reshape(expected.shape) - expected)
     if task == "regression":
         difference /= np.maximum(np.abs(expected), expected[:observed].std() or 1.0)
-    return float(np.nan_to_num(difference, nan=np.inf).max())
+    largest = float(np.nan_to_num(difference, nan=np.inf).max())
+    if output == "probabilities" and largest <= TOLERANCE:
+        same = chosen(found, threshold, SLACK) == chosen(expected, threshold)
+        return largest if same.all() else np.inf
+    return largest
