@@ -334,6 +334,25 @@ def test_missing_values_lead_where_they_led() -> None:
     assert differing(pipeline, found.model) == 0
 
 
+def test_trees_that_can_all_be_certain_of_another_class_are_refused() -> None:
+    """Where each of them says 0, the converter's sum is 0, and its answer no number."""
+    matrix, _ = table()
+    places = np.digitize(matrix[:, 0], np.quantile(matrix[:, 0], [0.33, 0.66]))
+    # Each by a column of its own, so that a row can have what speaks against every class.
+    marked = np.eye(3, dtype=np.float32)[places]
+    estimator = OneVsRestClassifier(DecisionTreeClassifier(random_state=0)).fit(marked, places)
+    pipeline = Pipeline([("estimator", estimator)])
+    features = Features(tuple(Feature(name, "number") for name in "abc"))
+
+    found = export_onnx(pipeline, "classification", marked, [], features)
+
+    assert estimator.predict_proba(np.zeros((1, 3), dtype=np.float32)).sum() == 0
+    assert found.model is None
+    assert "can all be certain of another class" in found.parity["reason"]
+    two = Pipeline([("estimator", estimator.fit(marked, places > 0))])
+    assert export_onnx(two, "classification", marked, [], features).model is not None
+
+
 def test_a_missing_value_that_goes_astray_at_one_split_alone_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -24,6 +24,7 @@ import onnxruntime
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -112,6 +113,9 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
         Exception: Whatever the converter raises for what it does not know.
     """
     pipeline, parts = in_single_precision(probability_model(pipeline))
+    for part in parts:
+        if isinstance(part, OneVsRestClassifier):
+            _refuse_certainty(part)
     wanted = _wanted_output(pipeline, task)
     with_probabilities = wanted == "probabilities"
     # Divided by the scale, as scikit-learn does, and not multiplied by one over it.
@@ -137,6 +141,17 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
     del model.opset_import[:]
     model.opset_import.extend(imported)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _refuse_certainty(one_for_each: OneVsRestClassifier) -> None:
+    """Refuse models that can all be certain that a row is not of their class.
+
+    The converter divides by the sum of what they say, which is 0 then. No table needs to hold such
+    a row. Models that decide by a continuous score are never that certain.
+    """
+    models = getattr(one_for_each, "estimators_", ())
+    if len(models) > 1 and not all(hasattr(model, "decision_function") for model in models):
+        raise ValueError("OneVsRestClassifier: its parts can all be certain of another class")
 
 
 def _wanted_output(pipeline: Pipeline, task: str) -> str:
