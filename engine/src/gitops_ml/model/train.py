@@ -139,7 +139,7 @@ def fit(
     pipeline = build_pipeline(settings, task, features)
     _check_missing(settings, pipeline, features, matrix, may_be_missing)
     try:
-        with same_on_all_machines():
+        with same_on_all_machines(pipeline):
             pipeline.fit(matrix, target)
     except Exception as error:
         # Estimators raise whatever they like for values that do not suit them.
