@@ -31,6 +31,7 @@ from gitops_ml.core.metric_catalogue import (
     known_metrics,
     metric_names,
 )
+from gitops_ml.core.yaml_text import load_yaml
 
 
 class _Model(BaseModel):
@@ -279,7 +280,7 @@ def parse_settings(
         SettingsError: With one line for every broken rule.
     """
     try:
-        document = yaml.safe_load(text)
+        document = load_yaml(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"{name}: is not valid YAML: {error}") from error
     if not isinstance(document, dict):
