@@ -223,7 +223,7 @@ class ModelTerms(_Model):
 
 
 class RowCountChange(_Model):
-    """Allowed relative change of the row count: -0.05 is five per cent fewer rows."""
+    """Allowed relative change of the row count since the base: -0.05 is five per cent fewer."""
 
     min: Annotated[float, Field(ge=-1, le=0), LARGER]
     max: Annotated[float, Field(ge=0), SMALLER]

@@ -122,7 +122,7 @@ def contract_text(
             "data:\n",
             *_freshness_lines(params, rows),
             "  row_count_change: {min: -0.05, max: 1.0}   "
-            "# against the last accepted version of the data\n",
+            "# against the data of main, judged by the gate\n",
             f"  rows_min: {max(1, int(_down(len(rows) / 2, 1)))}\n\n",
             "behaviour:                  # what the model must have learnt, beyond its metrics\n",
             "  directional: []           # e.g. {column: age, set: 80, expect: increase}\n",
