@@ -16,31 +16,28 @@ from gitops_ml.core.dvc_lock import tolerance_note
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
-from gitops_ml.core.settings import Contract, Params, load_contract, load_params
+from gitops_ml.core.settings import Params, load_contract, load_params
 from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.matrix import row_groups
 from gitops_ml.gate.challenger import (
     Challenger,
     current_model,
-    latency_p99_ms,
     load_challenger,
 )
 from gitops_ml.gate.data_changes import data_changes
 from gitops_ml.gate.gate_log import Case
-from gitops_ml.gate.judgement import Judge, judge_limit
+from gitops_ml.gate.judgement import Judge, judge_limits
+from gitops_ml.gate.measured import measure
 from gitops_ml.gate.opponent import champion_of, find_opponent
 from gitops_ml.gate.terms import check_contract, find_bar, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
-    DataChanges,
     Finding,
     Limit,
     ModelRecord,
     Report,
 )
-
-_LATENCY_RECORDS = 100
 
 
 def judge(root: Path, revision: str, consent: Consent) -> Report:
@@ -96,7 +93,9 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         slices = court.slices(bar.terms.model.slices, challenger.test)
     data = data_changes(root, base, schema)
     with case.timed("measure the latency"):
-        limits = _limits(bar.terms, challenger, data, consent)
+        # The data of a new baseline need not be a later version of the base's.
+        base_rows = data.base_rows if consent.accept_new_baseline is None else None
+        limits = judge_limits(bar.terms, measure(challenger, data.rows, base_rows))
     judged_terms: list[Finding | Limit] = [*metrics, *slices, *limits]
     reasons = [*case.reasons, *(why for term in judged_terms for why in term.failures)]
     kept = champion is not None and champion.source == "same"
@@ -137,43 +136,3 @@ def _record(challenger: Challenger) -> ModelRecord:
         sha256=manifest["files"][manifest["served"]],
         source="working tree",
     )
-
-
-def _limits(
-    terms: Contract, challenger: Challenger, data: DataChanges, consent: Consent
-) -> tuple[Limit, ...]:
-    inputs = list(challenger.predictor.features.inputs)
-    records = challenger.test.select(inputs).head(_LATENCY_RECORDS).to_dicts()
-    limits = [
-        judge_limit(
-            "model.size_mb",
-            "size of the served model",
-            challenger.size / 1e6,
-            "MB",
-            maximum=terms.model.size_mb,
-        ),
-        judge_limit(
-            "model.latency_p99_ms",
-            "latency of one row, 99th percentile",
-            latency_p99_ms(challenger.predictor, records),
-            "ms",
-            maximum=terms.model.latency_p99_ms,
-        ),
-        judge_limit(
-            "data.rows_min", "rows of data", data.rows, "rows", minimum=terms.data.rows_min
-        ),
-    ]
-    allowed = terms.data.row_count_change
-    # The data of a new baseline need not be a later version of the base's.
-    if allowed is not None and data.base_rows and consent.accept_new_baseline is None:
-        limits.append(
-            judge_limit(
-                "data.row_count_change",
-                "change of the row count since the base",
-                100 * (data.rows / data.base_rows - 1),
-                "%",
-                minimum=100 * allowed.min,
-                maximum=100 * allowed.max,
-            )
-        )
-    return tuple(limits)
