@@ -238,6 +238,10 @@ def test_the_threshold_itself_is_the_second_class() -> None:
     probabilities = np.array([[0.7, 0.3], [0.701, 0.299], [0.5, 0.5]], dtype=np.float32)
     assert chosen(probabilities, 0.3).tolist() == [1, 0, 1]
     assert chosen(probabilities, None).tolist() == [0, 0, 0]
+    nearly = np.array([[0.5, 0.5], [0.49999994, 0.50000006], [0.4, 0.6]], dtype=np.float32)
+    assert chosen(nearly, None, 1e-6).tolist() == [0, 0, 1]
+    assert chosen(nearly, 0.50000012, 1e-6).tolist() == [1, 1, 1]
+    assert chosen(nearly, 0.51, 1e-6).tolist() == [0, 0, 1]
 
 
 def test_the_example_estimator_is_trained_and_loaded_by_another_process(

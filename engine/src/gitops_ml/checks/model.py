@@ -37,7 +37,7 @@ from gitops_ml.model.metrics import (
     measure,
     resample_weights,
 )
-from gitops_ml.model.predictor import Predictor, chosen
+from gitops_ml.model.predictor import Predictor, decided
 from gitops_ml.model.target import target_values
 from gitops_ml.model.train import fit
 
@@ -134,7 +134,7 @@ class MinimumChecks:
         assert scored.probability.min() >= 0
         assert scored.probability.max() <= 1
         np.testing.assert_allclose(scored.probability.sum(axis=1), 1, atol=1e-5)
-        expected = chosen(scored.probability, predictor.manifest.get("threshold"))
+        expected = decided(scored.probability, predictor.manifest)
         np.testing.assert_array_equal(scored.prediction, expected)
 
     def test_it_does_not_answer_everyone_alike(

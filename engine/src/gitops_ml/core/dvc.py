@@ -15,6 +15,7 @@ import yaml
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.run import PYTHON, Variables, run, said
+from gitops_ml.core.yaml_text import load_yaml
 
 BRING_BACK = "`make pull` brings them from the DVC remote, `make pipeline` makes them again"
 
@@ -94,7 +95,7 @@ def stages_of(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
         DvcError: If the text is no lock file.
     """
     try:
-        stages: dict[str, dict[str, Any]] = yaml.safe_load(text)["stages"]
+        stages: dict[str, dict[str, Any]] = load_yaml(text)["stages"]
         for stage in stages.values():
             for key in ("deps", "params", "outs"):
                 by_name(stage.get(key))

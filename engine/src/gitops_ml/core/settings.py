@@ -31,6 +31,8 @@ from gitops_ml.core.metric_catalogue import (
     known_metrics,
     metric_names,
 )
+from gitops_ml.core.rounding import down, up
+from gitops_ml.core.yaml_text import load_yaml
 
 
 class _Model(BaseModel):
@@ -165,6 +167,35 @@ LARGER, SMALLER = Stricter(max), Stricter(min)
 SETTLED = Stricter(lambda base, change: base, settled=True)
 
 
+@dataclass(frozen=True)
+class Quantity:
+    """Beside the type of a contract's term: what the gate holds against it, `gate/measured.py`.
+
+    Attributes:
+        name: What is measured, for people.
+        unit: Of what is measured.
+        scale: What a value of the contract is in that unit.
+    """
+
+    name: str
+    unit: str
+    scale: float = 1
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Beside the type of a contract's term: what `gitops-ml contract --propose` writes.
+
+    Attributes:
+        of: Gives the term that a model with this measured value holds by a little; or its text,
+            where nothing is measured.
+        note: What is said behind it.
+    """
+
+    of: Callable[[float], float] | str
+    note: str = ""
+
+
 class MetricTerms(_Model):
     """The terms of one metric: an absolute bound, and what may be lost, in its own unit.
 
@@ -215,9 +246,29 @@ class ModelTerms(_Model):
     metrics: Annotated[dict[str, MetricTerms], Field(min_length=1)]
     slices: tuple[SliceTerms, ...] = ()
     reference: Annotated[Annotated[str, Field(pattern=MODEL_HASH)] | None, SETTLED] = None
-    confidence: Annotated[float, Field(gt=0.5, lt=1), LARGER] = 0.95
-    size_mb: Annotated[float, Field(gt=0), SMALLER]
-    latency_p99_ms: Annotated[float, Field(gt=0), SMALLER]
+    confidence: Annotated[
+        float,
+        Field(gt=0.5, lt=1),
+        LARGER,
+        Proposal("0.95", "of the one-sided bound that the margin is held against"),
+    ] = 0.95
+    size_mb: Annotated[
+        float,
+        Field(gt=0),
+        SMALLER,
+        Quantity("size of the served model", "MB"),
+        Proposal(lambda found: up(max(1.0, 3 * found), 1)),
+    ]
+    latency_p99_ms: Annotated[
+        float,
+        Field(gt=0),
+        SMALLER,
+        Quantity("latency of one row, 99th percentile", "ms"),
+        Proposal(
+            lambda found: up(max(5.0, 10 * found), 1),
+            "one row, in process, on the machine that runs the gate",
+        ),
+    ]
 
     @model_validator(mode="after")
     def _slices_are_named_once(self) -> ModelTerms:
@@ -248,7 +299,7 @@ class ModelTerms(_Model):
 
 
 class RowCountChange(_Model):
-    """Allowed relative change of the row count: -0.05 is five per cent fewer rows."""
+    """Allowed relative change of the row count since the base: -0.05 is five per cent fewer."""
 
     min: Annotated[float, Field(ge=-1, le=0), LARGER]
     max: Annotated[float, Field(ge=0), SMALLER]
@@ -257,9 +308,23 @@ class RowCountChange(_Model):
 class DataTerms(_Model):
     """What the data must hold, beyond its schema."""
 
-    freshness_days: Annotated[Annotated[float, Field(gt=0)] | None, SMALLER] = None
-    row_count_change: RowCountChange | None = None
-    rows_min: Annotated[int, Field(ge=1), LARGER] = 1
+    freshness_days: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        SMALLER,
+        Proposal(lambda found: up(max(7, 2 * found), 2), "age of the newest row at `data.as_of`"),
+    ] = None
+    row_count_change: Annotated[
+        RowCountChange | None,
+        Quantity("change of the row count since the base", "%", scale=100),
+        Proposal("{min: -0.05, max: 1.0}", "against the data of main, judged by the gate"),
+    ] = None
+    rows_min: Annotated[
+        int,
+        Field(ge=1),
+        LARGER,
+        Quantity("rows of data", "rows"),
+        Proposal(lambda found: max(1, int(down(found / 2, 1)))),
+    ] = 1
 
 
 class DirectionalTerm(_Model):
@@ -273,10 +338,26 @@ class DirectionalTerm(_Model):
 class BehaviourTerms(_Model):
     """What the model must have learnt, beyond its metrics."""
 
-    directional: tuple[DirectionalTerm, ...] = ()
-    invariant: Names = ()
-    calibration_error_max: Annotated[Annotated[float, Field(gt=0, le=1)] | None, SMALLER] = None
-    bias_max: Annotated[Annotated[float, Field(gt=0)] | None, SMALLER] = None
+    directional: Annotated[
+        tuple[DirectionalTerm, ...], Proposal("[]", "e.g. {column: age, set: 80, expect: increase}")
+    ] = ()
+    invariant: Annotated[Names, Proposal("[]", "columns that must not matter")] = ()
+    calibration_error_max: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None,
+        SMALLER,
+        Proposal(
+            lambda found: min(1.0, up(max(0.05, 1.5 * found), 2)),
+            "expected calibration error, also on each slice column",
+        ),
+    ] = None
+    bias_max: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        SMALLER,
+        Proposal(
+            lambda found: up(found, 2),
+            "|mean error| in the target's unit, also on each slice column",
+        ),
+    ] = None
 
 
 class Contract(_Model):
@@ -305,7 +386,7 @@ def parse_settings(
         SettingsError: With one line for every broken rule.
     """
     try:
-        document = yaml.safe_load(text)
+        document = load_yaml(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"{name}: is not valid YAML: {error}") from error
     if not isinstance(document, dict):

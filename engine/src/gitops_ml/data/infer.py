@@ -397,7 +397,7 @@ def unmet_terms(drafts: list[Draft], params: Params) -> list[str]:
     """
     rows = pl.DataFrame({draft.name: draft.values for draft in drafts})
     try:
-        found = whole_problems(rows, params, load_contract().data, previous=None)
+        found = whole_problems(rows, params, load_contract().data)
     except SettingsError as error:
         return [str(error)]
     return [f"{paths.CONTRACT}: data.{_term(problem.rule)}: {problem.message}" for problem in found]

@@ -119,7 +119,7 @@ def _effect(old: Term | None, new: Term | None) -> Literal["loosened", "tightene
 
 def stricter_of(base: Contract, head: Contract) -> Contract:
     """The contract that holds whatever either of the two asks for."""
-    return Contract.model_validate(_merged(base, head))
+    return type(base).model_validate(_merged(base, head))
 
 
 def _merged(old: BaseModel, new: BaseModel) -> dict[str, Any]:

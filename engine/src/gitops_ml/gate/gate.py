@@ -17,7 +17,7 @@ from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
-from gitops_ml.core.settings import Contract, Params, load_contract, load_params
+from gitops_ml.core.settings import Params, load_contract, load_params
 from gitops_ml.features.matrix import row_groups
 from gitops_ml.gate.added_terms import measured_by_the_change, split_terms
 from gitops_ml.gate.challenger import current_model
@@ -25,21 +25,20 @@ from gitops_ml.gate.contestant import hidden_columns
 from gitops_ml.gate.data_changes import data_changes
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judged_model import (
-    JudgedModel,
     judged_model,
     let_answer,
     model_files,
     with_known_derived,
 )
 from gitops_ml.gate.judged_rows import judged_rows, landed_rows, row_count
-from gitops_ml.gate.judgement import Judge, judge_limit
+from gitops_ml.gate.judgement import Judge, judge_limits
+from gitops_ml.gate.measured import measure
 from gitops_ml.gate.opponent import Question, champion_of, find_opponent
 from gitops_ml.gate.reference import find_reference, judge_erosion
 from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
-    DataChanges,
     Finding,
     Limit,
     ModelRecord,
@@ -137,7 +136,10 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
         more = measured_by_the_change(root, home, added, court, challenger.test)
     metrics, slices = (*metrics, *more[0]), (*slices, *more[1])
     data = data_changes(row_count(root, rows), base, schema)
-    limits = _limits(applicable.terms, challenger, data, consent)
+    # The data of a new baseline need not be a later version of the base's.
+    base_rows = data.base_rows if consent.accept_new_baseline is None else None
+    found = measure(challenger.files.size, challenger.latency_p99_ms, data.rows, base_rows)
+    limits = judge_limits(applicable.terms, found)
     judged_terms: list[Finding | Limit] = [*metrics, *slices, *erosion, *limits]
     reasons = [*log.reasons, *(why for term in judged_terms for why in term.failures)]
     kept = champion is not None and champion.source == "same"
@@ -171,41 +173,3 @@ def _groups(params: Params, test: pl.DataFrame) -> NDArray[Any] | None:
     if params.split.method != "hash" or not set(columns) <= set(test.columns):
         return None
     return row_groups(test, columns)
-
-
-def _limits(
-    terms: Contract, challenger: JudgedModel, data: DataChanges, consent: Consent
-) -> tuple[Limit, ...]:
-    limits = [
-        judge_limit(
-            "model.size_mb",
-            "size of the served model",
-            challenger.files.size / 1e6,
-            "MB",
-            maximum=terms.model.size_mb,
-        ),
-        judge_limit(
-            "model.latency_p99_ms",
-            "latency of one row, 99th percentile",
-            challenger.latency_p99_ms,
-            "ms",
-            maximum=terms.model.latency_p99_ms,
-        ),
-        judge_limit(
-            "data.rows_min", "rows of data", data.rows, "rows", minimum=terms.data.rows_min
-        ),
-    ]
-    allowed = terms.data.row_count_change
-    # The data of a new baseline need not be a later version of the base's.
-    if allowed is not None and data.base_rows and consent.accept_new_baseline is None:
-        limits.append(
-            judge_limit(
-                "data.row_count_change",
-                "change of the row count since the base",
-                100 * (data.rows / data.base_rows - 1),
-                "%",
-                minimum=100 * allowed.min,
-                maximum=100 * allowed.max,
-            )
-        )
-    return tuple(limits)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from gitops_ml.core.metric_catalogue import BUILT_IN
-from gitops_ml.core.settings import MetricTerms, SliceTerms
+from gitops_ml.core.settings import LARGER, MetricTerms, Quantity, RowCountChange, SliceTerms
 from gitops_ml.gate.comparison import Comparison, compare
 from gitops_ml.gate.verdict import Finding, Limit
 from gitops_ml.model.metrics import Scored, kind_of, measure, why_undefined
@@ -214,6 +216,35 @@ def _lost(duel: Comparison, direction: int, judge: Judge) -> str:
         f"{why}: {duel.challenger:.4g} against {duel.champion:.4g}, difference "
         f"{duel.difference:+.4g}, {judge.confidence:.0%} bound {worst:+.4g}, allowed {allowed:+.4g}"
     )
+
+
+def judge_limits(contract: BaseModel, measured: Mapping[str, float | None]) -> tuple[Limit, ...]:
+    """Hold what was measured against every term of a contract that limits a quantity.
+
+    Args:
+        contract: Sections of terms, as `Contract` has them.
+        measured: As `measure` gives it.
+    """
+    found = []
+    for section, part in contract:
+        for key, field in type(part).model_fields.items():
+            term, value = f"{section}.{key}", getattr(part, key)
+            quantity = next((one for one in field.metadata if isinstance(one, Quantity)), None)
+            if quantity is None or value is None:
+                continue
+            number = measured[term]
+            if number is not None:
+                bounds = _bounds(field, value, quantity)
+                found.append(judge_limit(term, quantity.name, number, quantity.unit, *bounds))
+    return tuple(found)
+
+
+def _bounds(field: FieldInfo, value: Any, quantity: Quantity) -> tuple[float | None, float | None]:
+    """The least and the most that a term allows, in the unit of its quantity."""
+    if isinstance(value, RowCountChange):
+        return value.min * quantity.scale, value.max * quantity.scale
+    bound = value * quantity.scale
+    return (bound, None) if LARGER in field.metadata else (None, bound)
 
 
 def judge_limit(

@@ -26,6 +26,7 @@ from gitops_ml.core.metric_catalogue import (
     own_metrics_file,
 )
 from gitops_ml.core.settings import Contract, Params, SplitParams, Task, parse_settings
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.gate.contract_changes import Change, changes_between, stricter_of
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.verdict import Consent
@@ -269,7 +270,7 @@ def guard_split(log: GateLog, base: BaseRevision | None, params: Params, consent
     if base is None or text is None:
         return
     try:
-        document: dict[str, Any] = yaml.safe_load(text)
+        document: dict[str, Any] = load_yaml(text)
         split = SplitParams.model_validate(document.get("split") or {})
         key = tuple(document["data"].get("key") or ())
     except (yaml.YAMLError, ValidationError, AttributeError, KeyError, TypeError):

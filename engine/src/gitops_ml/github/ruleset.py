@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.yaml_text import load_yaml
 
 RULESETS = Path(".github/rulesets")
 # The one that protects the default branch.
@@ -175,7 +176,7 @@ def reported_checks(root: Path = Path()) -> frozenset[str]:
     names: set[str] = set()
     for path in sorted((root / WORKFLOWS).glob("*.y*ml")):
         try:
-            workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+            workflow = load_yaml(path.read_text(encoding="utf-8"))
             # YAML 1.1 reads the key `on` as the boolean true.
             triggers = workflow.get("on", workflow.get(True))
             triggers = [triggers] if isinstance(triggers, str) else triggers

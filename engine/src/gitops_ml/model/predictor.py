@@ -23,6 +23,10 @@ from gitops_ml.features.derive import recorded_derivation
 from gitops_ml.features.encode import Features, Matrix
 
 MANIFEST = "manifest.json"
+ONNX = ".onnx"  # how the name of a served file ends
+# Probabilities that ONNX gives in single precision and that are no further apart count as equal:
+# what a forest adds up to 0.5 in scikit-learn is 0.49999997 there.
+SLACK = 1e-6
 
 
 class ModelError(GitopsError):
@@ -132,25 +136,38 @@ def _interpret(answer: NDArray[Any], manifest: Mapping[str, Any]) -> Predictions
         return Predictions(answer.ravel().tolist(), None)
     if not manifest["probabilities"]:
         return Predictions([classes[place] for place in answer.ravel().tolist()], None)
-    places = chosen(answer, manifest.get("threshold"))
+    places = decided(answer, manifest)
     return Predictions([classes[place] for place in places.tolist()], answer)
 
 
-def chosen(probabilities: NDArray[Any], threshold: float | None) -> NDArray[np.intp]:
+def decided(probabilities: NDArray[Any], manifest: Mapping[str, Any]) -> NDArray[np.intp]:
+    """The places of the classes that a model of this manifest answers with; see `chosen`."""
+    slack = SLACK if str(manifest.get("served")).endswith(ONNX) else 0.0
+    return chosen(probabilities, manifest.get("threshold"), slack)
+
+
+def chosen(
+    probabilities: NDArray[Any], threshold: float | None, slack: float = 0.0
+) -> NDArray[np.intp]:
     """The places of the classes that are the answers.
 
     Args:
         probabilities: Shape (n, number of classes).
         threshold: The probability from which on the second of two classes is the answer; None for
-            the most probable class.
+            the most probable class, and the first of several that are as probable.
+        slack: How far apart two probabilities may be and still be equal.
 
     Returns:
         Shape (n,).
     """
-    if threshold is None:
-        return np.asarray(probabilities.argmax(axis=1))
-    places: NDArray[np.intp] = (probabilities[:, 1] >= threshold).astype(np.intp)
-    return places
+    if threshold is not None:
+        places: NDArray[np.intp] = (probabilities[:, 1] >= threshold - slack).astype(np.intp)
+        return places
+    if slack:
+        return np.asarray(
+            (probabilities >= probabilities.max(axis=1, keepdims=True) - slack).argmax(axis=1)
+        )
+    return np.asarray(probabilities.argmax(axis=1))
 
 
 def read_manifest(models: Path) -> dict[str, Any]:
@@ -212,7 +229,7 @@ def load_predictor(models: Path) -> Predictor:
     content = read_verified(models, manifest)
     derivation = recorded_derivation(models.resolve().parent, manifest)
     features = Features.from_manifest(manifest["features"], derivation)
-    if manifest["served"].endswith(".onnx"):
+    if manifest["served"].endswith(ONNX):
         return OnnxPredictor(content, manifest, features)
     if "user_code" in manifest:
         # The pickle may name a class of the user's.

@@ -139,7 +139,7 @@ def fit(
     pipeline = build_pipeline(settings, task, features)
     _check_missing(settings, pipeline, features, matrix, may_be_missing)
     try:
-        with same_on_all_machines():
+        with same_on_all_machines(pipeline):
             pipeline.fit(matrix, target)
     except Exception as error:
         # Estimators raise whatever they like for values that do not suit them.
@@ -228,7 +228,9 @@ def train(
     threshold = threshold_of(params.train.threshold, pipeline, len(classes or ()))
     ranges = [(column.min, column.max) for column in declared_features]
     with same_on_all_machines():
-        export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
+        export = export_onnx(
+            pipeline, params.task, matrix, may_be_missing, features, ranges, threshold
+        )
     return Trained(pipeline, features, classes, len(frame), export, threshold)
 
 

@@ -44,6 +44,7 @@ from gitops_ml.core.project import load_project
 from gitops_ml.core.retry import doubling, patiently
 from gitops_ml.core.run import PYTHON, NotInstalledError, said, show
 from gitops_ml.core.run import run as run_command
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.github.client import NotSetUpError, find_remote
 from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry
 from gitops_ml.ship.image.settings import (
@@ -211,7 +212,7 @@ def write_record(root: Path, record: Mapping[str, Any]) -> None:
 
 def base_image_of(bento: Bento) -> str:
     """The base image, as the bento names it."""
-    content = yaml.safe_load((bento.folder / "bento.yaml").read_text(encoding="utf-8"))
+    content = load_yaml((bento.folder / "bento.yaml").read_text(encoding="utf-8"))
     return str(content["image"]["base_image"])
 
 
@@ -297,7 +298,7 @@ def production_memory(root: Path) -> Memory:
         DeploymentError: If the file that says it is missing, or says it otherwise.
     """
     try:
-        found = yaml.safe_load((root / RESOURCES).read_text(encoding="utf-8"))
+        found = load_yaml((root / RESOURCES).read_text(encoding="utf-8"))
         containers = found["spec"]["template"]["spec"]["containers"]
         (own,) = (one for one in containers if one["name"] == CONTAINER)
         limit = str(own["resources"]["limits"]["memory"])
