@@ -34,7 +34,8 @@ from gitops_ml.core.dvc_objects import check_outputs, hash_of, outputs_of
 from gitops_ml.core.dvc_remote import git_owned, pull_objects
 from gitops_ml.core.git import BaseRevision, find_base, git
 from gitops_ml.core.run import PYTHON, show
-from gitops_ml.github.event import base_of, read_event
+from gitops_ml.github.event import read_event
+from gitops_ml.github.passed import base_of
 
 # What is believed of a model was made by these commands, out of what is named here.
 _MADE_BY: Mapping[str, tuple[tuple[Path, ...], tuple[Path, ...]]] = {
@@ -264,12 +265,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         required=True,
-        help="git revision that is believed: origin/main; in a workflow, `event` takes its event's",
+        help="git revision that is believed: origin/main; in a workflow, `event` takes the last commit "
+        "of its event's base that passed the pipeline",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline of the current folder; 0 if all went well."""
-    revision = base_of(read_event()) if options.base == "event" else options.base
+    revision = base_of(read_event()).revision if options.base == "event" else options.base
     print(reproduce(Path(), revision, options.stage))
     return 0
