@@ -36,8 +36,8 @@ class Column(_Model):
     type: ColumnType
     feature: bool = True
     nullable: bool = False
-    min: float | None = None
-    max: float | None = None
+    min: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max: Annotated[float, Field(allow_inf_nan=False)] | None = None
     categories: tuple[str, ...] | None = None
     unseen: Literal["error", "missing"] = "error"
     all_null: Literal["error", "allowed"] = "error"

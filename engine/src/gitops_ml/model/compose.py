@@ -32,7 +32,7 @@ from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.settings import CLASS_PATH, TrainParams
-from gitops_ml.core.user_code import make_importable, raised_at
+from gitops_ml.core.user_code import USER_ERRORS, in_words, make_importable, raised_at
 
 ESTIMATOR = f"{paths.PARAMS}: train.estimator"
 HYPERPARAMETERS = f"{paths.PARAMS}: train.hyperparameters"
@@ -78,7 +78,7 @@ def _class(path: str, key: str) -> type[Any]:
         raise SettingsError(
             f"{key}: {path}: cannot import {module_name}: {error}{_similar(class_name)}"
         ) from error
-    except Exception as error:
+    except USER_ERRORS as error:
         # The module may be the user's own.
         raise SettingsError(
             f"{key}: {path}: {module_name} fails while it is imported: {described(error)}"
@@ -113,8 +113,8 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
         values.setdefault("random_state", seed)
     try:
         built = kind(**values)
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"{key}: {kind.__name__} refuses them: {error}") from error
+    except USER_ERRORS as error:
+        raise SettingsError(f"{key}: {kind.__name__} refuses them: {described(error)}") from error
     if isinstance(built, BaseEstimator):
         try:
             unseeded = {
@@ -123,7 +123,7 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
                 if name.rpartition("__")[2] == "random_state" and value is None
             }
             built.set_params(**unseeded)
-        except Exception as error:
+        except USER_ERRORS as error:
             # Compositions look at their parts for the first time here, own classes at anything.
             raise SettingsError(
                 f"{key}: {kind.__name__} refuses them: {described(error)}"
@@ -134,8 +134,7 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
 def described(error: BaseException) -> str:
     """An error in one line, with the line of the user's code that it comes from, if it does."""
     where = raised_at(error, (Path() / paths.SOURCES).resolve())
-    said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    return f"{said} ({where})" if where else said
+    return f"{in_words(error)} ({where})" if where else in_words(error)
 
 
 def _check_names(
