@@ -214,6 +214,18 @@ def test_a_table_and_its_records_one_by_one_or_as_json_give_the_same_bits(seed: 
     assert features.from_records(as_json).tobytes() == by_column.tobytes()
 
 
+def test_a_derived_column_can_be_held_and_others_follow_from_it() -> None:
+    derivation = plan(ratio, heavy, told)
+    frame = with_derived(as_frame([ROW, ROW]), derivation)
+
+    free = derive(frame.with_columns(ratio=9.0), derivation)
+    held = derive(frame.with_columns(ratio=9.0), derivation, frozenset({"ratio"}))
+
+    assert free["ratio"].tolist() == [0.5, 0.5]
+    assert held["ratio"].tolist() == [9.0, 9.0]
+    assert (free["heavy"].tolist(), held["heavy"].tolist()) == ([False] * 2, [True] * 2)
+
+
 def test_derived_columns_stand_in_a_table_with_their_types() -> None:
     rows = [ROW, ROW | {"until": ROW["at"] + timedelta(seconds=9), "note": None, "weight": 9.0}]
 

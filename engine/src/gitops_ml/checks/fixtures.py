@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gitops_ml.gate.challenger import Challenger
 
 Made = Callable[[Path], Path]
-Answer = Callable[[pl.DataFrame], Floats]
+Answer = Callable[..., Floats]
 
 SERVICE = "gitops_ml.serving.service:Service"
 MARKER = "pipeline: looks at what the pipeline wrote; run `make pipeline` first"
@@ -148,18 +148,26 @@ def scored(predictor: Predictor, test_rows: pl.DataFrame) -> Scored:
 
 @pytest.fixture(scope="session")
 def answer(predictor: Predictor) -> Answer:
-    """The model as a function from a table to one row of numbers for each of its rows."""
+    """The model as a function of a table, and perhaps derived columns to take from it.
+
+    It gives one row of numbers for each row of the table.
+    """
     return partial(numbers, predictor)
 
 
-def numbers(predictor: Predictor, rows: pl.DataFrame) -> Floats:
+def numbers(predictor: Predictor, rows: pl.DataFrame, held: frozenset[str] = frozenset()) -> Floats:
     """A model's answers as numbers.
+
+    Args:
+        predictor: The model.
+        rows: n rows.
+        held: Derived columns to take from the rows instead of deriving them.
 
     Returns:
         Shape (n, number of classes) for probabilities, else (n, 1): the predicted number, or 0 and
         1 for each class in turn.
     """
-    predictions = predict(predictor, rows)
+    predictions = predict(predictor, rows, held)
     if predictions.probabilities is not None:
         return predictions.probabilities.astype(np.float64)
     classes = predictor.manifest["classes"]

@@ -540,11 +540,15 @@ class Derivation:
             if column.feature or name in needed
         }
 
+    def deciding(self, schema: Schema) -> dict[str, Column]:
+        """The columns that can move an answer: those of a request, and the derived ones."""
+        return {**self.inputs(schema), **{one.name: one.column for one in self.columns}}
+
     def compute(self, given: Mapping[str, Values], rows: int) -> dict[str, Values]:
-        """Derive all columns.
+        """Derive all columns but those that are given.
 
         Args:
-            given: An array of n values for each source.
+            given: An array of n values for each source, and perhaps for derived columns.
             rows: n.
 
         Returns:
@@ -555,7 +559,8 @@ class Derivation:
         """
         values = dict(given)
         for column in self.columns:
-            values[column.name] = column.compute(values, rows)
+            if column.name not in given:
+                values[column.name] = column.compute(values, rows)
         return {column.name: values[column.name] for column in self.columns}
 
     def of_records(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Values]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gitops_ml.core.dvc_lock import tolerance_note
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
-from gitops_ml.core.schema import check_against_params, load_schema
+from gitops_ml.core.schema import check_against_params, check_behaviour, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
 from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.matrix import row_groups
@@ -63,6 +63,7 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
     params, schema, contract = load_params(root), load_schema(root), load_contract(root)
     derivation = load_derivation(root, schema, params.target)
     check_against_params(derivation.extend(schema), params)
+    check_behaviour(contract, derivation.deciding(schema))
     base = find_base(root, revision)
     with case.timed("check that the pipeline is up to date"):
         locked = current_model(root)
