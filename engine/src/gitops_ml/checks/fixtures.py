@@ -49,6 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Let `make check` pass in a project whose tests all need the pipeline."""
+    without_pipeline = session.config.option.markexpr == f"not {MARKER.partition(':')[0]}"
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and without_pipeline:
+        session.exitstatus = pytest.ExitCode.OK
+
+
 @pytest.fixture(scope="session")
 def root(pytestconfig: pytest.Config) -> Path:
     """The project's folder: the one whose `pyproject.toml` holds pytest's settings."""
