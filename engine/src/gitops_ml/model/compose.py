@@ -21,7 +21,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def _class(path: str, key: str) -> type[Any]:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise SettingsError(
-            f"{key}: {path}: cannot import {module_name}: {error}{_similar(class_name)}"
+            f"{key}: {path}: cannot import {module_name}: {described(error)}{_similar(path)}"
         ) from error
     except USER_ERRORS as error:
         # The module may be the user's own.
@@ -85,17 +85,25 @@ def _class(path: str, key: str) -> type[Any]:
         ) from error
     kind = getattr(module, class_name, None)
     if kind is None:
-        raise SettingsError(f"{key}: {module_name} has no class {class_name}{_similar(class_name)}")
+        similar = _similar(path, [name for name, one in vars(module).items() if _is_class(one)])
+        raise SettingsError(f"{key}: {module_name} has no class {class_name}{similar}")
     if not isinstance(kind, type):
         raise SettingsError(f"{key}: {path} is not a scikit-learn estimator class, nor any other")
     return kind
 
 
-def _similar(class_name: str) -> str:
-    public: dict[str, str] = {}
-    for name, kind in all_estimators():
-        parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
-        public[name] = ".".join([*parts, name])
+def _is_class(value: Any) -> bool:
+    return isinstance(value, type) and hasattr(value, "fit")
+
+
+def _similar(path: str, beside: Sequence[str] = ()) -> str:
+    """Classes that may be meant: of scikit-learn for one of its paths, else those beside it."""
+    module_name, _, class_name = path.replace(":", ".").rpartition(".")
+    public = {name: f"{module_name}.{name}" for name in beside}
+    if module_name.partition(".")[0] == "sklearn":
+        for name, kind in all_estimators():
+            parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
+            public[name] = ".".join([*parts, name])
     close = difflib.get_close_matches(class_name, public, n=3)
     return f"; did you mean {' or '.join(public[name] for name in close)}?" if close else ""
 

@@ -245,10 +245,21 @@ def write(
 
     Returns:
         The manifest.
+
+    Raises:
+        TrainError: If the fitted estimator cannot be pickled.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / paths.MODEL.name
-    joblib.dump(trained.pipeline, model)
+    try:
+        joblib.dump(trained.pipeline, model)
+    except USER_ERRORS as error:
+        model.unlink(missing_ok=True)
+        raise TrainError(
+            f"{ESTIMATOR}: {params.train.estimator} is fitted, but cannot be stored: "
+            f"{described(error)}; keep functions defined inside of others, open files and "
+            "connections out of its attributes"
+        ) from error
     files = {model.name: _sha256(model)}
     onnx = folder / paths.ONNX_MODEL.name
     onnx.unlink(missing_ok=True)
