@@ -165,7 +165,7 @@ def test_terms_that_cannot_be_measured_are_mistakes() -> None:
     with pytest.raises(SettingsError) as caught:
         check_contract(wrong, "classification", COLUMNS)
     first, second = str(caught.value).splitlines()
-    assert "contract.yaml: model.metrics.mae: cannot be measured for classification" in first
+    assert "contract.yaml: model.metrics.mae: mae cannot be measured for classification" in first
     assert "`airport` is not a column of the test rows" in second
     check_contract(contract(), "classification", COLUMNS)
 
@@ -256,7 +256,7 @@ def test_a_metric_that_is_gone_is_a_term_lost(with_cost: BaseRevision, project: 
     log, terms = judged(with_cost, contract())
     assert list(terms.model.metrics) == ["roc_auc"]
     assert "model.metrics.cost.ceiling 4 → removed" in log.reasons[0]
-    with pytest.raises(SettingsError, match=r"model\.metrics\.cost: cannot be measured"):
+    with pytest.raises(SettingsError, match=r"model\.metrics\.cost: there is no metric cost"):
         check_contract(contract(metrics={"cost": {"ceiling": 4}}), "classification", COLUMNS)
 
 

@@ -144,6 +144,10 @@ def test_what_is_inside_is_seeded_too(make_params: MakeParams) -> None:
             {"estimator": {"class": "sklearn.linear_model.Logistic"}},
             r"hyperparameters\.estimator\.class: sklearn\.linear_model has no class Logistic",
         ),
+        (
+            {"estimator": {"class": "flight_delays_.model.MinCov"}},
+            r"cannot import flight_delays_\.model: .*No module named 'flight_delays_'$",
+        ),
         ({"estimator": {"class": 3}}, r"estimator\.class: must be a class path, found 3"),
         ({"estimator": LINEAR}, r"hyperparameters\.estimator: .* is text here; write {class: "),
         ({"estimators": []}, r"hyperparameters: CalibratedClassifierCV has no estimators; did you"),

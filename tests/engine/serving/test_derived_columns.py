@@ -262,7 +262,7 @@ def test_a_value_outside_the_declared_range_names_row_and_inputs(ask: Ask) -> No
     problem = {
         "field": "ordered",
         "problem": "`hour`, which is derived from it, cannot be: 1 value: above 20 h",
-        "value": "23",
+        "value": "ordered=2024-02-01T23:00:00.000000, hour=23",
     }
     assert (one.status_code, one.json()["problems"]) == (422, [problem])
     assert (many.status_code, many.json()["problems"]) == (422, [problem | {"row": 2}])

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gitops_ml.gate.challenger import Challenger
 
 Made = Callable[[Path], Path]
-Answer = Callable[[pl.DataFrame], Floats]
+Answer = Callable[..., Floats]
 
 SERVICE = "gitops_ml.serving.service:Service"
 MARKER = "pipeline: looks at what the pipeline wrote; run `make pipeline` first"
@@ -50,6 +50,13 @@ SOME_ROWS = 500
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker of the checks known."""
     config.addinivalue_line("markers", MARKER)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Let `make check` pass in a project whose tests all need the pipeline."""
+    without_pipeline = session.config.option.markexpr == f"not {MARKER.partition(':')[0]}"
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and without_pipeline:
+        session.exitstatus = pytest.ExitCode.OK
 
 
 @pytest.fixture(scope="session")
@@ -162,18 +169,26 @@ def scored(predictor: Predictor, test_rows: pl.DataFrame) -> Scored:
 
 @pytest.fixture(scope="session")
 def answer(predictor: Predictor) -> Answer:
-    """The model as a function from a table to one row of numbers for each of its rows."""
+    """The model as a function of a table, and perhaps derived columns to take from it.
+
+    It gives one row of numbers for each row of the table.
+    """
     return partial(numbers, predictor)
 
 
-def numbers(predictor: Predictor, rows: pl.DataFrame) -> Floats:
+def numbers(predictor: Predictor, rows: pl.DataFrame, held: frozenset[str] = frozenset()) -> Floats:
     """A model's answers as numbers.
+
+    Args:
+        predictor: The model.
+        rows: n rows.
+        held: Derived columns to take from the rows instead of deriving them.
 
     Returns:
         Shape (n, number of classes) for probabilities, else (n, 1): the predicted number, or 0 and
         1 for each class in turn.
     """
-    predictions = predict(predictor, rows)
+    predictions = predict(predictor, rows, held)
     if predictions.probabilities is not None:
         return predictions.probabilities.astype(np.float64)
     classes = predictor.manifest["classes"]

@@ -29,7 +29,7 @@ from gitops_ml.core.metric_catalogue import (
     BUILT_IN,
     MetricKind,
     known_metrics,
-    metric_names,
+    why_not,
 )
 from gitops_ml.core.rounding import down, up
 from gitops_ml.core.yaml_text import load_yaml
@@ -136,11 +136,8 @@ class Params(_Model):
             kind = (metrics or BUILT_IN).get(name)
             if kind is None and metrics is None:
                 continue
-            if kind is None or not kind.suits(self.task):
-                raise ValueError(
-                    f"evaluate.metrics: {name} cannot be measured for {self.task}; choose from "
-                    f"{', '.join(sorted(metric_names(self.task, metrics or BUILT_IN)))}"
-                )
+            if problem := why_not(name, self.task, metrics or BUILT_IN):
+                raise ValueError(f"evaluate.metrics: {problem}")
         if self.split.method == "time" and self.data.time is None:
             raise ValueError("split.method `time` needs `data.time`, the column that dates a row")
         if self.target in self.data.key:
@@ -290,7 +287,8 @@ class ModelTerms(_Model):
             if kind is None:
                 raise ValueError(
                     f"{where}: unknown metric; choose from {', '.join(sorted(metrics or ()))}, or "
-                    "write it in metrics.py of your package"
+                    f'mark a function of this name with @metric(better="smaller") or "larger" in '
+                    f"{paths.SOURCES}/<package>/metrics.py"
                 )
             wrong = "ceiling" if kind.better == "larger" else "floor"
             if getattr(terms, wrong) is not None:

@@ -46,12 +46,15 @@ def read_table(path: Path, columns: Iterable[str]) -> pl.DataFrame:
     return frame
 
 
-def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
+def matrix_of(
+    frame: pl.DataFrame, features: Features, held: frozenset[str] = frozenset()
+) -> Matrix:
     """Encode a table.
 
     Args:
         frame: n rows with at least the columns `features.inputs`, in the schema's types.
         features: What to encode, in order.
+        held: Derived columns that the table holds, and that are taken from there.
 
     Returns:
         Shape (n, number of features).
@@ -70,18 +73,21 @@ def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
     if problems:
         raise TableError("\n".join(problems))
     if features.derivation.columns:
-        columns = features.derived_numbers(derive(frame, features.derivation))
+        columns = features.derived_numbers(derive(frame, features.derivation, held))
         for place, numbers in enumerate(columns, start=len(features.given)):
             matrix[:, place] = np.array(numbers, dtype=np.float32)
     return matrix
 
 
-def derive(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
+def derive(
+    frame: pl.DataFrame, derivation: Derivation, held: frozenset[str] = frozenset()
+) -> dict[str, Values]:
     """Derive all columns for the rows of a table.
 
     Args:
         frame: n rows with at least the sources of the derivation, in the schema's types.
         derivation: What to derive.
+        held: Derived columns whose values are those of the table; others are derived from them.
 
     Returns:
         An array of n values for each derived column.
@@ -91,7 +97,12 @@ def derive(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
         DerivedValueError: If a function raises, or gives what is not declared.
     """
     with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
-        return derivation.compute(sources(frame, derivation), frame.height)
+        given = sources(frame, derivation)
+        for one in derivation.columns:
+            if one.name in held:
+                source = Source(one.name, one.column.type, one.column.nullable)
+                given[one.name] = _array(frame, source)
+        return derivation.compute(given, frame.height)
 
 
 def sources(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:

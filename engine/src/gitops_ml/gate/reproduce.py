@@ -265,8 +265,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         required=True,
-        help="git revision that is believed: origin/main; in a workflow, `event` takes the last commit "
-        "of its event's base that passed the pipeline",
+        help="git revision that is believed: origin/main; in a workflow, `event` takes the last "
+        "commit of its event's base that passed the pipeline",
     )
 
 

@@ -24,6 +24,7 @@ from gitops_ml.core.metric_catalogue import (
     declared_metrics,
     metric_names,
     own_metrics_file,
+    why_not,
 )
 from gitops_ml.core.settings import Contract, Params, SplitParams, Task, parse_settings
 from gitops_ml.core.yaml_text import load_yaml
@@ -73,10 +74,9 @@ def check_contract(
         SettingsError: With one line for every term that cannot.
     """
     problems = [
-        f"{paths.CONTRACT}: {where}: cannot be measured for {task}; choose from "
-        + ", ".join(sorted(metric_names(task, metrics)))
+        f"{paths.CONTRACT}: {where}: {problem}"
         for where, metric in _metrics_of(contract)
-        if metric not in metric_names(task, metrics)
+        if (problem := why_not(metric, task, metrics)) is not None
     ]
     problems += [
         f"{paths.CONTRACT}: model.slices.{part.column}.{part.metric}: `{part.column}` is not a "

@@ -145,6 +145,11 @@ def _json(found: Estimate) -> dict[str, Any]:
     }
 
 
+def _defined(value: float) -> float | None:
+    """None for what a metric does not know: never warning has no false alarms."""
+    return _rounded(float(value)) if math.isfinite(value) else None
+
+
 def _rounded(value: float) -> float:
     """Six significant digits: enough to judge by, and the same on other machines."""
     return float(f"{value:.6g}")
@@ -209,7 +214,7 @@ def evaluate(
             name: {**_json(found), "better": kind_of(name).better}
             for name, found in overall.items()
         },
-        "baseline": {name: _rounded(float(measure(name, dummy)[0])) for name in settings.metrics},
+        "baseline": {name: _defined(measure(name, dummy)[0]) for name in settings.metrics},
         "slices": measure_slices(frame, scored, settings, seed, groups),
     }
 
@@ -266,7 +271,8 @@ def _print_summary(report: dict[str, Any]) -> None:
     for name, found in report["metrics"].items():
         low, high = found["low"], found["high"]
         interval = "no interval" if low is None else f"{low:.4g} to {high:.4g}"
+        naive = report["baseline"][name]
         print(
             f"  {name:<22} {found['value']:<9.4g} {interval:<20} "
-            f"baseline {report['baseline'][name]:.4g}"
+            f"baseline {'undefined' if naive is None else format(naive, '.4g')}"
         )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gitops_ml.core.errors import GitopsError, SettingsError
 from gitops_ml.core.metric_catalogue import BUILT_IN, MetricKind, known_metrics, own_metrics_file
 from gitops_ml.core.project import load_project
-from gitops_ml.core.user_code import load_module, raised_at, shown
+from gitops_ml.core.user_code import USER_ERRORS, in_words, load_module, raised_at, shown
 from gitops_ml.model.mark import ATTRIBUTE
 
 Floats = NDArray[np.float64]
@@ -75,6 +75,12 @@ class OwnMetric:
 
     def _takes_many(self, truth: Any, answer: Any, two: Floats) -> bool:
         single = [self._called(truth, answer, one, ()) for one in two]
+        again = self._called(truth, answer, two[0], ())
+        if not np.array_equal(again, single[0], equal_nan=True):
+            raise MetricError(
+                f"{self.where} gave {single[0]:.6g} and then {again:.6g} for the same "
+                f"{len(truth)} rows; nothing may depend on chance, on the clock or on earlier calls"
+            )
         try:
             both = self._called(truth, answer, two, (2,))
         except MetricError:
@@ -92,13 +98,13 @@ class OwnMetric:
         try:
             with np.errstate(all="ignore"):
                 given = self._function(truth, answer, _read_only(weights))
-            if given is None:
-                raise TypeError("it returned nothing")
+            if given is None or isinstance(given, str):
+                raise TypeError(f"it returned {'nothing' if given is None else repr(given)}")
             found = np.asarray(given, dtype=np.float64)
-        except Exception as error:
+        except USER_ERRORS as error:
             place = raised_at(error, self._file.parent)
             raise MetricError(
-                f"{self.where} failed on {len(truth)} rows: {type(error).__name__}: {error}"
+                f"{self.where} failed on {len(truth)} rows: {in_words(error)}"
                 + (f" ({place})" if place else "")
             ) from error
         if found.shape != shape:

@@ -17,7 +17,15 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from gitops_ml.core.user_code import UserCodeError, load_module, package_folder, raised_at, shown
+from gitops_ml.core.user_code import (
+    USER_ERRORS,
+    UserCodeError,
+    in_words,
+    load_module,
+    package_folder,
+    raised_at,
+    shown,
+)
 from gitops_ml.serving.requests import Problem, Record, RequestError
 
 MODULE = "service"
@@ -100,9 +108,9 @@ class Hooks:
                 "The record cannot be used.",
                 (Problem(None, None, f"{MODULE}.py, {name}: {text}"),),
             ) from error
-        except Exception as error:
+        except USER_ERRORS as error:
             where = raised_at(error, self.folder) or shown(self.folder / f"{MODULE}.py")
-            raise UserCodeError(f"{where}: {name}: {type(error).__name__}: {error}") from error
+            raise UserCodeError(f"{where}: {name}: {in_words(error)}") from error
 
     def _check(self, name: str, found: Any, rows: int) -> None:
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
