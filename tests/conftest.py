@@ -13,12 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from cookiecutter.main import cookiecutter
+from forks import Forks
 
 pytest_plugins = ("podman", "machine")
 
@@ -34,11 +35,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
+# What takes longest, so that no process is left alone with it at the end.
+FIRST = ("test_delivery.py", "test_host.py", "test_pipeline_workflow.py", "test_bentocloud.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares fixtures in one process: a file, and all that runs containers."""
     for item in items:
         shared = "needs_podman" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("podman" if shared else item.path.name))
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def find_uv() -> str:
@@ -298,6 +305,27 @@ def project_run(project_env: Mapping[str, str], run: Run) -> Run:
         return run(list(command), project, variables, check=check, timeout=timeout)
 
     return run_in_project
+
+
+@pytest.fixture(scope="session")
+def project_fork(project_env: Mapping[str, str]) -> Iterator[Run]:
+    """As `project_run` for programs in Python, whose libraries are imported once: see `forks`.
+
+    What a program prints is all in `stdout`.
+    """
+    forks = Forks(Path(project_env["UV_PROJECT_ENVIRONMENT"], "bin", "python"), project_env)
+
+    def run_in_project(
+        project: Path, *command: str, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        store = {"BENTOML_HOME": str(project.parent / "bentoml")}
+        done = forks.run(project, *command, path=sources_of(project), env=store)
+        if check:
+            assert done.returncode == 0, f"{command}\n{done.stdout}"
+        return done
+
+    yield run_in_project
+    forks.close()
 
 
 @pytest.fixture(scope="session")
