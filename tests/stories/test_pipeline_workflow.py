@@ -17,7 +17,7 @@ import fake_actions
 import pytest
 from act import REPOSITORY, ActRun
 from conftest import Run
-from hub import BETTER, NOTHING, GitHub, Hub, make_hub
+from hub import BETTER, NOTHING, GitHub, Hub, expect_nothing_computed, make_hub
 from pytest_httpserver import HTTPServer
 
 pytestmark = pytest.mark.slow
@@ -90,12 +90,6 @@ def expect_green(run: ActRun, *, pushed: bool) -> None:
     assert list(run.steps["gate"]) == GATE
 
 
-def expect_nothing_computed(run: ActRun) -> None:
-    for job, step in (("data", "Validate and split"), ("model", "Train and evaluate")):
-        assert "Running stage" not in run.said(job, step)
-    assert "Stage 'train' didn't change" in run.said("model", "Train and evaluate")
-
-
 def expect_red(run: ActRun, job: str, step: str) -> str:
     """The run failed at this step only, and nothing but the `always()` steps came after it."""
     assert run.returncode != 0
@@ -125,11 +119,13 @@ def test_the_first_push_of_a_new_repository_is_green(hub: Hub) -> None:
     assert "No champion" in run.summary
 
 
-def test_a_pull_request_that_improves_the_model_is_promoted(hub: Hub) -> None:
+def test_a_pull_request_that_improves_the_model_is_promoted_from_a_fork_without_a_token(
+    hub: Hub,
+) -> None:
     hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(BETTER))
     hub.train()
     hub.commit("Grow larger trees, more slowly")
-    run = hub.pull_request()
+    run = hub.pull_request(head_repository="somebody/flight_delays", token=None)
     expect_green(run, pushed=False)
     verdict = hub.verdict()
     assert verdict["verdict"] == "promote"
@@ -229,32 +225,9 @@ def test_a_change_of_documentation_trains_nothing(hub: Hub) -> None:
     assert hub.verdict()["verdict"] == "keep"
 
 
-def test_a_pull_request_from_a_fork_needs_no_token(hub: Hub) -> None:
-    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=160))
-    hub.train()
-    hub.commit("Train a little longer")
-    run = hub.pull_request(head_repository="somebody/flight_delays", token=None)
-    expect_green(run, pushed=False)
-    assert hub.verdict()["verdict"] == "promote"
-
-
 def test_a_stale_lock_is_named_with_the_command_that_mends_it(hub: Hub) -> None:
     hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=160))
     hub.commit("Change a parameter, forget to run the pipeline")
     said = expect_red(hub.pull_request(), "model", "Verify dvc.lock")
     assert "train: stale" in said
     assert "make pipeline" in said
-
-
-def test_a_remote_is_pushed_to_and_spares_the_training(hub: Hub, tmp_path: Path) -> None:
-    remote = {"DVC_REMOTE_URL": str(tmp_path / "remote")}
-    shutil.rmtree(hub.scratch / "cache")
-    first = hub.push(hub.git("rev-parse", "HEAD~1"), variables=remote)
-    expect_green(first, pushed=True)
-    shutil.rmtree(hub.scratch / "cache")
-    readme = hub.clone / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8") + "\nMore.\n", encoding="utf-8")
-    hub.commit("Say more")
-    second = hub.pull_request(variables=remote)
-    expect_green(second, pushed=False)
-    expect_nothing_computed(second)
