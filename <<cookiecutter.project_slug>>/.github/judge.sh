@@ -22,7 +22,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # Variables by which uv or Python would use another project, environment or module.
-for name in $(env | sed -n 's/^\(PYTHON[A-Z0-9_]*\|UV_PROJECT[A-Z_]*\|UV_NO_SYNC\|UV_NO_PROJECT\|UV_WORKING_DIR[A-Z]*\|UV_CONFIG_FILE\|UV_ENV_FILE\|UV_PYTHON\|VIRTUAL_ENV\)=.*/\1/p'); do
+steering='PYTHON[A-Z0-9_]*|UV_(PROJECT[A-Z_]*|NO_SYNC|NO_PROJECT|WORKING_DIR[A-Z]*|CONFIG_FILE|ENV_FILE|PYTHON)|VIRTUAL_ENV'
+for name in $(env | sed -nE "s/^($steering)=.*/\1/p"); do
   unset "$name"
 done
 
