@@ -163,6 +163,11 @@ def read_lock(root: Path) -> str:
         return (root / paths.DVC_LOCK).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DvcError(f"{paths.DVC_LOCK}: no such file; run `make pipeline`") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DvcError(
+            f"{paths.DVC_LOCK}: cannot be read: {error}; get it back from git, or run "
+            "`make pipeline` without it"
+        ) from error
 
 
 @dataclass(frozen=True)

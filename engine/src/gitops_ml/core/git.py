@@ -45,7 +45,9 @@ class BaseRevision:
     def same_file(self, path: Path) -> bool:
         """Whether a file of the working tree is the base's, byte for byte."""
         here = self.root / path
-        return (here.read_text(encoding="utf-8") if here.exists() else None) == self.read(path)
+        # Decoded as `git` decodes what it says.
+        now = here.read_bytes().decode(errors="replace") if here.is_file() else None
+        return now == self.read(path) and not here.is_dir()
 
 
 def is_no_commit(revision: str) -> bool:

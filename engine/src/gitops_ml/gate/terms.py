@@ -170,7 +170,7 @@ def guard_own_metrics(log: GateLog, base: BaseRevision | None, consent: Consent)
     if not judged or base.same_file(path):
         return
     here = base.root / path
-    head = here.read_text(encoding="utf-8") if here.exists() else ""
+    head = here.read_text(encoding="utf-8", errors="replace") if here.is_file() else ""
     if not _only_adds(base.read(path) or "", head):
         why = f"{path} changed, which measures {', '.join(judged)} of the base's contract"
         _ask(log, why, consent)

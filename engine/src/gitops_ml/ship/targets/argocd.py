@@ -28,7 +28,7 @@ def read_addresses(root: Path) -> dict[Path, str]:
     """
     addresses = {}
     for path in sorted((root / APPLICATIONS).glob("*.yaml")):
-        found = _ADDRESS.search(path.read_text(encoding="utf-8"))
+        found = _ADDRESS.search(path.read_text(encoding="utf-8", errors="replace"))
         if found is None:
             raise DeploymentError(f"{path.relative_to(root)}: has no line `repoURL: ADDRESS`")
         addresses[path] = found[2]
