@@ -278,6 +278,14 @@ def test_a_first_release_goes_live(host: Host, capsys: pytest.CaptureFixture[str
     assert said == f"shop:00000001-x is live in blue (env/production {commit[:8]})"
 
 
+def test_what_the_services_own_code_adds_is_not_compared(host: Host) -> None:
+    host.publish(1, added={"route": "LGA-PBI"})
+
+    assert pull.main() == 0
+
+    assert host.slots() == {"blue": "1"}
+
+
 def test_releases_take_turns_in_the_slots(host: Host) -> None:
     for number, slot in ((1, "blue"), (2, "green"), (3, "blue")):
         host.publish(number)

@@ -191,6 +191,13 @@ def test_a_prediction_that_differs_fails_with_its_row(
         smoke(url, GOLDEN, None, timeout=1)
 
 
+def test_what_the_projects_own_code_adds_is_not_compared(stub: Stub, url: str) -> None:
+    for answer in stub.predictions:
+        answer["route"] = "LGA-PBI"
+
+    assert "all 2 golden predictions" in smoke(url, GOLDEN, None, timeout=1)
+
+
 def test_a_difference_within_the_tolerance_passes(stub: Stub, url: str) -> None:
     stub.predictions[0]["probabilities"]["true"] += 9e-6
 

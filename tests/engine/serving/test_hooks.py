@@ -179,7 +179,7 @@ def test_without_the_file_nothing_is_changed(project: Path) -> None:
 
 def test_the_documents_example_works(project: Path) -> None:
     page = (PROJECT_TEMPLATE / "docs" / "your-code.md").read_text(encoding="utf-8")
-    (source,) = re.findall(r"```python\n(def before.*?)```", page, re.DOTALL)
+    (source,) = re.findall(r"```python\n(from typing[^`]*def before.*?)```", page, re.DOTALL)
     package = project / "src" / PACKAGE
     package.mkdir(parents=True)
     (package / "service.py").write_text(source, encoding="utf-8")
@@ -189,6 +189,8 @@ def test_the_documents_example_works(project: Path) -> None:
     assert hooks.change(body, 5) == body.upper().replace(b"CARRIER", b"carrier").replace(
         b"ORIGIN", b"origin"
     ).replace(b"DESTINATION", b"destination").replace(b"DISTANCE", b"distance")
+    wrong = b'{"carrier":null,"origin":[1],"destination":{"a":1}}'
+    assert hooks.change(wrong, 5) == wrong
     record = {"origin": "LGA", "destination": "PBI"}
     assert hooks.add([record], [{"prediction": 1}], True) == (
         b'[{"prediction":1,"route":"LGA-PBI"}]'
