@@ -24,7 +24,6 @@ ANSWERS = r"""<< cookiecutter | tojson >>"""
 # option: (choices that have such a file, plain names)
 VARIANTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "task": (("classification", "regression"), ("params.yaml", "contract.yaml")),
-    "deploy_target": (("kubernetes", "host"), ("deploy/outputs.yaml",)),
     "license": (("MIT", "Apache-2.0", "BSD-3-Clause", "proprietary"), ("LICENSE",)),
 }
 # What one choice has otherwise than the rest, as <stem>.<choice><suffix> beside the plain one.
@@ -52,9 +51,11 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
                 "docs/deliver.md",
             ),
         ),
-        (("kubernetes", "host"), ("deploy/base", "deploy/overlays")),
-        (("kubernetes",), ("deploy/argocd",)),
-        (("host",), ("deploy/host", "deploy/slots")),
+        (
+            ("kubernetes",),
+            ("deploy/argocd", "deploy/base", "deploy/outputs.yaml", "deploy/overlays"),
+        ),
+        (("host",), ("deploy/host",)),
         (("bentocloud",), ("deploy/production.yaml", "deploy/staging.yaml")),
     ),
 }

@@ -157,7 +157,8 @@ def test_the_files_of_a_choice_are_told_apart() -> None:
     files = {target: expected_files(SLUG, {"deploy_target": target}) for target in TARGETS}
 
     assert "deploy/argocd/staging.yaml" in files["kubernetes"] - files["host"]
-    assert "deploy/base/deployment.yaml" in files["kubernetes"] & files["host"]
+    assert "deploy/base/deployment.yaml" in files["kubernetes"] - files["host"]
+    assert "deploy/host/pod.yaml" in files["host"] - files["kubernetes"]
     assert "deploy/staging.yaml" in files["bentocloud"] - files["kubernetes"] - files["host"]
     assert not [name for name in files["none"] if "deploy" in name or "rollback" in name]
 

@@ -405,8 +405,16 @@ def test_without_a_known_limit_nothing_is_run(
     assert engine.asked("create") == []
 
 
-def test_the_projects_own_limit_is_known(generated: Bake) -> None:
-    assert image.production_memory(generated()) == image.Memory("1Gi", 1024**3)
+@pytest.mark.parametrize(
+    ("target", "file"),
+    [
+        ("kubernetes", "deploy/overlays/production/resources.yaml"),
+        ("host", "deploy/host/pod.yaml"),
+    ],
+)
+def test_the_projects_own_limit_is_known(generated: Bake, target: str, file: str) -> None:
+    project = generated(deploy_target=target)
+    assert image.production_memory(project) == image.Memory("1Gi", 1024**3, Path(file))
 
 
 def test_a_container_that_does_not_start_is_removed_too(

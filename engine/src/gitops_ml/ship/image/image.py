@@ -60,7 +60,7 @@ LABEL = "org.opencontainers.image"  # how the names of the labels begin that the
 
 PORT = 3000
 KILLED = 137  # not every engine tells whether it was for the memory
-# As in deploy/base/deployment.yaml, which also sets these variables.
+# As in deploy/base/deployment.yaml or deploy/host/pod.yaml, which also set these variables.
 LIMITS = (
     "--read-only",
     "--tmpfs=/tmp:size=256m",
@@ -71,6 +71,7 @@ LIMITS = (
 # Where the memory of production is limited, for which container, and how it may be written:
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 RESOURCES = Path("deploy/overlays/production/resources.yaml")
+HOST_RESOURCES = Path("deploy/host/pod.yaml")
 CONTAINER = "service"
 QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]|[KMGT]i)?")
 READY_SECONDS = 120.0
@@ -284,10 +285,12 @@ class Memory:
     Attributes:
         limit: As it is written, e.g. 1Gi.
         size: In bytes.
+        file: Which says so.
     """
 
     limit: str
     size: int
+    file: Path
 
 
 def production_memory(root: Path) -> Memory:
@@ -296,22 +299,25 @@ def production_memory(root: Path) -> Memory:
     Raises:
         DeploymentError: If the file that says it is missing, or says it otherwise.
     """
+    file = HOST_RESOURCES if load_project(root).deploy_target == "host" else RESOURCES
     try:
-        found = yaml.safe_load((root / RESOURCES).read_text(encoding="utf-8"))
-        containers = found["spec"]["template"]["spec"]["containers"]
+        found = yaml.safe_load((root / file).read_text(encoding="utf-8"))
+        # A Deployment holds a pod, or it is the pod.
+        pod = found["spec"].get("template", found)
+        containers = pod["spec"]["containers"]
         (own,) = (one for one in containers if one["name"] == CONTAINER)
         limit = str(own["resources"]["limits"]["memory"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise DeploymentError(
-            f"{RESOURCES}: must limit the memory of the container {CONTAINER!r}, e.g. "
+            f"{file}: must limit the memory of the container {CONTAINER!r}, e.g. "
             f"`limits: {{memory: 1Gi}}`: {error!r}"
         ) from error
     quantity = QUANTITY.fullmatch(limit)
     if quantity is None:
-        raise DeploymentError(f"{RESOURCES}: the memory limit is {limit!r}, not like 1Gi or 1500M")
+        raise DeploymentError(f"{file}: the memory limit is {limit!r}, not like 1Gi or 1500M")
     number, unit = quantity[1], quantity[2] or ""
     power = " KMGT".index(unit[:1].upper() or " ")
-    return Memory(limit, int(float(number) * (1024 if unit.endswith("i") else 1000) ** power))
+    return Memory(limit, int(float(number) * (1024 if unit.endswith("i") else 1000) ** power), file)
 
 
 def smoke(root: Path, engine: Container, timeout: float = READY_SECONDS) -> str:
@@ -397,7 +403,7 @@ def _wait(
                 killed = state["OOMKilled"] or code == KILLED
                 why = (
                     f"; does it need more memory than the {memory.limit} of production? "
-                    f"{RESOURCES} sets the limit"
+                    f"{memory.file} sets the limit"
                     if killed
                     else ""
                 )
