@@ -389,15 +389,81 @@ def test_argo_cd_follows_the_branch_and_applies_the_manifests_alone(
     baked: Path, rendered: Callable[[str], Rendered], environment: str
 ) -> None:
     project = baked
-    path = project / "deploy" / "argocd" / f"{environment}.yaml"
-    spec = yaml.safe_load(path.read_text())["spec"]
+    spec = of_kind(argo_cd(project, environment), "Application")["spec"]
     source = spec["source"]
 
     assert source["targetRevision"] == f"env/{environment}"
     assert source["directory"]["include"] in rendered(environment)
     assert {spec["destination"]["namespace"]} == namespaces_of(rendered(environment))
     assert spec["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
-    assert {"CreateNamespace=true", "PruneLast=true"} <= set(spec["syncPolicy"]["syncOptions"])
+    # The project allows nothing of the whole cluster, so no namespace either.
+    assert spec["syncPolicy"]["syncOptions"] == ["PruneLast=true"]
+
+
+def argo_cd(project: Path, environment: str) -> list[Object]:
+    text = (project / "deploy" / "argocd" / f"{environment}.yaml").read_text()
+    return list(yaml.safe_load_all(text))
+
+
+def limits(objects: list[Object], manifests: list[Object], environment: str) -> list[str]:
+    """What Argo CD may bring to the cluster is what a release renders, and where, and no more."""
+    project, application = of_kind(objects, "AppProject"), of_kind(objects, "Application")
+    namespace, spec = of_kind(objects, "Namespace"), project["spec"]
+    own = f"flight-delays-{environment}"
+    kinds = {
+        (item["apiVersion"].rpartition("/")[0].partition("/")[0], item["kind"])
+        for item in manifests
+    }
+    level = namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce")
+    return unequal(
+        names=({item["metadata"]["name"] for item in objects}, {own}),
+        kinds_of_this_file=(
+            sorted(item["kind"] for item in objects),
+            ["AppProject", "Application", "Namespace"],
+        ),
+        project=(application["spec"]["project"], project["metadata"]["name"]),
+        # In the namespace that Argo CD runs in, where its projects are.
+        where=({one["metadata"]["namespace"] for one in (project, application)}, {"argocd"}),
+        destinations=(spec["destinations"], [application["spec"]["destination"]]),
+        destination=(application["spec"]["destination"]["namespace"], own),
+        repositories=(spec["sourceRepos"], [application["spec"]["source"]["repoURL"]]),
+        of_the_cluster=(spec["clusterResourceWhitelist"], []),
+        kinds=(
+            sorted((one["group"], one["kind"]) for one in spec["namespaceResourceWhitelist"]),
+            sorted(kinds),
+        ),
+        level=(level, "restricted"),
+    )
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_argo_cd_may_bring_what_a_release_renders_and_no_more(
+    baked: Path, rendered: Callable[[str], Rendered], environment: str
+) -> None:
+    manifests = rendered(environment)["manifests.yaml"]
+    assert limits(argo_cd(baked, environment), manifests, environment) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("clusterResourceWhitelist: []", "clusterResourceWhitelist: [{group: '*', kind: '*'}]"),
+        ("kind: NetworkPolicy", "kind: '*'"),
+        ("      kind: Service\n", "      kind: Secret\n"),
+        ("      namespace: flight-delays-staging", "      namespace: '*'"),
+        ("project: flight-delays-staging", "project: default"),
+        ("    - https://github.com/OWNER/REPOSITORY.git", "    - '*'"),
+        ("enforce: restricted", "enforce: privileged"),
+        ("  namespace: argocd", "  namespace: other"),
+    ],
+)
+def test_a_wider_project_is_seen(
+    baked: Path, rendered: Callable[[str], Rendered], old: str, new: str
+) -> None:
+    text = (baked / "deploy" / "argocd" / "staging.yaml").read_text()
+    assert old in text
+    objects = list(yaml.safe_load_all(text.replace(old, new)))
+    assert limits(objects, rendered("staging")["manifests.yaml"], "staging")
 
 
 def kustomize_warnings(project: Path, run: Run) -> str:
