@@ -41,7 +41,7 @@ def objects(path: Path) -> dict[str, Any]:
 def follow(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert text.count(f"repoURL: {old}\n") == 1
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(f"repoURL: {old}\n", f"repoURL: {new}\n"))
 
 
 def test_the_check_names_every_application_without_an_address(
