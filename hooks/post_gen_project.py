@@ -44,7 +44,9 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
         (
             ("kubernetes", "host", "bentocloud"),
             (
+                ".github/rulesets/deliveries.json",
                 ".github/rulesets/environments.json",
+                ".github/rulesets/releases.json",
                 ".github/workflows/deliver.yml",
                 ".github/workflows/rollback.yml",
                 "deploy",

@@ -474,7 +474,9 @@ def test_only_the_chosen_variant_stays(rendered: Path, task: str, license_name: 
 
 
 DELIVERED = {path for _, path in replacement_paths(SLUG)} | {
+    ".github/rulesets/deliveries.json",
     ".github/rulesets/environments.json",
+    ".github/rulesets/releases.json",
     ".github/workflows/deliver.yml",
     ".github/workflows/rollback.yml",
     "deploy/file.txt",
