@@ -36,6 +36,7 @@ IMAGE_STEPS = [
     "Push the image",
     "Record the release",
     "List what is in the image",
+    "Log in to the registry",
     "Attest how the image was built",
     "Attest what is in the image",
     "Keep the release",

@@ -466,6 +466,75 @@ def test_a_wider_project_is_seen(
     assert limits(objects, rendered("staging")["manifests.yaml"], "staging")
 
 
+def admission_policy(project: Path) -> Object:
+    """The policy of the page, as somebody would copy it."""
+    text = (project / "deploy" / "README.md").read_text()
+    section = text.partition("## Only signed images")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("    ") or not line]
+    policy: Object = yaml.safe_load("\n".join(lines))
+    return policy
+
+
+def admission_faults(policy: Object, delivery: Object, environments: set[str]) -> list[str]:
+    """Whether a policy lets in what the delivery of main signed, and no other image."""
+    ((rule,), webhook) = policy["spec"]["rules"], policy["spec"]["webhookConfiguration"]
+    (match,) = (one["resources"] for one in rule["match"]["any"])
+    (verify,) = rule["verifyImages"]
+    (attestation,) = verify["attestations"]
+    ((entry,),) = [attestor["entries"] for attestor in attestation["attestors"]]
+    signs = [
+        step
+        for job in delivery["jobs"].values()
+        for step in job["steps"]
+        if step.get("uses", "").startswith("actions/attest-build-provenance@")
+    ]
+    subject = "https://github.com/OWNER/REPOSITORY/.github/workflows/deliver.yml@refs/heads/main"
+    return unequal(
+        when_it_cannot_tell=(webhook["failurePolicy"], "Fail"),
+        kinds=(match["kinds"], ["Pod"]),
+        namespaces=(set(match["namespaces"]), environments),
+        images=(verify["imageReferences"], ["*"]),
+        holds=([verify[k] for k in ("failureAction", "required", "verifyDigest")],
+               ["Enforce", True, True]),
+        # Kyverno must not write to what Argo CD compares.
+        changes=(verify["mutateDigest"], False),
+        predicate=(attestation["type"], "https://slsa.dev/provenance/v1"),
+        signer=(entry["keyless"], {
+            "issuer": "https://token.actions.githubusercontent.com", "subject": subject}),
+        # It looks beside the image.
+        kept=([step["with"].get("push-to-registry") for step in signs], [True]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", ""),
+        ("failurePolicy: Fail", "failurePolicy: Ignore"),
+        ("failureAction: Enforce", "failureAction: Audit"),
+        ("@refs/heads/main", "@*"),
+        ("workflows/deliver.yml", "workflows/*"),
+        ("required: true", "required: false"),
+        ('["*"]', '["ghcr.io/*"]'),
+        (f"{' ' * 20}- flight-delays-production\n", ""),
+    ],
+)
+def test_the_admission_policy_lets_in_what_the_delivery_signed(
+    baked: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    project = tmp_path
+    text = (baked / "deploy" / "README.md").read_text()
+    assert old in text
+    (project / "deploy").mkdir()
+    (project / "deploy" / "README.md").write_text(text.replace(old, new) if old else text)
+    delivery = yaml.safe_load((baked / ".github" / "workflows" / "deliver.yml").read_text())
+    environments = {f"flight-delays-{name}" for name in ENVIRONMENTS}
+
+    found = admission_faults(admission_policy(project), delivery, environments)
+
+    assert bool(found) is bool(old)
+
+
 def kustomize_warnings(project: Path, run: Run) -> str:
     said = ""
     for environment in ENVIRONMENTS:

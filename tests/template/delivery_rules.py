@@ -28,6 +28,7 @@ IMAGE_STEPS = [
     "make push-image",
     "make release-record",
     "anchore/sbom-action",
+    "make login-image",
     "actions/attest-build-provenance",
     "actions/attest",
     f"{UPLOAD} release",
@@ -118,8 +119,11 @@ def _build_faults(job: Mapping[str, Any], delivery: Delivery) -> Iterator[str]:
     yield from _differs(f"{name}: steps", [what_runs(s) for s in job["steps"]], delivery.steps)
     yield from _checkout_faults(name, job, PLANNED)
     for step in job["steps"]:
-        wanted = ATTEST if action_of(step).startswith("actions/attest") else None
+        attests = action_of(step).startswith("actions/attest")
+        wanted = ATTEST if attests or what_runs(step) == "make login-image" else None
         yield from _differs(f"{name}: if of {what_runs(step)}", step.get("if"), wanted)
+        if attests and step["with"].get("push-to-registry") is not True:
+            yield f"{name}: {what_runs(step)} is not beside the image"
         if action_of(step) == UPLOAD:
             yield from _differs(
                 f"{name}: nothing to keep", step["with"].get("if-no-files-found"), "error"

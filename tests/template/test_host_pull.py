@@ -736,6 +736,67 @@ def test_a_pod_that_cannot_be_filled_in_starts_nothing(
     assert host.slots() == {}
 
 
+def gh(host: Host, script: str) -> Path:
+    """Install a `gh`; the file that its arguments go to."""
+    program, told = host.folder / "tools" / "gh", host.folder / "told"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >> {told}\n{script}\n")
+    program.chmod(0o755)
+    return told
+
+
+def test_only_what_the_delivery_signed_is_started(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIGNED_BY", "acme/shop")
+    host.publish(1)
+    assert pull.main() == 1
+    assert "gh: not installed; it takes gh 2.70 or later" in capsys.readouterr().err
+    gh(host, 'echo \'unknown command "attestation" for "gh"\' >&2; exit 1')
+    assert pull.main() == 1
+    assert 'unknown command "attestation"' in capsys.readouterr().err
+    told = gh(host, "echo 'no attestations found' >&2; exit 1")
+    assert pull.main() == 1
+    said = capsys.readouterr().err
+    assert "shop:00000001-x: " in said
+    assert "is not known to be built by acme/shop/.github/workflows/deliver.yml" in said
+    assert "no attestations found" in said
+    assert not [call for call in host.calls() if call.startswith(("kube play", "pull"))]
+    told.unlink()
+
+    gh(host, "exit 0")
+    assert pull.main() == 0
+
+    assert host.answer() == "1"
+    assert told.read_text().splitlines() == [
+        "attestation", "verify", f"oci://{IMAGE}@sha256:{1:064x}",
+        "--repo", "acme/shop",
+        "--signer-workflow", "acme/shop/.github/workflows/deliver.yml",
+        "--source-ref", "refs/heads/main",
+    ]  # fmt: skip
+    # What runs is healed without it.
+    gh(host, "exit 1")
+    fake_podman.kill(host.process_of("blue"))
+    assert pull.main() == 0
+    assert host.answer() == "1"
+
+
+def test_an_unsigned_release_leaves_the_live_one(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.publish(1)
+    pull.main()
+    monkeypatch.setenv("SIGNED_BY", "acme/shop")
+    gh(host, "exit 1")
+    host.publish(2)
+
+    assert pull.main() == 1
+
+    assert host.answer() == "1"
+    gh(host, "exit 0")
+    assert pull.main() == 0
+    assert host.answer() == "2"
+
+
 def test_the_pod_is_confined(host: Host) -> None:
     """As podman is told; `tests/stories/test_host.py` asks podman."""
     settings = pull.read_settings(os.environ)
@@ -1186,6 +1247,9 @@ def test_a_run_that_is_stopped_removes_what_it_was_starting(
         ("REPOSITORY", "--upload-pack=evil", "REPOSITORY: must be"),
         ("IMAGE", "", "IMAGE: '' names no image; set it"),
         ("IMAGE", f"{IMAGE}@sha256:{'0' * 64}", "names no image"),
+        ("SIGNED_BY", "acme", "SIGNED_BY: 'acme' names no repository"),
+        ("SIGNED_BY", "--repo/x", "SIGNED_BY: '--repo/x'"),
+        ("SIGNED_REF", "main", "SIGNED_REF: 'main' names no branch"),
         ("BLUE_PORT", "0", "BLUE_PORT: '0' is no port"),
         ("GREEN_PORT", "http", "GREEN_PORT: 'http' is no port"),
         ("ENVIRONMENT", "../main", "ENVIRONMENT: '../main'"),
@@ -1220,6 +1284,8 @@ def test_settings_have_defaults() -> None:
     assert pull.read_settings(own) == pull.Settings(
         repository="git@github.com:acme/shop.git",
         image=IMAGE,
+        signed_by="",
+        signed_ref="refs/heads/main",
         branch="env/production",
         front_door="http://127.0.0.1",
         state=Path("/var/lib") / pull.NAME,

@@ -23,6 +23,9 @@ must have. Whoever may write to the branch chooses among the images called IMAGE
 Settings, from the environment:
     REPOSITORY       where git fetches from
     IMAGE            the only image that may run here, without tag and digest
+    SIGNED_BY        owner/name on GitHub, whose deliveries must have signed how the image was built
+                     (default: not looked at); `gh` verifies it, with GH_TOKEN
+    SIGNED_REF       the branch whose workflow must have signed (default: refs/heads/main)
     ENVIRONMENT      the branch is env/<ENVIRONMENT> (default: production)
     FRONT_DOOR       where nginx listens (default: http://127.0.0.1)
     STATE_DIRECTORY  set by systemd (default: /var/lib/<< cookiecutter.project_slug >>)
@@ -32,7 +35,8 @@ Settings, from the environment:
     DRAIN_SECONDS    how long the old slot still answers what it has begun (default: 15)
 
 Exit status: 0 when the machine runs what the branch names, 1 when it does not.
-Needs git, podman 4.3 or later and Python 3.9 or later, of which only the standard library.
+Needs git, podman 4.3 or later and Python 3.9 or later, of which only the standard library; with
+SIGNED_BY also gh 2.70 or later.
 """
 
 from __future__ import annotations
@@ -74,7 +78,11 @@ FORMS = {
     "image.digest": "sha256:[0-9a-f]{64}",
 }
 
+# The only workflow that signs.
+SIGNER = ".github/workflows/deliver.yml"
+
 GIT_SECONDS = 120.0
+SIGNATURE_SECONDS = 120.0
 PODMAN_SECONDS = 120.0
 PULL_SECONDS = 1800.0
 REQUEST_SECONDS = 10.0
@@ -102,6 +110,8 @@ class Settings:
 
     repository: str
     image: str
+    signed_by: str
+    signed_ref: str
     branch: str
     front_door: str
     state: Path
@@ -188,6 +198,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             f"IMAGE: {image!r} names no image; set it to the only one that may run here, without "
             "tag and digest, e.g. ghcr.io/owner/name"
         )
+    signed_by = environment.get("SIGNED_BY", "")
+    if not re.fullmatch(r"(?:[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+)?", signed_by):
+        raise PullError(f"SIGNED_BY: {signed_by!r} names no repository, e.g. owner/name")
+    signed_ref = environment.get("SIGNED_REF") or "refs/heads/main"
+    if not re.fullmatch(r"refs/heads/[A-Za-z0-9._/-]+", signed_ref):
+        raise PullError(f"SIGNED_REF: {signed_ref!r} names no branch, e.g. refs/heads/main")
     name = environment.get("ENVIRONMENT") or "production"
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise PullError(f"ENVIRONMENT: {name!r} names no environment, e.g. production")
@@ -200,6 +216,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     return Settings(
         repository=repository,
         image=image,
+        signed_by=signed_by,
+        signed_ref=signed_ref,
         branch=f"env/{name}",
         front_door=front_door,
         state=Path(environment.get("STATE_DIRECTORY") or f"/var/lib/{NAME}"),
@@ -528,6 +546,29 @@ def check_golden_file(golden: Any) -> None:
     tolerance = golden.get("tolerance")
     if not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
         raise PullError(f"tolerance is {tolerance!r}, not a small number")
+
+
+def check_signature(settings: Settings, deployment: Deployment) -> None:
+    """Make sure that the delivery of the right branch signed how the image was built.
+
+    Raises:
+        PullError: If it did not, or that cannot be told; it may be told the next time.
+    """
+    if not settings.signed_by:
+        return
+    workflow = f"{settings.signed_by}/{SIGNER}"
+    command = ["gh", "attestation", "verify", f"oci://{deployment.image}"]
+    command += ["--repo", settings.signed_by, "--signer-workflow", workflow]
+    # Any branch has such a workflow, and may have changed it.
+    command += ["--source-ref", settings.signed_ref]
+    try:
+        run(command, SIGNATURE_SECONDS)
+    except PullError as error:
+        raise PullError(
+            f"{deployment.name}: {deployment.image} is not known to be built by {workflow} on "
+            f"{settings.signed_ref}, so it is not started: {error}; it takes gh 2.70 or later "
+            "(https://cli.github.com), GH_TOKEN, and deliveries that sign (the variable ATTEST)"
+        ) from error
 
 
 # Podman: what does run
@@ -876,6 +917,7 @@ def update(
         return candidate, live
     idle = other(live)
     candidate = slots[idle]
+    check_signature(settings, candidate)
     say(f"Rolling out {candidate.name} ({settings.branch} {commit[:8]}) in {idle}")
     try:
         roll_out(idle, candidate, settings)

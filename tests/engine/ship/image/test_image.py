@@ -563,6 +563,33 @@ def test_a_login_that_fails_shows_no_password(
     assert engine.asked("push") == []
 
 
+@pytest.mark.parametrize("name", ["podman", "docker"])
+def test_what_is_added_to_the_image_finds_a_login_where_docker_keeps_it(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.setenv("CONTAINER_ENGINE", name)
+    monkeypatch.setenv("IMAGE", "registry.example/acme/shop")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    assert main(["login"]) == 0
+    assert "nobody has to log in" in capsys.readouterr().out
+    monkeypatch.setenv("REGISTRY_USER", "ada")
+    monkeypatch.setenv("REGISTRY_TOKEN", TOKEN)
+
+    assert main(["login"]) == 0
+
+    assert engine.asked("login") == ["login --username ada --password-stdin registry.example"]
+    assert engine.read("password") == TOKEN
+    places = {line.partition("=")[2] for line in engine.read("environment").splitlines()}
+    assert places == {str(tmp_path / "docker"), str(tmp_path / "docker" / "config.json")}
+    engine.fails("login", 1, f"wrong: {TOKEN}")
+    assert main(["login"]) == 1
+    assert TOKEN not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [(None, "no such file; run `make image`"), ("{", "cannot be read"), ("[]", "cannot be read")],

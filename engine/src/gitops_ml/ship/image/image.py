@@ -1,6 +1,6 @@
 """The container image: built from the gated bento, tested as it will run, pushed by digest.
 
-    gitops-ml image build | smoke | push
+    gitops-ml image build | smoke | push | login
 
 CONTAINER_ENGINE (docker or podman) builds and runs it, IMAGE says where it is kept; both as in
 `image_settings.py`. What is known of the image goes into `build/image.json`, step by step:
@@ -10,6 +10,8 @@ CONTAINER_ENGINE (docker or podman) builds and runs it, IMAGE says where it is k
   must not be root, answer as the model did and say what it was deployed as, refuse bad requests and
   stop when it is asked to.
 - push: only what has passed the smoke test; then the registry is asked what it holds.
+- login: lets what follows write beside the image, as an attestation is; only for a workflow, whose
+  machine is thrown away.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -485,6 +488,39 @@ def check_same(image: str, tested: str, held: Manifest) -> None:
         )
 
 
+def log_in(engine: Container, login: Login | None) -> str:
+    """Log in to a registry where docker's own programs look; what was done.
+
+    Raises:
+        DeploymentError: If the registry does not let us in.
+    """
+    if login is None:
+        return "nobody has to log in"
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    logins = folder / "config.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not logins.exists():
+        logins.write_text("{}", encoding="utf-8")
+    _log_in(engine.engine, login, logins)
+    return f"logged in to {login.registry} as {login.user}"
+
+
+def _log_in(engine: Engine, login: Login, logins: Path) -> Container:
+    """Log in to a registry; the engine that is, by a file of logins."""
+    # https://docs.docker.com/reference/cli/docker/#environment-variables
+    # https://docs.podman.io/en/latest/markdown/podman-login.1.html
+    own = {"DOCKER_CONFIG": str(logins.parent), "REGISTRY_AUTH_FILE": str(logins)}
+    pusher = Container(engine, own)
+    who = ("--username", login.user, "--password-stdin", login.registry)
+    done = pusher.try_to("login", *who, data=login.token)
+    if done.returncode != 0:
+        raise DeploymentError(
+            f"{login.registry}: {login.user} cannot log in; is it up, and are REGISTRY_USER "
+            f"and REGISTRY_TOKEN right?\n{said(done).replace(login.token, '***')}"
+        )
+    return pusher
+
+
 @contextmanager
 def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
     """Log in to a registry while the block runs, apart from the logins of this machine.
@@ -499,20 +535,9 @@ def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
         yield engine
         return
     with tempfile.TemporaryDirectory() as folder:
-        # https://docs.docker.com/reference/cli/docker/#environment-variables
-        # https://docs.podman.io/en/latest/markdown/podman-login.1.html
         logins = Path(folder, "auth.json")
         logins.write_text("{}", encoding="utf-8")
-        own = {"DOCKER_CONFIG": folder, "REGISTRY_AUTH_FILE": str(logins)}
-        pusher = Container(engine.engine, own)
-        who = ("--username", login.user, "--password-stdin", login.registry)
-        done = pusher.try_to("login", *who, data=login.token)
-        if done.returncode != 0:
-            raise DeploymentError(
-                f"{login.registry}: {login.user} cannot log in; is it up, and are REGISTRY_USER "
-                f"and REGISTRY_TOKEN right?\n{said(done).replace(login.token, '***')}"
-            )
-        yield pusher
+        yield _log_in(engine.engine, login, logins)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -525,10 +550,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step = steps.add_parser("smoke", help="run it and ask for the golden predictions")
     step.add_argument("--timeout", type=float, default=READY_SECONDS, help="seconds until ready")
     steps.add_parser("push", help="push it and say its digest")
+    steps.add_parser("login", help="log in to its registry for the programs that follow")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Build, test or push the image; 0 if that was done."""
+    """Build, test or push the image, or log in to its registry; 0 if that was done."""
     root = Path.cwd()
     engine = Container(container_engine())
     if options.step == "build":
@@ -537,6 +563,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{record['name']}:{record['tag']} is built from {bento.tag} on {record['base']}")
     elif options.step == "smoke":
         print(smoke(root, engine, options.timeout))
+    elif options.step == "login":
+        print(log_in(engine, registry_login(image_name(root))))
     else:
         record = push(root, engine, registry_login(read_record(root)["name"]))
         write_outputs(name=record["name"], digest=record["digest"])
