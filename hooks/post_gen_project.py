@@ -34,7 +34,9 @@ REPLACEMENTS: Mapping[str, Mapping[str, Sequence[str]]] = {
             ".github/workflows/deliver.yml",
             ".github/workflows/rollback.yml",
             "deploy/README.md",
+            ".github/dependabot.yml",
         ),
+        "none": (".github/dependabot.yml",),
     },
 }
 # Files and folders that only some choices want.
@@ -57,6 +59,7 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
             ("kubernetes",),
             ("deploy/argocd", "deploy/base", "deploy/outputs.yaml", "deploy/overlays"),
         ),
+        (("kubernetes", "host"), ("deploy/image",)),
         (("host",), ("deploy/host",)),
         (("bentocloud",), ("deploy/production.yaml", "deploy/staging.yaml")),
     ),

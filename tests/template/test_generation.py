@@ -146,7 +146,7 @@ def check_syntax(texts: dict[str, str]) -> None:
         if name.endswith(".py"):
             ast.parse(text, filename=name)
         elif name.endswith((".yaml", ".yml")):
-            assert yaml.safe_load(text) is not None, name
+            assert all(part for part in yaml.safe_load_all(text)), name
         elif name.endswith(".toml"):
             tomllib.loads(text)
         elif name.endswith(".json"):

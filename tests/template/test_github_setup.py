@@ -197,6 +197,21 @@ def test_code_owners_guard_what_decides_and_nothing_that_is_not_there(
     assert not any(found.values())
 
 
+@pytest.mark.parametrize(
+    ("target", "ships"),
+    [("kubernetes", True), ("host", True), ("bentocloud", False), ("none", False)],
+)
+def test_dependabot_renews_the_base_image_where_there_is_one(
+    bake: Bake, target: str, ships: bool
+) -> None:
+    project = bake(deploy_target=target)
+    updates = yaml.safe_load((project / DEPENDABOT).read_text(encoding="utf-8"))["updates"]
+    folders = {one["package-ecosystem"]: one.get("directory") for one in updates}
+    assert folders.get("docker") == ("/deploy/image" if ships else None)
+    assert (project / "deploy" / "image" / "Dockerfile").is_file() == ships
+    assert {"github-actions", "uv"} <= folders.keys()
+
+
 def lint(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
 
@@ -253,11 +268,13 @@ def test_linters_find_nothing_but_what_is_planted(
 def test_dependabot_sees_every_dependency_weekly_and_not_at_once(project: Path) -> None:
     updates = yaml.safe_load((project / DEPENDABOT).read_text(encoding="utf-8"))["updates"]
     by_kind = {update["package-ecosystem"]: update for update in updates}
-    assert by_kind.keys() == {"github-actions", "uv"}
-    for update in updates:
+    assert by_kind.keys() == {"docker", "github-actions", "uv"}
+    for kind, update in by_kind.items():
         assert update["schedule"]["interval"] == "weekly"
         assert update["cooldown"]["default-days"] >= 7
-        assert update["groups"]
+        # There is one base image, and another Python for it is no update of its own.
+        assert bool(update.get("groups")) == (kind != "docker")
+        assert bool(update.get("ignore")) == (kind == "docker")
     assert by_kind["uv"]["directory"] == "/"
     # `/` stands for .github/workflows; composite actions are found where they are listed only.
     assert by_kind["github-actions"]["directories"] == ["/", "/.github/actions/*"]

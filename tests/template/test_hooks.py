@@ -441,7 +441,7 @@ def test_what_one_choice_has_otherwise_takes_the_place_of_the_plain_file(
     replacements = replacement_paths(SLUG)
     assert replacements
     for choice, path in replacements:
-        own = f"{path} for {choice}" if choice == target else path
+        own = f"{path} for {target}" if (target, path) in replacements else path
         assert (rendered / path).read_text() == own
         assert not post.variant_path(rendered, path, choice).exists()
 
@@ -459,7 +459,7 @@ def test_every_feature_is_in_the_template() -> None:
 @pytest.mark.parametrize("task", pre.TASKS)
 @pytest.mark.parametrize("license_name", pre.LICENSES)
 def test_only_the_chosen_variant_stays(rendered: Path, task: str, license_name: str) -> None:
-    others = {*feature_paths(SLUG), ".github/workflows/"}
+    others = {*feature_paths(SLUG), ".github/workflows/", ".github/dependabot."}
     before = {name for name in files_in(rendered) if not name.startswith(tuple(others))}
     assert len(before) == 8
 
@@ -473,7 +473,7 @@ def test_only_the_chosen_variant_stays(rendered: Path, task: str, license_name: 
     }
 
 
-DELIVERED = {path for _, path in replacement_paths(SLUG)} | {
+DELIVERED = {path for _, path in replacement_paths(SLUG)} - {".github/dependabot.yml"} | {
     ".github/rulesets/deliveries.json",
     ".github/rulesets/environments.json",
     ".github/rulesets/releases.json",
@@ -487,12 +487,14 @@ FEATURE_FILES = {
     | {
         "deploy/argocd/file.txt",
         "deploy/base/file.txt",
+        "deploy/image/file.txt",
         "deploy/outputs.yaml",
         "deploy/overlays/file.txt",
     },
     "host": DELIVERED
     | {
         "deploy/host/file.txt",
+        "deploy/image/file.txt",
     },
     "bentocloud": DELIVERED
     | {
@@ -503,7 +505,7 @@ FEATURE_FILES = {
 }
 
 
-ALWAYS = {"params.yaml", "contract.yaml", "LICENSE"}
+ALWAYS = {"params.yaml", "contract.yaml", "LICENSE", ".github/dependabot.yml"}
 LEFT = ALWAYS | FEATURE_FILES[ANSWERS["deploy_target"]]
 
 

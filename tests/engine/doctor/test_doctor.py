@@ -26,6 +26,7 @@ from fake_github import (
 )
 from pytest_httpserver import HTTPServer
 
+from gitops_ml.core.base_image import DOCKERFILE
 from gitops_ml.doctor.check import Check
 from gitops_ml.doctor.github import check_github
 from gitops_ml.doctor.local import check_local
@@ -343,6 +344,20 @@ def test_finds_each_defect_here(
     assert found.status == status
     assert detail in found.detail
     assert found.remedy
+
+
+def test_says_whether_the_base_image_is_pinned(project: Path) -> None:
+    DOCKERFILE.parent.mkdir(parents=True)
+    for line, status, detail in (
+        ("FROM python:3.11-slim", "skipped", "python:3.11-slim is not pinned by its digest"),
+        (f"FROM python:3.11@sha256:{'ab' * 32}", "ok", f"python:3.11@sha256:{'ab' * 6}"),
+        ("FROM ${BUILT}", "fail", "0 lines like"),
+    ):
+        DOCKERFILE.write_text(f"{line}\n", encoding="utf-8")
+        found = named("base image", check_local(Path()))
+        assert found.status == status
+        assert detail in found.detail
+        assert ("make pin-base-image" in found.remedy) == (status == "skipped")
 
 
 def test_a_fresh_clone_is_not_stale(project: Path) -> None:

@@ -1,11 +1,12 @@
 """The container image: built from the gated bento, tested as it will run, pushed by digest.
 
-    gitops-ml image build | smoke | push | login
+    gitops-ml image pin | build | smoke | push | login
 
 CONTAINER_ENGINE (docker or podman) builds and runs it, IMAGE says where it is kept; both as in
 `image_settings.py`. What is known of the image goes into `build/image.json`, step by step:
 
-- build: `bentoml containerize` on a base image that is pinned by the digest that its tag has today.
+- pin: writes the base image's digest into `deploy/image/Dockerfile`.
+- build: `bentoml containerize`, and of that what `deploy/image/Dockerfile` copies.
 - smoke: runs it as the Deployment does: read-only, without privileges, with production's memory. It
   must not be root, answer as the model did and say what it was deployed as, refuse bad requests and
   stop when it is asked to.
@@ -43,11 +44,13 @@ from gitops_ml.bento.smoke import (
     wait_for,
 )
 from gitops_ml.bento.store import Bento, find_bento
+from gitops_ml.core.base_image import DOCKERFILE, built_on, qualified, read_base
 from gitops_ml.core.project import load_project
 from gitops_ml.core.retry import doubling, patiently
 from gitops_ml.core.run import PYTHON, NotInstalledError, said, show
 from gitops_ml.core.run import run as run_command
 from gitops_ml.github.client import NotSetUpError, find_remote
+from gitops_ml.ship.image.pin import pin
 from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry
 from gitops_ml.ship.image.settings import (
     Engine,
@@ -56,7 +59,7 @@ from gitops_ml.ship.image.settings import (
     image_name,
     registry_login,
 )
-from gitops_ml.ship.settings import DeploymentError, github_server, write_outputs
+from gitops_ml.ship.settings import DeploymentError, github_server, tell_skipped, write_outputs
 
 RECORD = Path("build/image.json")
 LABEL = "org.opencontainers.image"  # how the names of the labels begin that the build sets
@@ -180,14 +183,6 @@ class Container:
         raise DeploymentError(f"{image}: {self.engine} does not know its digest")
 
 
-def qualified(image: str) -> str:
-    """An image's name with its registry: `python:3.11` is docker.io/library/python:3.11."""
-    first, slash, _ = image.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        return image
-    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
-
-
 def read_record(root: Path) -> dict[str, Any]:
     """What is known of the image.
 
@@ -222,8 +217,12 @@ def base_image_of(bento: Bento) -> str:
 def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, Any]:
     """Build the image of a bento.
 
-    The tag of the base image is resolved once, here, and everything is built on that digest: what
-    is recorded is what was used, even if the tag moves at this moment.
+    The base image is the one that `deploy/image/Dockerfile` names by digest. Where nobody has
+    pinned it, its tag is resolved once, here, and everything is built on that digest: what is
+    recorded is what was used, even if the tag moves at this moment.
+
+    BentoML builds an image with all that it takes to install; the Dockerfile copies what was
+    installed.
 
     Args:
         root: The project's folder.
@@ -235,23 +234,40 @@ def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, A
         What is known of it.
 
     Raises:
-        DeploymentError: If the base image cannot be pulled or the build fails.
+        DeploymentError: If the base image cannot be pulled, is for another Python than the bento,
+            or the build fails.
     """
     (root / RECORD).unlink(missing_ok=True)
-    base_image = base_image_of(bento)
-    base = qualified(base_image)
-    engine.transfer("pull", "--quiet", base, advice="is the base image's registry reachable?")
-    pinned = f"{base.rpartition(':')[0]}@{engine.digest(base)}"
+    base_image, base = base_image_of(bento), read_base(root)
+    if qualified(base_image).rpartition("/")[2] != base.short:
+        raise DeploymentError(
+            f"{DOCKERFILE}: is built on {base.short}, but {bento.tag} was made for {base_image}; "
+            "name that one there, then run `make pin-base-image`"
+        )
+    reference = base.reference
+    engine.transfer("pull", "--quiet", reference, advice="is the base image's registry reachable?")
+    if base.digest is None:
+        tell_skipped(
+            f"the image is built on what {reference} is today, which nobody has reviewed",
+            f"run `make pin-base-image` and commit {DOCKERFILE}",
+        )
+    pinned = f"{base.name}@{base.digest or engine.digest(reference)}"
     image = f"{name}:{bento.version}"
-    options = [
-        # The build finds this one where the bento names its base image.
-        f"build-context={base_image}=docker-image://{pinned}",
-        *(f"label={key}={value}" for key, value in _labels(root, bento, pinned).items()),
-    ]
+    built = f"{image}-build"
+    # The build finds this one where the bento names its base image.
+    context = f"build-context={base_image}=docker-image://{pinned}"
     command = [*PYTHON, "bentoml", "containerize", bento.tag, "--backend", engine.engine]
-    command += ["--image-tag", image, *(part for opt in options for part in ("--opt", opt))]
-    if show(command, root) != 0:
+    if show([*command, "--image-tag", built, "--opt", context], root) != 0:
         raise DeploymentError(f"{image}: cannot be built; the reason is above")
+    labels = (f"--label={key}={value}" for key, value in _labels(root, bento, pinned).items())
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "Dockerfile"
+        recipe.write_text(built_on(root, pinned), encoding="utf-8")
+        command = [engine.engine, "build", f"--file={recipe}", f"--build-arg=BUILT={built}"]
+        if show([*command, *labels, f"--tag={image}", folder], root) != 0:
+            raise DeploymentError(
+                f"{image}: cannot be built from {DOCKERFILE}; the reason is above"
+            )
     record = {
         "name": name,
         "tag": bento.version,
@@ -550,12 +566,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step = steps.add_parser("smoke", help="run it and ask for the golden predictions")
     step.add_argument("--timeout", type=float, default=READY_SECONDS, help="seconds until ready")
     steps.add_parser("push", help="push it and say its digest")
+    steps.add_parser("pin", help="write the base image's digest into the Dockerfile")
     steps.add_parser("login", help="log in to its registry for the programs that follow")
 
 
 def run(options: argparse.Namespace) -> int:
     """Build, test or push the image, or log in to its registry; 0 if that was done."""
     root = Path.cwd()
+    if options.step == "pin":
+        print(pin(root))
+        return 0
     engine = Container(container_engine())
     if options.step == "build":
         bento = find_bento(options.bento or fetched_tag(root) or "latest")
