@@ -5,16 +5,21 @@ A rule that cannot be broken is none, so each one is shown what it must object t
 
 from __future__ import annotations
 
+import copy
+import re
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import PROJECT_TEMPLATE, TEMPLATE
 from workflow_rules import (
     Allowed,
+    action_of,
     drop_in,
     faults,
     makefile_faults,
@@ -122,6 +127,10 @@ RED = "all-green: red though every job succeeded"
 
 def green_with(job: str, *ends: str) -> list[str]:
     return [f"all-green: green with {job} {end}" for end in ends]
+
+
+def restored(where: str) -> str:
+    return f"{where}: restores what others left in a job that may write"
 
 
 # What is set (or dropped, where there is no value), and every fault that this must give.
@@ -294,9 +303,12 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "all permissions": (
         "jobs/data/permissions", "write-all", ["data: permissions are not listed"]),
     "write access": (
-        "jobs/model/permissions/contents", "write", ["model: may write contents"]),
+        "jobs/model/permissions/contents", "write",
+        ["model: may write contents", restored("model/./.github/actions/setup"),
+         restored("model/Restore the DVC cache")]),
     "a token for clouds": (
-        "jobs/quality/permissions/id-token", "write", ["quality: may write id-token"]),
+        "jobs/quality/permissions/id-token", "write",
+        ["quality: may write id-token", restored("quality/./.github/actions/setup")]),
     "no timeout": (
         "jobs/model/timeout-minutes", None, ["model: no timeout"]),
     "the default timeout": (
@@ -353,7 +365,8 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         "jobs/model/env", {"TOKEN": "${{ github.token }}"}, ["secret in jobs/model/env/TOKEN"]),
     "a secret for an action": (
         "jobs/quality/steps/0/with/token", "${{ secrets.TOKEN }}",
-        ["secret in jobs/quality/steps/0/with/token"]),
+        [restored("quality/./.github/actions/setup"),
+         "secret in jobs/quality/steps/0/with/token"]),
     "a key without the code": (
         "jobs/model/steps/Restore the DVC cache/with/key", "dvc-${{ hashFiles('dvc.*') }}",
         ["cache: not the same everywhere"]),
@@ -441,6 +454,16 @@ def test_the_template_s_own_required_job_sees_every_job() -> None:
         ("dependency-review.yml", "jobs/dependency-review/steps/0/env/BASH_ENV", "rc",
          ["dependency-review/Ask whether GitHub can compare the dependencies: "
           "BASH_ENV steers the commands"]),
+        ("comment.yml", "jobs/comment/steps/1/with/enable-cache", True,
+         [restored("comment/astral-sh/setup-uv")]),
+        ("deliver.yml", "jobs/image/steps/1/with/cache", True,
+         [restored("image/./.github/actions/setup")]),
+        ("deliver.yml", "jobs/staging/steps/1/with", {},
+         [restored("staging/./.github/actions/setup")]),
+        ("deliver.yml", "jobs/production/steps/2/uses", "actions/cache/restore@x",
+         [restored("production/actions/cache/restore")]),
+        ("rollback.yml", "jobs/rollback/steps/1/with/cache", "true",
+         [restored("rollback/./.github/actions/setup")]),
     ],
 )  # fmt: skip
 def test_dangers_of_other_workflows_are_seen(
@@ -487,6 +510,64 @@ def test_an_action_that_is_not_pinned_is_seen(used: str, fault: str) -> None:
 def test_an_action_that_is_hidden_is_seen() -> None:
     flow = "jobs: {a: {steps: [{uses: somebody/action@v1}]}}"
     assert pin_faults(flow, PINS) == ["somebody/action@v1 is not on a line of its own"]
+
+
+# The recipe for a login without a stored key
+
+
+def recipe() -> list[dict[str, Any]]:
+    """What the page says to write into each job that pulls, as somebody would copy it."""
+    page = (PROJECT_TEMPLATE / "docs" / "data.md").read_text(encoding="utf-8")
+    section = page.partition("### Without a stored key")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    return [yaml.safe_load(textwrap.dedent(block)) for block in blocks]
+
+
+def follow_recipe(workflow: dict[str, Any], caches_too: bool = True) -> set[str]:
+    """Change a workflow as the page says; the jobs that were changed."""
+    permissions, steps = recipe()
+    changed = set()
+    for name, job in workflow["jobs"].items():
+        runs = [str(step.get("run", "")) for step in job["steps"]]
+        if not any(run.startswith(("make reproduce", "make push")) for run in runs):
+            continue
+        changed.add(name)
+        job["permissions"] |= permissions["permissions"]
+        after = []
+        for step in job["steps"]:
+            if action_of(step) == "./.github/actions/setup":
+                after += copy.deepcopy(steps)
+            elif not (caches_too and action_of(step).startswith("actions/cache/")):
+                after.append(step)
+        job["steps"] = after
+    return changed
+
+
+def test_the_recipe_without_a_key_grants_what_every_job_that_pulls_needs() -> None:
+    workflow = read(PIPELINE)
+    changed = follow_recipe(workflow)
+    allowed = Allowed(PINS, {f"pipeline.yml/{name}": ["id-token"] for name in changed}, COMMANDS)
+
+    assert {"data", "model"} <= changed
+    assert faults("pipeline.yml", workflow, allowed, VARIABLES) == []
+    for name, job in workflow["jobs"].items():
+        logs_in = [step for step in job["steps"] if step.get("name") == "Log in to the cloud"]
+        assert len(logs_in) == (name in changed)
+        assert (job["permissions"].get("id-token") == "write") == (name in changed)
+        if name in changed:
+            names = [step.get("name") or step.get("uses") for step in job["steps"]]
+            pulls = {"data": "Validate and split", "model": "Train and evaluate"}[name]
+            assert names.index("Log in to the cloud") < names.index(pulls)
+    text = SETUP.read_text(encoding="utf-8")
+    assert "Log in" not in text, "every job would log in, also those that may not"
+
+
+def test_a_recipe_that_keeps_the_caches_is_seen() -> None:
+    workflow = read(PIPELINE)
+    changed = follow_recipe(workflow, caches_too=False)
+    allowed = Allowed(PINS, {f"pipeline.yml/{name}": ["id-token"] for name in changed}, COMMANDS)
+    found = faults("pipeline.yml", workflow, allowed, VARIABLES)
+    assert restored("model/Restore the DVC cache") in found
 
 
 # Makefiles

@@ -122,6 +122,7 @@ def faults(
         found += top_faults(document)
         for job, content in document["jobs"].items():
             found += job_faults(job, content, allowed.writes.get(f"{name}/{job}", ()))
+            found += restored_faults(job, content)
     for job, step in steps_of(document):
         where = f"{job}/{label(step)}"
         found += step_faults(where, step)
@@ -167,6 +168,28 @@ def job_faults(name: str, job: Mapping[str, Any], writes: Collection[str]) -> li
     if "uses" not in job and not (isinstance(minutes, int) and 0 < minutes < 360):
         found.append(f"{name}: no timeout")
     return found
+
+
+def restored_faults(name: str, job: Mapping[str, Any]) -> Iterator[str]:
+    """What comes from other runs into a job that may write, or is told a secret of its own.
+
+    Every run on the default branch can fill a cache that a later one restores.
+    """
+    permissions = job.get("permissions")
+    writes = isinstance(permissions, dict) and "write" in permissions.values()
+    told = any("secrets." in text for _, text in _texts(job))
+    if not (writes or told or "environment" in job):
+        return
+    for step in job.get("steps", []):
+        options, action = step.get("with", {}), action_of(step)
+        key = {"astral-sh/setup-uv": "enable-cache", SETUP: "cache"}.get(action)
+        cached = action in ("actions/cache", RESTORE)
+        if cached or (key and _on(options.get(key, True))):
+            yield f"{name}/{label(step)}: restores what others left in a job that may write"
+
+
+def _on(value: Any) -> bool:
+    return str(value).lower() != "false"
 
 
 def step_faults(where: str, step: Mapping[str, Any]) -> list[str]:
