@@ -22,8 +22,16 @@ AGREED = Consent(own_engine=True)
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
-    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "Start"]):
+    """A project whose last commit has a model."""
+    lock = "stages:\n  train:\n    cmd: gitops-ml train\n    outs: [{path: models, md5: 1.dir}]\n"
+    (tmp_path / "dvc.lock").write_text(lock, encoding="utf-8")
+    commit = ["-c", "user.name=A", "-c", "user.email=a@example.com", "commit", "-q", "-m"]
+    for command in (
+        ["init", "-q"],
+        [*commit, "Start", "--allow-empty"],
+        ["add", "--all"],
+        [*commit, "Train"],
+    ):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     return tmp_path
 
@@ -31,6 +39,12 @@ def repository(tmp_path: Path) -> Path:
 def test_the_first_push_has_no_base_to_ask(repository: Path) -> None:
     note = own_engine_note(repository, "0" * 40, "git knows no commit", Consent())
     assert "there is no base whose engine could judge" in note
+
+
+def test_a_base_without_a_model_asks_for_nothing_yet(repository: Path) -> None:
+    note = own_engine_note(repository, "HEAD~1", "HEAD~1 locks no gitops-ml", Consent())
+    assert "The base has no model yet" in note
+    assert "HEAD~1 locks no gitops-ml" in note
 
 
 def test_an_engine_judges_its_own_change_with_consent_only(repository: Path) -> None:

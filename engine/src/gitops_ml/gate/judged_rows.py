@@ -7,6 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from gitops_ml.core import paths
+from gitops_ml.core.dvc import dvc, read_lock
+from gitops_ml.core.dvc_objects import check_outputs
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
 from gitops_ml.data.ingest import ingest
@@ -55,6 +57,7 @@ def judged_rows(
     """
     path = root / paths.TEST
     if rows is None:
+        _bring(root, paths.TEST.parent)
         return read_table(path, schema.columns)
     _, test = split(rows, params, schema)
     if path.exists():
@@ -70,6 +73,16 @@ def judged_rows(
     return test
 
 
+def _bring(root: Path, output: Path) -> None:
+    """Take an output that is not here from DVC's cache, if it is there.
+
+    Raises:
+        DvcError: If the cache holds something else than `dvc.lock` names.
+    """
+    if not (root / output).exists() and dvc(root, "checkout", output.as_posix()).returncode == 0:
+        check_outputs(root, read_lock(root), [output])
+
+
 def row_count(root: Path, rows: pl.DataFrame | None) -> int:
     """How many rows the data have.
 
@@ -79,6 +92,7 @@ def row_count(root: Path, rows: pl.DataFrame | None) -> int:
     if rows is not None:
         return len(rows)
     path = root / paths.INGESTED
+    _bring(root, paths.INGESTED)
     try:
         return int(pl.scan_parquet(path).select(pl.len()).collect().item())
     except (pl.exceptions.PolarsError, OSError) as error:

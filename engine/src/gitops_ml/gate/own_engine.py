@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gitops_ml.core import paths
+from gitops_ml.core.dvc import locked_output
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import find_base
 from gitops_ml.core.run import show
@@ -38,11 +39,17 @@ def own_engine_note(root: Path, revision: str, why: str, consent: Consent) -> st
         consent: What a maintainer agreed to.
 
     Raises:
-        OwnEngineError: If there is a base, and nobody agreed.
+        OwnEngineError: If the base has a model, and nobody agreed.
         GitError: If the revision names no commit.
+        DvcError: If the base's `dvc.lock` cannot be read.
     """
-    if find_base(root, revision) is None:
+    base = find_base(root, revision)
+    if base is None:
         return "The first push: there is no base whose engine could judge, so its own one did."
+    name = f"{base.revision}:{paths.DVC_LOCK}"
+    if locked_output(base.read(paths.DVC_LOCK), paths.MODELS, name) is None:
+        # As with the contract: it counts from the first model on.
+        return f"The base has no model yet, so the engine of this change judged itself: {why}"
     if not consent.own_engine:
         raise OwnEngineError(f"the engine of the base does not judge here: {why}\n{_ASK}")
     return f"With a maintainer's consent, the engine of this change judged itself: {why}"

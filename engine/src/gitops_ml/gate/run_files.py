@@ -15,7 +15,7 @@ from gitops_ml.core.errors import GitopsError
 
 BUILD = Path("build")
 _FOLDERS = (paths.MODELS, paths.REPORTS)
-_FILES = (paths.DVC_LOCK, paths.TEST)
+_FILES = (paths.DVC_LOCK,)
 _BENTOS = "*.bento"
 
 
