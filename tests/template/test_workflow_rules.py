@@ -515,6 +515,10 @@ def test_an_action_that_is_hidden_is_seen() -> None:
 # The recipe for a login without a stored key
 
 
+# What talks to the DVC remote.
+SYNCS = re.compile("make (?:pull|push|reproduce)")
+
+
 def recipe() -> list[dict[str, Any]]:
     """What the page says to write into each job that pulls, as somebody would copy it."""
     page = (PROJECT_TEMPLATE / "docs" / "data.md").read_text(encoding="utf-8")
@@ -525,11 +529,10 @@ def recipe() -> list[dict[str, Any]]:
 
 def follow_recipe(workflow: dict[str, Any], caches_too: bool = True) -> set[str]:
     """Change a workflow as the page says; the jobs that were changed."""
-    permissions, steps = recipe()
+    permissions, steps, (restore,) = recipe()
     changed = set()
     for name, job in workflow["jobs"].items():
-        runs = [str(step.get("run", "")) for step in job["steps"]]
-        if not any(run.startswith(("make reproduce", "make push")) for run in runs):
+        if not any(SYNCS.match(str(step.get("run", ""))) for step in job["steps"]):
             continue
         changed.add(name)
         job["permissions"] |= permissions["permissions"]
@@ -537,8 +540,10 @@ def follow_recipe(workflow: dict[str, Any], caches_too: bool = True) -> set[str]
         for step in job["steps"]:
             if action_of(step) == "./.github/actions/setup":
                 after += copy.deepcopy(steps)
-            elif not (caches_too and action_of(step).startswith("actions/cache/")):
-                after.append(step)
+                continue
+            if caches_too and step.get("name") == restore["name"]:
+                step["with"] |= restore["with"]
+            after.append(step)
         job["steps"] = after
     return changed
 
@@ -548,16 +553,16 @@ def test_the_recipe_without_a_key_grants_what_every_job_that_pulls_needs() -> No
     changed = follow_recipe(workflow)
     allowed = Allowed(PINS, {f"pipeline.yml/{name}": ["id-token"] for name in changed}, COMMANDS)
 
-    assert {"data", "model"} <= changed
+    assert changed == {"data", "model"}
     assert faults("pipeline.yml", workflow, allowed, VARIABLES) == []
     for name, job in workflow["jobs"].items():
         logs_in = [step for step in job["steps"] if step.get("name") == "Log in to the cloud"]
         assert len(logs_in) == (name in changed)
         assert (job["permissions"].get("id-token") == "write") == (name in changed)
         if name in changed:
-            names = [step.get("name") or step.get("uses") for step in job["steps"]]
-            pulls = {"data": "Validate and split", "model": "Train and evaluate"}[name]
-            assert names.index("Log in to the cloud") < names.index(pulls)
+            names = [str(step.get("run", step.get("name"))) for step in job["steps"]]
+            first = next(n for n, what in enumerate(names) if SYNCS.match(what))
+            assert names.index("Log in to the cloud") < first
     text = SETUP.read_text(encoding="utf-8")
     assert "Log in" not in text, "every job would log in, also those that may not"
 

@@ -183,7 +183,7 @@ def restored_faults(name: str, job: Mapping[str, Any]) -> Iterator[str]:
     for step in job.get("steps", []):
         options, action = step.get("with", {}), action_of(step)
         key = {"astral-sh/setup-uv": "enable-cache", SETUP: "cache"}.get(action)
-        cached = action in ("actions/cache", RESTORE)
+        cached = action in ("actions/cache", RESTORE) and options.get("lookup-only") is not True
         if cached or (key and _on(options.get(key, True))):
             yield f"{name}/{label(step)}: restores what others left in a job that may write"
 
