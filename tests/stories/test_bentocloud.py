@@ -180,7 +180,7 @@ def test_a_push_goes_live_and_a_release_that_does_not_start_is_taken_back(
     # What DVC owns comes from a remote: no run has a cache.
     remote = {"DVC_REMOTE_URL": str(tmp_path / "remote")}
     shutil.rmtree(hub.scratch / "cache")
-    run = hub.push(NOTHING, variables=remote, job="model")
+    run = hub.push(NOTHING, variables=remote, job="gate")
     first = hub.gated(run)
     assert "Running stage 'train'" in run.said("model", "Train and evaluate")
     assert run.steps["model"]["Push to the DVC remote"] == "success"
@@ -210,7 +210,7 @@ def test_a_push_goes_live_and_a_release_that_does_not_start_is_taken_back(
     hub.edit_yaml("deploy/staging.yaml", use_many_workers)
     hub.commit("Use many workers")
     shutil.rmtree(hub.scratch / "cache")
-    run = hub.push(first, variables=remote, job="model")
+    run = hub.push(first, variables=remote, job="gate")
     second = hub.gated(run)
     expect_nothing_computed(run)
     run = world.deliver(second)
