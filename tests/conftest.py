@@ -204,25 +204,6 @@ def template(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.fixture
-def bake(
-    template: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    clean_env: Mapping[str, str],
-    env_without_uv: Mapping[str, str],
-) -> Bake:
-    """Generate a project in a folder of its own: `bake(task="regression")`.
-
-    The hook does not find uv unless `lock=True`, which takes seconds and a package index.
-    """
-
-    def bake_project(lock: bool = False, **options: str) -> Path:
-        env = clean_env if lock else env_without_uv
-        return generate(template, tmp_path_factory.mktemp("bake"), env, **options)
-
-    return bake_project
-
-
 @pytest.fixture(scope="session")
 def generated(
     template: Path,
@@ -240,6 +221,28 @@ def generated(
         return projects[key]
 
     return generate_once
+
+
+@pytest.fixture
+def bake(
+    generated: Bake,
+    template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    clean_env: Mapping[str, str],
+) -> Bake:
+    """A generated project in a folder of its own: `bake(task="regression")`.
+
+    The hook does not find uv unless `lock=True`, which takes seconds and a package index.
+    """
+
+    def bake_project(lock: bool = False, **options: str) -> Path:
+        folder = tmp_path_factory.mktemp("bake")
+        if lock:
+            return generate(template, folder, clean_env, **options)
+        source = generated(**options)
+        return Path(shutil.copytree(source, folder / source.name, symlinks=True))
+
+    return bake_project
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ class Hub:
 
     def push_gated(self, before: str, **options: Any) -> str:
         """Push to main and do what `gated` does; nothing that is delivered needs the job Code."""
-        return self.gated(self.push(before, job="model", **options))
+        return self.gated(self.push(before, job="gate", **options))
 
     def gated(self, run: ActRun) -> str:
         """See that a run for a push to main is green, keep its artifacts; gives the commit."""
