@@ -138,6 +138,17 @@ def test_a_value_error_is_the_clients_mistake(ask: Ask, name: str) -> None:
             "after: changes prediction, probabilities of answer 0",
         ),
         (
+            "def after(records, answers):\n"
+            "    answers[0]['probabilities'].update(true=0.0)\n    return answers\n",
+            "after: changes probabilities of answer 0",
+        ),
+        (
+            "def after(records, answers):\n"
+            "    return [{**answers[0], 'prediction': int(answers[0]['prediction'])}]\n",
+            "after: changes prediction of answer 0",
+        ),
+        ("def before(records):\n    raise SystemExit(0)\n", "before: SystemExit: 0"),
+        (
             "def after(records, answers):\n    return [{**answers[0], 'x': object()}]\n",
             "after: gives back what JSON cannot hold",
         ),
@@ -158,6 +169,12 @@ def test_a_mistake_of_the_code_is_in_the_log_and_not_in_the_answer(
     ("source", "said"),
     [
         ("before = 3\n", "before: is no function"),
+        ("async def before(records):\n    return records\n", "before: must be a plain function"),
+        ("def before(records):\n    yield records\n", "before: must be a plain function"),
+        (
+            "def after(answers):\n    return answers\n",
+            "after: is called with records and answers: ",
+        ),
         ("import nowhere_at_all\n", r"service\.py:1: cannot be imported: ModuleNotFoundError"),
     ],
 )
