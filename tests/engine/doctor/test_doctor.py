@@ -151,8 +151,8 @@ LOCAL = (
 )  # fmt: skip
 ON_GITHUB = (
     "rulesets", "required checks", "code owners", "GitHub", "default branch", "Actions",
-    "label contract: loosen", "label model: new baseline", "workflow permissions",
-    "Dependabot alerts", "squash merging", "ruleset main", "ruleset environments",
+    "label contract: loosen", "label model: new baseline", "label engine: judge itself",
+    "workflow permissions", "Dependabot alerts", "squash merging", "ruleset main", "ruleset environments",
     "code owners on GitHub", "approvals", "dependency review", "DVC remote of workflows",
 )  # fmt: skip
 
