@@ -168,18 +168,30 @@ class Load:
         self._lock = threading.Lock()
         self._over = threading.Event()
         kinds = [(True, 0.0)] * 8 + [(False, 0.0)] * 6 + [(True, 0.7), (False, 0.7)]
-        self._threads = [threading.Thread(target=self._send, args=kind) for kind in kinds]
+        self._asked = [0] * len(kinds)
+        self._threads = [
+            threading.Thread(target=self._send, args=(place, *kind))
+            for place, kind in enumerate(kinds)
+        ]
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+
+    def go_on(self) -> None:
+        """Until each sender has asked once more, from its question to its answer."""
+        before = list(self._asked)
+        # The first answer may be to a question of before.
+        eventually(
+            lambda: all(n >= b + 2 for n, b in zip(self._asked, before, strict=True)), "no answers"
+        )
 
     def stop(self) -> None:
         self._over.set()
         for thread in self._threads:
             thread.join()
 
-    def _send(self, keep: bool, seconds: float) -> None:
+    def _send(self, place: int, keep: bool, seconds: float) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         number = 0
         while not self._over.wait(0.02):
@@ -187,6 +199,7 @@ class Load:
             failure, release = self._ask(connection, keep, float(number), seconds)
             with self._lock:
                 self.sent += 1
+                self._asked[place] += 1
                 if failure:
                     self.failures.append(f"{time.monotonic():.2f} {keep=} {seconds=}: {failure}")
                 else:
@@ -245,13 +258,13 @@ class Host(Machine):
 
     @contextlib.contextmanager
     def load(self) -> Iterator[Load]:
-        """Send requests while the block runs and some seconds more; all must be answered."""
+        """Send requests while the block runs and a little longer; all must be answered."""
         load = Load(self.port)
         load.start()
         try:
             eventually(lambda: load.sent > 100, "no requests")
             yield load
-            time.sleep(3)
+            load.go_on()
         finally:
             load.stop()
         print(f"{load.sent} requests sent, {len(load.failures)} failed, {dict(load.answered)}")
@@ -301,7 +314,7 @@ def test_a_second_release_rolls_out_without_a_failed_request(live: Host, release
         said = live.tick()
         before = load.answered[releases(1).name]
         assert releases(2).name in said
-        time.sleep(1)
+        load.go_on()
         assert load.answered[releases(1).name] == before, "the old one still gets requests"
         live.publish(releases(1))
         live.tick()
