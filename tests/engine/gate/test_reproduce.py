@@ -156,7 +156,8 @@ def test_a_planted_model_is_not_taken_and_never_loaded(
     forged = project.score()
     here = runner()
     assert here.lock()["train"]["outs"] != base
-    reproduce(here.root, BASE)
+    with pytest.raises(ReproduceError, match=r"names the models .*, not reproduced: from the same"):
+        reproduce(here.root, BASE)
     assert here.lock()["train"]["outs"] == base
     assert here.score() < forged
     assert not (here.root / "PWNED").exists()
@@ -165,10 +166,29 @@ def test_a_planted_model_is_not_taken_and_never_loaded(
         verify(here.root)
 
 
+def test_a_planted_model_that_answers_alike_is_not_tolerated(
+    project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another processor could have made it, by its reports; once merged, it would count."""
+    model = project.root / "models" / "model.onnx"
+    project.write("models/model.onnx", "x" * model.stat().st_size)
+    project.dvc("commit", "-q", "-f", "train")
+    project.dvc("repro", "-q")
+    here = runner()
+    assert main(["--base", BASE]) == 1
+    said = capsys.readouterr().err
+    assert "names the models" in said
+    # What is advised.
+    here.git("checkout", "-q", BASE, "--", "dvc.lock", "reports")
+    here.commit()
+    assert main(["--base", BASE]) == 0
+    verify(here.root)
+
+
 def test_a_planted_model_beside_an_honest_change_is_trained_anew(
     project: TinyProject, runner: Runner
 ) -> None:
-    project.write("params.yaml", "seed: 2\n")
+    project.write("src/code.txt", "better code\n")
     project.dvc("repro", "-q")
     plant(project)
     here = runner()
@@ -458,6 +478,19 @@ def test_an_overwritten_object_of_the_remote_is_named_and_can_be_mended(
     monkeypatch.chdir(here.root)
     assert main(["--base", BASE]) == 0
     assert here.ran() == []
+
+
+def test_a_file_that_the_remote_has_lost_is_not_called_damaged(
+    project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, model = model_objects(project)
+    project.object(model).unlink()
+    runner()
+    assert main(["--base", BASE]) == 1
+    said = capsys.readouterr().err
+    assert f"{project.store}: `dvc fetch` failed: " in said
+    assert f"failed to transfer '{model}'" in said
+    assert "not what the name says" not in said
 
 
 def test_a_damaged_cache_is_named_and_the_next_run_mends_it(
