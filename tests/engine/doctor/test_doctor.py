@@ -153,7 +153,8 @@ ON_GITHUB = (
     "rulesets", "required checks", "code owners", "GitHub", "default branch", "Actions",
     "label contract: loosen", "label model: new baseline", "label engine: judge itself",
     "workflow permissions", "Dependabot alerts", "squash merging", "ruleset main",
-    "ruleset environments", "code owners on GitHub", "approvals", "dependency review", "DVC remote of workflows",
+    "ruleset environments", "code owners on GitHub", "approvals", "dependency review",
+    "DVC remote of workflows",
 )  # fmt: skip
 
 
