@@ -33,6 +33,7 @@ GATE, JUDGEMENT = "report/judge.py", "gate/judgement.py"
 COMPARISON, TERMS = "gate/comparison.py", "gate/terms.py"
 SETTINGS, CONSENT = "core/settings.py", "gate/consent.py"
 CLI, GITHUB = "cli.py", "github/client.py"
+OBJECTS = "core/dvc_objects.py"
 LOCK, PACKAGED = "core/dvc_lock.py", "bento/verify.py"
 SMOKE, VALIDATE, PREDICTOR = "bento/smoke.py", "data/validate.py", "model/predictor.py"
 
@@ -168,6 +169,17 @@ MUTATIONS = {
     "golden predictions are not compared": Mutation(
         SMOKE, "    compared = check_golden(url, golden)\n", "    compared = 2\n",
         "bento/test_smoke.py",
+    ),
+    "any tolerance of golden predictions will do": Mutation(
+        SMOKE, "not 0 < tolerance <= TOLERANCE", "not 0 < tolerance", "bento/test_smoke.py"
+    ),
+    "what dvc.lock names is not hashed": Mutation(
+        OBJECTS, "if hash_of(root / path) != named[path]:", "if not named[path]:",
+        "core/test_dvc_objects.py",
+    ),
+    "the cache is believed": Mutation(
+        OBJECTS, "if path.exists() and _md5(path) != hash_.removesuffix(FOLDER):", "if not hash_:",
+        "core/test_dvc_objects.py",
     ),
     "a model is loaded whatever its hash": Mutation(
         PREDICTOR, "    if found != expected:\n", "    if not found:\n", "model/test_predictor.py"

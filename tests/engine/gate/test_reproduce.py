@@ -460,6 +460,19 @@ def test_an_overwritten_object_of_the_remote_is_named_and_can_be_mended(
     assert here.ran() == []
 
 
+def test_a_file_that_the_remote_has_lost_is_not_called_damaged(
+    project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, model = model_objects(project)
+    project.object(model).unlink()
+    runner()
+    assert main(["--base", BASE]) == 1
+    said = capsys.readouterr().err
+    assert f"{project.store}: `dvc fetch` failed: " in said
+    assert f"failed to transfer '{model}'" in said
+    assert "not what the name says" not in said
+
+
 def test_a_damaged_cache_is_named_and_the_next_run_mends_it(
     project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:

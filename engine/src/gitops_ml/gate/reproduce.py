@@ -213,7 +213,7 @@ def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
         if stage is None:
             check_outputs(root, made)
     name = str(paths.DVC_LOCK)
-    taken = theirs is not None and stages_of(made, name)[theirs.stage] == theirs.entry
+    taken = theirs is not None and stages_of(made, name).get(theirs.stage) == theirs.entry
     elsewhere.note(root, trainer if taken else None, theirs.hash if theirs else None)
     said = _told(base, recorded, made, theirs.stage if theirs and taken else None)
     return f"{said}\nTrained elsewhere, by {trainer}: {paths.MODELS}." if taken else said
