@@ -156,13 +156,33 @@ def test_a_planted_model_is_not_taken_and_never_loaded(
     forged = project.score()
     here = runner()
     assert here.lock()["train"]["outs"] != base
-    reproduce(here.root, BASE)
+    with pytest.raises(ReproduceError, match=r"names the models .*, not reproduced: from the same"):
+        reproduce(here.root, BASE)
     assert here.lock()["train"]["outs"] == base
     assert here.score() < forged
     assert not (here.root / "PWNED").exists()
     assert not (here.root / "models" / "model.joblib").exists()
     with pytest.raises(DvcError, match=r"train: not reproduced, the same inputs gave another mod"):
         verify(here.root)
+
+
+def test_a_planted_model_that_answers_alike_is_not_tolerated(
+    project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its reports are the base's, so another processor could have made it; once merged it counts."""
+    model = project.root / "models" / "model.onnx"
+    project.write("models/model.onnx", "x" * model.stat().st_size)
+    project.dvc("commit", "-q", "-f", "train")
+    project.dvc("repro", "-q")
+    here = runner()
+    assert main(["--base", BASE]) == 1
+    said = capsys.readouterr().err
+    assert "names the models" in said
+    # What is advised.
+    here.git("checkout", "-q", BASE, "--", "dvc.lock", "reports")
+    here.commit()
+    assert main(["--base", BASE]) == 0
+    verify(here.root)
 
 
 def test_a_planted_model_beside_an_honest_change_is_trained_anew(

@@ -47,8 +47,8 @@ _SKIPPED = (
     f"Skipped: no DVC remote. Set {VARIABLE} (on GitHub: a repository variable), "
     "or run `dvc remote add --default`."
 )
-_CORRUPTED = "is corrupted"
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
+_CORRUPTED = re.compile(rf"({_HASH.pattern}) is corrupted")
 
 
 @dataclass(frozen=True)
@@ -143,21 +143,21 @@ def pull_objects(root: Path, *, runs: bool) -> str:
             return _SKIPPED
         command = ["fetch", *(["--run-cache"] if runs else []), "--remote", remote.name]
         done = dvc(root, *command)
-        failed = DvcError(f"{without_password(remote.address)}: `dvc fetch` failed: {told(done)}")
-        # A list of files that cannot be read is the one kind of damage that DVC stops at.
-        if done.returncode != 0 and _CORRUPTED not in done.stderr:
-            raise failed
-        # What it says to be in neither place need not be asked for again.
-        known = set(_HASH.findall(done.stderr)) if done.returncode == 0 else set()
         in_git = git_owned(root)
-        cached = {path: hash_ for path, hash_ in hashes.items() if path not in in_git}
+        cached = [hash_ for path, hash_ in hashes.items() if path not in in_git]
         cache = cache_folder(root)
-        lacking = [hash_ for hash_ in absent(cache, cached.values()) if hash_ not in known]
-        damaged = [hash_ for hash_ in lacking if _is_in(root, remote, hash_)]
+        if done.returncode == 0:
+            # What it says to be in neither place need not be asked for.
+            known = set(_HASH.findall(done.stderr))
+            lacking = [hash_ for hash_ in absent(cache, cached) if hash_ not in known]
+            damaged = [hash_ for hash_ in lacking if _is_in(root, remote, hash_)]
+        else:
+            # It stops at a list of files that it cannot read, and at nothing else that is damaged.
+            damaged = [hash_ for hash_ in _CORRUPTED.findall(done.stderr) if hash_ in cached]
         if damaged:
-            raise _damage(remote, damaged, folders_with(cache, cached.values(), damaged))
+            raise _damage(remote, damaged, folders_with(cache, cached, damaged))
         if done.returncode != 0:
-            raise failed
+            raise DvcError(f"{without_password(remote.address)}: `dvc fetch` failed: {told(done)}")
         return _exchanged("Pull", remote)
 
 

@@ -29,7 +29,7 @@ import yaml
 
 from gitops_ml.core import elsewhere, paths
 from gitops_ml.core.dvc import DvcError, dvc_output, locked_output, read_lock, stages_of
-from gitops_ml.core.dvc_lock import committed
+from gitops_ml.core.dvc_lock import INPUTS, committed
 from gitops_ml.core.dvc_objects import check_outputs, hash_of, outputs_of
 from gitops_ml.core.dvc_remote import git_owned, pull_objects
 from gitops_ml.core.git import BaseRevision, find_base, git
@@ -188,7 +188,8 @@ def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
 
     Raises:
         GitError: If the base cannot be read.
-        ReproduceError: If a stage fails, or leaves what is judged to somebody else.
+        ReproduceError: If a stage fails, or leaves what is judged to somebody else; or if the
+            committed lock names another model than the base recorded from the same inputs.
         DvcError: If an object has another hash than its name says, or DVC cannot do something.
     """
     base = find_base(root, revision)
@@ -215,8 +216,41 @@ def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
     name = str(paths.DVC_LOCK)
     taken = theirs is not None and stages_of(made, name).get(theirs.stage) == theirs.entry
     elsewhere.note(root, trainer if taken else None, theirs.hash if theirs else None)
+    if recorded is not None:
+        check_same_model(committed(root), recorded, made)
     said = _told(base, recorded, made, theirs.stage if theirs and taken else None)
     return f"{said}\nTrained elsewhere, by {trainer}: {paths.MODELS}." if taken else said
+
+
+def check_same_model(text: str | None, recorded: str, made: str) -> None:
+    """Make sure that the committed lock names the base's model where its inputs are the base's.
+
+    One that answers alike is no other machine's: it would be believed as soon as it is merged.
+
+    Args:
+        text: The committed `dvc.lock`, if there is one.
+        recorded: The base's.
+        made: This run's.
+
+    Raises:
+        ReproduceError: If it names another.
+    """
+    name = f"{paths.DVC_LOCK} as committed"
+    theirs = locked_output(text, paths.MODELS, name)
+    ours = locked_output(made, paths.MODELS, str(paths.DVC_LOCK))
+    base = locked_output(recorded, paths.MODELS, str(paths.DVC_LOCK))
+    if text is None or theirs is None or ours is None or base is None or ours.hash != base.hash:
+        return
+    then = stages_of(text, name)[theirs.stage]
+    now = stages_of(made, str(paths.DVC_LOCK))[ours.stage]
+    same = all(then.get(key) == now.get(key) for key in INPUTS)
+    if same and theirs.hash != ours.hash:
+        raise ReproduceError(
+            f"{name}: stage {theirs.stage}: names the {paths.MODELS} {theirs.hash}, not reproduced: "
+            f"from the same inputs the base recorded {base.hash}; get {paths.DVC_LOCK} and "
+            f"{paths.REPORTS}/ of the base (`git checkout origin/main -- {paths.DVC_LOCK} "
+            f"{paths.REPORTS}`), run `make reproduce`, and commit them"
+        )
 
 
 @dataclass(frozen=True)
