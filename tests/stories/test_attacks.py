@@ -120,7 +120,7 @@ def test_a_planted_model_is_red_and_never_runs(
     made = attack.run(here, "gitops-ml", "reproduce", "--base", "origin/main")
     assert made.returncode == 1
     assert "stage train: names the models" in made.stderr
-    assert "not reproduced: from the same inputs the base recorded" in made.stderr
+    assert "not reproduced: from the same inputs comes the base's" in made.stderr
     assert "Running stage 'train'" not in made.stdout
     assert (here / "models" / "manifest.json").read_bytes() != planted
     # A run that went on all the same would judge main's model.

@@ -169,7 +169,7 @@ def test_a_planted_model_is_not_taken_and_never_loaded(
 def test_a_planted_model_that_answers_alike_is_not_tolerated(
     project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its reports are the base's, so another processor could have made it; once merged it counts."""
+    """Another processor could have made it, by its reports; once merged, it would count."""
     model = project.root / "models" / "model.onnx"
     project.write("models/model.onnx", "x" * model.stat().st_size)
     project.dvc("commit", "-q", "-f", "train")
@@ -188,7 +188,7 @@ def test_a_planted_model_that_answers_alike_is_not_tolerated(
 def test_a_planted_model_beside_an_honest_change_is_trained_anew(
     project: TinyProject, runner: Runner
 ) -> None:
-    project.write("params.yaml", "seed: 2\n")
+    project.write("src/code.txt", "better code\n")
     project.dvc("repro", "-q")
     plant(project)
     here = runner()

@@ -223,7 +223,7 @@ def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
 
 
 def check_same_model(text: str | None, recorded: str, made: str) -> None:
-    """Make sure that the committed lock names the base's model where its inputs are the base's.
+    """Make sure that the committed lock names the base's model where its inputs give that.
 
     One that answers alike is no other machine's: it would be believed as soon as it is merged.
 
@@ -246,8 +246,8 @@ def check_same_model(text: str | None, recorded: str, made: str) -> None:
     same = all(then.get(key) == now.get(key) for key in INPUTS)
     if same and theirs.hash != ours.hash:
         raise ReproduceError(
-            f"{name}: stage {theirs.stage}: names the {paths.MODELS} {theirs.hash}, not reproduced: "
-            f"from the same inputs the base recorded {base.hash}; get {paths.DVC_LOCK} and "
+            f"{name}: stage {theirs.stage}: names the {paths.MODELS} {theirs.hash}, not "
+            f"reproduced: from the same inputs comes the base's, {base.hash}; get {paths.DVC_LOCK} and "
             f"{paths.REPORTS}/ of the base (`git checkout origin/main -- {paths.DVC_LOCK} "
             f"{paths.REPORTS}`), run `make reproduce`, and commit them"
         )
