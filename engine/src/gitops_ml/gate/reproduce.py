@@ -247,9 +247,9 @@ def check_same_model(text: str | None, recorded: str, made: str) -> None:
     if same and theirs.hash != ours.hash:
         raise ReproduceError(
             f"{name}: stage {theirs.stage}: names the {paths.MODELS} {theirs.hash}, not "
-            f"reproduced: from the same inputs comes the base's, {base.hash}; get {paths.DVC_LOCK} and "
-            f"{paths.REPORTS}/ of the base (`git checkout origin/main -- {paths.DVC_LOCK} "
-            f"{paths.REPORTS}`), run `make reproduce`, and commit them"
+            f"reproduced: from the same inputs comes the base's, {base.hash}; get "
+            f"{paths.DVC_LOCK} and {paths.REPORTS}/ of the base (`git checkout origin/main -- "
+            f"{paths.DVC_LOCK} {paths.REPORTS}`), run `make reproduce`, and commit them"
         )
 
 
