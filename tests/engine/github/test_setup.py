@@ -86,6 +86,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert [label["name"] for label in github.labels] == [
         "contract: loosen",
         "model: new baseline",
+        "engine: judge itself",
     ]
     assert github.workflow_permissions == {
         "default_workflow_permissions": "read",
