@@ -103,7 +103,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert github.changes == []
     shown = capsys.readouterr().out
     assert "->" not in shown
-    assert shown.count("as wanted") == 8
+    assert shown.count("as wanted") == 9
 
 
 def test_names_what_differs_and_updates_it(
