@@ -86,6 +86,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert [label["name"] for label in github.labels] == [
         "contract: loosen",
         "model: new baseline",
+        "engine: judge itself",
     ]
     assert github.workflow_permissions == {
         "default_workflow_permissions": "read",
@@ -102,7 +103,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert github.changes == []
     shown = capsys.readouterr().out
     assert "->" not in shown
-    assert shown.count("as wanted") == 8
+    assert shown.count("as wanted") == 9
 
 
 def test_names_what_differs_and_updates_it(
