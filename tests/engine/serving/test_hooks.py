@@ -187,6 +187,16 @@ def test_a_service_with_unusable_code_does_not_start(project: Path, source: str,
         load_hooks(project, PACKAGE)
 
 
+def test_a_service_with_other_code_than_the_gate_saw_does_not_start(
+    ask: Ask, project: Path
+) -> None:
+    ask("", RECORD)  # no column is derived, so that nothing else looks at the code
+    (project / "src" / PACKAGE / "service.py").write_text("answer = 1\n", encoding="utf-8")
+
+    with pytest.raises(UserCodeError, match="is not the code that trained the"):
+        Model("shop", project, ServiceConfig.from_environment({}))
+
+
 def test_without_the_file_nothing_is_changed(project: Path) -> None:
     hooks = load_hooks(project, PACKAGE)
 
