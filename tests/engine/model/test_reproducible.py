@@ -162,7 +162,7 @@ def fitted(cores: int, folder: Path) -> dict[str, list[str]]:
 
 @pytest.mark.slow
 def test_every_estimator_has_the_same_bytes_and_answers_on_1_2_and_4_cores(tmp_path: Path) -> None:
-    one, two, four = (fitted(cores, tmp_path / str(cores)) for cores in (1, 2, 4))
+    one, two, four = (fitted(cores, tmp_path / f"Größe {cores}") for cores in (1, 2, 4))
     assert len(one) == len(ESTIMATORS)
     assert [name for name in one if not one[name] == two[name] == four[name]] == []
 
