@@ -527,9 +527,8 @@ def twice(count):
 
 
 @pytest.fixture
-def write(project: Path) -> Iterator[Callable[..., Path]]:
-    """Write files of the project's package; forget the package afterwards."""
-    path = list(sys.path)
+def write(project: Path) -> Callable[..., Path]:
+    """Write files of the project's package."""
 
     def files(root: Path = project, /, **texts: str) -> Path:
         folder = root / "src" / "flight_delays"
@@ -538,10 +537,7 @@ def write(project: Path) -> Iterator[Callable[..., Path]]:
             (folder / f"{name}.py").write_text(text, encoding="utf-8")
         return folder
 
-    yield files
-    sys.path[:] = path
-    for name in [name for name in sys.modules if name.partition(".")[0] == "flight_delays"]:
-        del sys.modules[name]
+    return files
 
 
 def test_the_projects_functions_are_found(project: Path, write: Callable[..., Path]) -> None:

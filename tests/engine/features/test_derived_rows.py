@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import polars as pl
 import pytest
 import yaml
 from commands import subcommand
+from projects import forget_package
 
 from gitops_ml.core import paths
 from gitops_ml.core.schema import Schema
@@ -157,7 +157,7 @@ CONTRACT = {
 
 
 @pytest.fixture
-def features(project: Path) -> Iterator[Callable[[str], None]]:
+def features(project: Path) -> Callable[[str], None]:
     """A project with data; call it with the text of its features.py."""
     documents = {paths.PARAMS: PARAMS, paths.SCHEMA: {"columns": COLUMNS}, paths.CONTRACT: CONTRACT}
     for path, document in documents.items():
@@ -165,21 +165,14 @@ def features(project: Path) -> Iterator[Callable[[str], None]]:
     for folder in (paths.INGESTED.parent, paths.REPORTS):
         folder.mkdir()
     ROWS.write_parquet(paths.INGESTED)
-    before = list(sys.path)
 
     def write(text: str) -> None:
-        forget()
+        forget_package()
         folder = project / "src" / "flight_delays"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "features.py").write_text(text, encoding="utf-8")
 
-    def forget() -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "flight_delays"]:
-            del sys.modules[name]
-
-    yield write
-    forget()
-    sys.path[:] = before
+    return write
 
 
 def test_the_command_describes_the_derived_columns_of_good_data(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import polars as pl
 import pytest
 import yaml
 from commands import subcommand
-from projects import PACKAGE, make_project
+from projects import PACKAGE, forget_package, make_project
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput
@@ -138,8 +137,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, home: Path) -> Callable[..., Report]
 def run_pipeline() -> None:
     for stage in ("ingest", "split", "train"):
         assert subcommand(stage)() == 0
-    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-        del sys.modules[name]
+    forget_package()
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:

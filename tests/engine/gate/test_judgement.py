@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from projects import forget_package
 
 from gitops_ml.core.settings import MetricTerms, SliceTerms
 from gitops_ml.gate.judgement import Judge, Opponent, judge_limit
@@ -222,8 +222,7 @@ def own_metrics(project: Path) -> None:
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "metrics.py").write_text(OWN, encoding="utf-8")
-    for name in [one for one in sys.modules if one.startswith("flight_delays")]:
-        del sys.modules[name]
+    forget_package()
 
 
 @pytest.mark.usefixtures("own_metrics")

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import PROJECT_TEMPLATE
+from projects import forget_package
 
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Schema
@@ -292,8 +293,7 @@ def test_own_code_that_fails_is_named_with_its_line(project: Path, make_params: 
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "model.py").write_text("x = 1\nraise RuntimeError('no')\n", encoding="utf-8")
-    for name in [one for one in sys.modules if one.startswith("flight_delays")]:
-        del sys.modules[name]
+    forget_package()
     settings = make_params("returned", "flight_delays.model.Mine").train
     with pytest.raises(SettingsError, match=r"RuntimeError: no \(src/flight_delays/model\.py:2\)"):
         load_estimator(settings, "classification")

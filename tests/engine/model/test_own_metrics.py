@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import forget_package
 
 from gitops_ml.core.settings import EvaluateParams
 from gitops_ml.core.user_code import UserCodeError
@@ -40,8 +40,7 @@ def metrics_py(project: Path) -> Write:
     (package / "__init__.py").touch()
 
     def write(text: str) -> None:
-        for name in [one for one in sys.modules if one.startswith("flight_delays")]:
-            del sys.modules[name]
+        forget_package()
         (package / "metrics.py").write_text(text, encoding="utf-8")
 
     return write

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import polars as pl
 import pytest
-import yaml
 from conftest import PROJECT_TEMPLATE
-from projects import PACKAGE
-from starlette.responses import PlainTextResponse
+from projects import PACKAGE, forget_package
 
-from gitops_ml.core.schema import Schema
-from gitops_ml.core.settings import Params
 from gitops_ml.core.user_code import UserCodeError, user_code
-from gitops_ml.model.train import train, write
-from gitops_ml.serving import app as serving_app
-from gitops_ml.serving.app import FrontDoor, Model
-from gitops_ml.serving.config import ServiceConfig
+from gitops_ml.serving.app import Model
 from gitops_ml.serving.hooks import load_hooks
 
 RECORD = {"weight": 1.5, "items": 3, "member": True, "colour": "blue"}
@@ -40,34 +30,16 @@ Ask = Callable[[str, Any], httpx.Response]
 
 
 @pytest.fixture
-def ask(
-    project: Path,
-    shop_schema: Schema,
-    make_orders: Callable[..., pl.DataFrame],
-    make_params: Callable[..., Params],
-) -> Ask:
+def ask(project: Path, make_model: Callable[..., Model], ask: Callable[..., httpx.Response]) -> Ask:
     """Ask the service of a project with this `service.py`: `ask(BOTH, RECORD)`."""
 
     def request(source: str, body: Any) -> httpx.Response:
         package = project / "src" / PACKAGE
         package.mkdir(parents=True, exist_ok=True)
         (package / "service.py").write_text(source, encoding="utf-8")
-        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-            del sys.modules[name]
-        params = make_params("returned")
-        trained = train(make_orders(200), params, shop_schema)
-        write(trained, params, project / "models", user_code(project, PACKAGE))
-        schema = shop_schema.model_dump(mode="json", exclude_none=True)
-        (project / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
-        model = Model("shop", project, ServiceConfig.from_environment({"SERVICE_MAX_ROWS": "5"}))
-
-        async def send() -> httpx.Response:
-            serving_app.app.state.model = model
-            transport = httpx.ASGITransport(FrontDoor(PlainTextResponse("platform")))
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-                return await client.post("/predict", **body_of(body))
-
-        return asyncio.run(send())
+        forget_package()
+        model = make_model(code=user_code(project, PACKAGE), SERVICE_MAX_ROWS=5)
+        return ask(model, "POST", "/predict", **body_of(body))
 
     return request
 
