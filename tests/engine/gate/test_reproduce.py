@@ -239,7 +239,8 @@ def test_an_extra_stage_in_the_lock_is_neither_believed_nor_let_pass(
     lock["stages"] = {"before": extra, **lock["stages"]}
     project.write("dvc.lock", yaml.safe_dump(lock, sort_keys=False))
     here = runner()
-    reproduce(here.root, BASE)
+    with pytest.raises(ReproduceError, match="stage before: names the models 0000"):
+        reproduce(here.root, BASE)
     assert here.ran() == []
     with pytest.raises(DvcError, match="before: no longer a stage; take its entry out"):
         verify(here.root)
