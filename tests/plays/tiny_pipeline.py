@@ -47,7 +47,7 @@ echo "$1" >> "$TINY_CALLS"
 mkdir -p data/split models reports/plots
 case "$1" in
   split) cp rows.txt data/split/train.parquet; cp rows.txt data/split/test.parquet ;;
-  train) rm -rf models/*; cat data/split/train.parquet src/code.txt > models/model.onnx
+  train) rm -rf models/*; cat data/split/train.parquet src/code.txt params.yaml > models/model.onnx
          sum=$(sha256sum models/model.onnx | cut -d' ' -f1)
          printf '{"task": "regression", "classes": null, "probabilities": false,
            "features": {}, "served": "model.onnx", "files": {"model.onnx": "%s"}}' "$sum" \\
