@@ -48,6 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than processors for the slow tests: they often wait for what they start."""
+    processors = os.cpu_count() or 1
+    return processors + 1 if config.option.markexpr == "slow" else processors
+
+
 def find_uv() -> str:
     """The uv that runs these tests, else the one on PATH."""
     found = os.environ.get("UV") or shutil.which("uv")
