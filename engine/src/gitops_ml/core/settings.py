@@ -56,13 +56,24 @@ def _metrics_in(info: ValidationInfo) -> Mapping[str, MetricKind] | None:
     return info.context["metrics"] if info.context else None
 
 
+@dataclass(frozen=True)
+class KeepsTestRows:
+    """Beside the type of a parameter: it decides neither which rows are tested nor what they mean.
+
+    Whatever does not say so is held against the base's by the gate.
+    """
+
+
+KEEPS_TEST_ROWS = KeepsTestRows()
+
+
 class DataParams(_Model):
     """Where the rows come from and what names and dates a row."""
 
     source: Path
     key: Names = ()
     time: str | None = None
-    as_of: Moment | Literal["now"] = "now"
+    as_of: Annotated[Moment | Literal["now"], KEEPS_TEST_ROWS] = "now"
 
 
 class SplitParams(_Model):
@@ -126,8 +137,8 @@ class Params(_Model):
     target: Annotated[str, Field(min_length=1)]
     data: DataParams
     split: SplitParams = SplitParams()
-    train: TrainParams
-    evaluate: EvaluateParams
+    train: Annotated[TrainParams, KEEPS_TEST_ROWS]
+    evaluate: Annotated[EvaluateParams, KEEPS_TEST_ROWS]
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Params:
