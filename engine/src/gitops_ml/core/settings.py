@@ -315,7 +315,14 @@ class RowCountChange(_Model):
 
 
 class DataTerms(_Model):
-    """What the data must hold, beyond its schema."""
+    """What the data must hold, beyond its schema.
+
+    Attributes:
+        test_rows_changed: The largest share of the base's test rows that a change may delete,
+            edit, or move between the two sides of the split without a maintainer's consent.
+        duplicate_rows_max: The largest share of the rows that repeat another row in every feature
+            and in the target.
+    """
 
     freshness_days: Annotated[
         Annotated[float, Field(gt=0)] | None,
@@ -334,6 +341,20 @@ class DataTerms(_Model):
         Quantity("rows of data", "rows"),
         Proposal(lambda found: max(1, int(down(found / 2, 1)))),
     ] = 1
+    test_rows_changed: Annotated[
+        float,
+        Field(ge=0, le=1),
+        SMALLER,
+        Proposal("0.01", "share of the base's test rows that may be gone, edited or moved"),
+    ] = 0.01
+    duplicate_rows_max: Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None,
+        SMALLER,
+        Proposal(
+            lambda found: min(1.0, up(max(0.01, 2 * found), 2)),
+            "share of rows that repeat another one in features and target",
+        ),
+    ] = None
 
 
 class DirectionalTerm(_Model):

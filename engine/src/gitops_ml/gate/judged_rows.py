@@ -83,6 +83,17 @@ def _bring(root: Path, output: Path) -> None:
         check_outputs(root, read_lock(root), [output])
 
 
+def training_rows(
+    root: Path, params: Params, schema: Schema, rows: pl.DataFrame | None
+) -> pl.DataFrame:
+    """The rows that a change trains on; arguments and errors are those of `judged_rows`."""
+    if rows is None:
+        _bring(root, paths.TEST.parent)
+        return read_table(root / paths.TRAIN, schema.columns)
+    train, _ = split(rows, params, schema)
+    return train
+
+
 def row_count(root: Path, rows: pl.DataFrame | None) -> int:
     """How many rows the data have.
 

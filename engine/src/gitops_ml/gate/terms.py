@@ -35,7 +35,7 @@ from gitops_ml.github.labels import LOOSEN_LABEL
 
 ContractName = Literal["this one", "the stricter of this one and the base's"]
 
-_CONSENT = (
+HOW_TO_CONSENT = (
     f"a maintainer can consent with the label `{LOOSEN_LABEL}` on the pull request, "
     "or with --allow-loosening"
 )
@@ -126,7 +126,7 @@ def applicable_terms(
         log.notes.append(f"A maintainer consented to the loosened contract: {_named(loosened)}.")
         return ApplicableTerms(contract, "this one", changes)
     if loosened:
-        log.reasons.append(f"the contract is loosened: {_named(loosened)}; {_CONSENT}")
+        log.reasons.append(f"the contract is loosened: {_named(loosened)}; {HOW_TO_CONSENT}")
     terms = _measurable(stricter_of(old, contract), contract, task, columns, metrics)
     return ApplicableTerms(terms, "the stricter of this one and the base's", changes)
 
@@ -235,7 +235,7 @@ def _ask(log: GateLog, why: str, consent: Consent) -> None:
     if consent.allow_loosening:
         log.notes.append(f"With a maintainer's consent: {why}.")
     else:
-        log.reasons.append(f"{why}; {_CONSENT}")
+        log.reasons.append(f"{why}; {HOW_TO_CONSENT}")
 
 
 def _measurable(
