@@ -10,13 +10,14 @@ from pathlib import Path
 
 import polars as pl
 
+from gitops_ml.core import paths
 from gitops_ml.core.dvc_lock import tolerance_note
 from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import load_contract, load_params
-from gitops_ml.features.matrix import alike_columns
+from gitops_ml.features.matrix import alike_columns, read_table
 from gitops_ml.gate.added_terms import measured_by_the_change, split_terms
 from gitops_ml.gate.base_rows import Judged, groups_of
 from gitops_ml.gate.challenger import current_model
@@ -24,6 +25,7 @@ from gitops_ml.gate.champion_record import read_record
 from gitops_ml.gate.changed_data import ChangedData, judge_changed_data
 from gitops_ml.gate.contestant import hidden_columns
 from gitops_ml.gate.data_changes import data_changes
+from gitops_ml.gate.data_limits import data_limits
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judged_model import (
     judged_model,
@@ -104,6 +106,7 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
             )
     # Before the challenger is started, as all that it is measured with.
     train = None if base_rows is None else training_rows(root, params, schema, rows)
+    everything = read_table(root / paths.INGESTED, schema.columns) if rows is None else rows
     alike = alike_columns(schema.features(), files.manifest["inputs"], params)
     # What they say of the reference is settled before the challenger answers; it is read again, and
     # reported, below, where all columns of the test rows are known.
@@ -171,7 +174,7 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
     rows_before = data.base_rows if consent.accept_new_baseline is None else None
     found = measure(challenger.files.size, challenger.latency_p99_ms, data.rows, rows_before)
     limits = judge_limits(applicable.terms, found)
-    limits += changed.limits
+    limits += (*data_limits(everything, params, alike, applicable.terms.data), *changed.limits)
     judged_terms: list[Finding | Limit] = [*metrics, *slices, *erosion, *limits]
     if changed.on_base_rows is not None:
         judged_terms += [*changed.on_base_rows.metrics, *changed.on_base_rows.slices]
