@@ -244,3 +244,25 @@ def test_a_model_that_needs_a_column_that_the_base_lacks_is_judged_on_the_rows_o
     assert found.metrics[0].outcome == "inferior"
     assert "does not take the base's test rows as they were" in log.notes[0]
     assert "judged on the 700 rows of them that are among its own" in log.notes[0]
+
+
+def test_where_rows_only_came_in_doubt_about_the_base_s_is_no_failure() -> None:
+    few = ORDERS[400:440]
+    # As good as the challenger, and right about one more order.
+    better = few.get_column("weight").to_list()
+    wrong = (few["returned"] != (few["weight"] > 0.5)).arg_true()[0]
+    better[wrong] = 1 - better[wrong]
+    base = BaseRows(Split(ORDERS[:400], few), answered(pl.Series(better)), CLASSES)
+    found, _ = judged(base, ORDERS[:400], challenge(ORDERS[400:]))
+    assert (found.metrics[0].outcome, found.metrics[0].failures) == ("inconclusive", ())
+    gone = BaseRows(
+        Split(
+            ORDERS[:400], pl.concat([few, ORDERS[:1].with_columns(order=pl.lit(5000, pl.Int64))])
+        ),
+        answered(pl.Series([*better, 0.0])),
+        CLASSES,
+    )
+    found, _ = judged(gone, ORDERS[:400], challenge(ORDERS[400:]))
+    assert found.changes.vanished == 1
+    assert found.metrics[0].outcome == "inconclusive"
+    assert found.metrics[0].failures

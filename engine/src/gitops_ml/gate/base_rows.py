@@ -227,6 +227,8 @@ def judge_base_rows(
 
     Rows that the change trains on are left out: its model knows their answers. A model that does
     not take the base's rows, for want of a column, is judged on those that its own test rows hold.
+    Where these rows are all there, as they were, only a loss beyond doubt counts: whether the model
+    is as good, the change's own test rows tell, which hold them and more.
 
     Args:
         log: Takes a note where the base's rows could not be taken as they were.
@@ -258,6 +260,7 @@ def judge_base_rows(
         Opponent(theirs, np.arange(len(test))),
         terms.confidence,
         groups_of(test, params, challenger.alike),
+        doubtful=compared.changes.share > 0,
     )
     slices = [part for part in terms.slices if part.column in test.columns]
     return OnBaseRows(
