@@ -10,14 +10,13 @@ from pathlib import Path
 
 import polars as pl
 
-from gitops_ml.core import paths
 from gitops_ml.core.dvc_lock import tolerance_note
 from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import load_contract, load_params
-from gitops_ml.features.matrix import alike_columns, read_table
+from gitops_ml.features.matrix import alike_columns
 from gitops_ml.gate.added_terms import measured_by_the_change, split_terms
 from gitops_ml.gate.base_rows import Judged, groups_of
 from gitops_ml.gate.challenger import current_model
@@ -33,7 +32,7 @@ from gitops_ml.gate.judged_model import (
     model_files,
     with_known_derived,
 )
-from gitops_ml.gate.judged_rows import judged_rows, landed_rows, row_count, training_rows
+from gitops_ml.gate.judged_rows import all_rows, judged_rows, landed_rows, row_count, training_rows
 from gitops_ml.gate.judgement import Judge, judge_limits
 from gitops_ml.gate.measured import measure
 from gitops_ml.gate.opponent import Question, champion_of, find_opponent
@@ -106,7 +105,7 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
             )
     # Before the challenger is started, as all that it is measured with.
     train = None if base_rows is None else training_rows(root, params, schema, rows)
-    everything = read_table(root / paths.INGESTED, schema.columns) if rows is None else rows
+    everything = all_rows(root, schema, rows)
     alike = alike_columns(schema.features(), files.manifest["inputs"], params)
     # What they say of the reference is settled before the challenger answers; it is read again, and
     # reported, below, where all columns of the test rows are known.

@@ -94,6 +94,18 @@ def training_rows(
     return train
 
 
+def all_rows(root: Path, schema: Schema, rows: pl.DataFrame | None) -> pl.DataFrame:
+    """All rows of the data; where the landed files are not here, those that the run ingested.
+
+    Raises:
+        TableError: If there are none.
+    """
+    if rows is not None:
+        return rows
+    _bring(root, paths.INGESTED)
+    return read_table(root / paths.INGESTED, schema.columns)
+
+
 def row_count(root: Path, rows: pl.DataFrame | None) -> int:
     """How many rows the data have.
 
