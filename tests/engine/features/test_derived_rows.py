@@ -204,6 +204,24 @@ def test_the_command_refuses_what_is_derived_wrongly(
     assert "b.csv: double: src/flight_delays/features.py:4: 4 values: above 30" in said
 
 
+def test_the_command_refuses_more_copies_than_the_contract_allows(
+    features: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    features(FEATURES.replace("LIMIT", "99"))
+    contract = {**CONTRACT, "data": {"duplicate_rows_max": 0.1}}
+    paths.CONTRACT.write_text(yaml.safe_dump(contract, sort_keys=False), encoding="utf-8")
+    assert main() == 0
+    pl.concat([ROWS, ROWS[:5].with_columns(pl.col("id") + 100)]).write_parquet(paths.INGESTED)
+
+    assert main() == 1
+
+    report = json.loads(paths.VALIDATION_REPORT.read_text(encoding="utf-8"))
+    assert {problem["rule"]: problem["count"] for problem in report["problems"]} == {
+        "duplicate_rows": 5
+    }
+    assert "5 rows (20.00%) repeat another row in every feature" in capsys.readouterr().err
+
+
 def test_the_command_says_what_to_do_about_functions_for_other_data(
     features: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

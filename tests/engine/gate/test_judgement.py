@@ -72,6 +72,15 @@ def test_noise_within_the_margin_passes() -> None:
     assert (found.outcome, found.failures) == ("non-inferior", ())
 
 
+def test_where_doubt_is_no_failure_only_a_sure_loss_is() -> None:
+    terms = {"mae": MetricTerms(margin=0.05)}
+    (unsure,) = judge(erring(noise(2) + 0.05), erring(noise(1)), doubtful=False).metrics(terms)
+    assert (unsure.outcome, unsure.failures) == ("inconclusive", ())
+    (lost,) = judge(erring(noise(2) + 0.2), erring(noise(1)), doubtful=False).metrics(terms)
+    assert lost.outcome == "inferior"
+    assert lost.failures
+
+
 def test_a_difference_that_the_rows_cannot_tell_from_the_margin_does_not_pass() -> None:
     champion = erring(noise(1))
     challenger = erring(noise(2) + 0.05)

@@ -13,8 +13,11 @@ from gitops_ml.gate.verdict import (
     DataChanges,
     Finding,
     ModelRecord,
+    OnBaseRows,
+    RecordCheck,
     ReferenceRecord,
     Report,
+    RowChanges,
 )
 from gitops_ml.report.verdict_report import as_markdown, as_text, escape
 
@@ -85,6 +88,31 @@ def test_a_metric_shows_both_models_difference_bounds_margin_and_result() -> Non
 def test_a_metric_that_should_be_small_has_its_ceiling() -> None:
     row = cells(as_markdown(report(metrics=(finding("mae", challenger=3.0, bound=4.0),))), "mae")
     assert (row[0], row[6], row[7]) == ("mae ↓", "≤ 4", "✅")
+
+
+def test_the_base_s_test_rows_have_a_table_of_their_own_if_there_is_one() -> None:
+    assert "the base's test rows" not in as_markdown(report()) + as_text(report())
+    changes = RowChanges(rows=1000, to_training=100)
+    held = OnBaseRows(changes=changes, rows=900, metrics=(finding(challenger=0.8),))
+    markdown = as_markdown(report(on_base_rows=held))
+    assert "<details><summary>On 900 test rows of the base: all 1 terms hold;" in markdown
+    lost = held.model_copy(update={"slices": (COMPARED,)})
+    markdown = as_markdown(report(on_base_rows=lost))
+    assert "<details open><summary>On 900 test rows of the base: 1 of 2 terms do" in markdown
+    assert "on the base's test rows" in as_text(report(on_base_rows=lost))
+    nothing = OnBaseRows(changes=changes)
+    assert as_markdown(report(on_base_rows=nothing)) == as_markdown(report())
+
+
+def test_what_the_champion_says_of_changed_data_is_there_to_look_up() -> None:
+    check = RecordCheck(
+        metric="roc_auc", recorded=0.777, measured=0.777, rows=1000, before=0.776, after=0.224,
+        allowed=0.005, new_rows=50, new=0.3, new_advantage=-0.2,
+    )  # fmt: skip
+    markdown = as_markdown(report(record=(check,)))
+    values = "0.777 | 0.777 | 0.776 | 0.224 | 0.005 | 0.3 | -0.2 |"
+    assert rf"| roc\_auc | {values}" in markdown
+    assert "| 1,000 rows of both, by the base's values | by these values |" in markdown
 
 
 def test_slices_are_folded_with_the_worst_first() -> None:

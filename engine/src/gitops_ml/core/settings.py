@@ -56,13 +56,24 @@ def _metrics_in(info: ValidationInfo) -> Mapping[str, MetricKind] | None:
     return info.context["metrics"] if info.context else None
 
 
+@dataclass(frozen=True)
+class KeepsTestRows:
+    """Beside the type of a parameter: it decides neither which rows are tested nor what they mean.
+
+    Whatever does not say so is held against the base's by the gate.
+    """
+
+
+KEEPS_TEST_ROWS = KeepsTestRows()
+
+
 class DataParams(_Model):
     """Where the rows come from and what names and dates a row."""
 
     source: Path
     key: Names = ()
     time: str | None = None
-    as_of: Moment | Literal["now"] = "now"
+    as_of: Annotated[Moment | Literal["now"], KEEPS_TEST_ROWS] = "now"
 
 
 class SplitParams(_Model):
@@ -126,8 +137,8 @@ class Params(_Model):
     target: Annotated[str, Field(min_length=1)]
     data: DataParams
     split: SplitParams = SplitParams()
-    train: TrainParams
-    evaluate: EvaluateParams
+    train: Annotated[TrainParams, KEEPS_TEST_ROWS]
+    evaluate: Annotated[EvaluateParams, KEEPS_TEST_ROWS]
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Params:
@@ -304,7 +315,14 @@ class RowCountChange(_Model):
 
 
 class DataTerms(_Model):
-    """What the data must hold, beyond its schema."""
+    """What the data must hold, beyond its schema.
+
+    Attributes:
+        test_rows_changed: The largest share of the base's test rows that a change may delete,
+            edit, or move between the two sides of the split without a maintainer's consent.
+        duplicate_rows_max: The largest share of the rows that repeat another row in every feature
+            and in the target.
+    """
 
     freshness_days: Annotated[
         Annotated[float, Field(gt=0)] | None,
@@ -323,6 +341,20 @@ class DataTerms(_Model):
         Quantity("rows of data", "rows"),
         Proposal(lambda found: max(1, int(down(found / 2, 1)))),
     ] = 1
+    test_rows_changed: Annotated[
+        float,
+        Field(ge=0, le=1),
+        SMALLER,
+        Proposal("0.01", "share of the base's test rows that may be gone, edited or moved"),
+    ] = 0.01
+    duplicate_rows_max: Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None,
+        SMALLER,
+        Proposal(
+            lambda found: min(1.0, up(max(0.01, 2 * found), 2)),
+            "share of rows that repeat another one in features and target",
+        ),
+    ] = None
 
 
 class DirectionalTerm(_Model):

@@ -12,7 +12,7 @@ import argparse
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from gitops_ml.core.schema import (
 )
 from gitops_ml.core.settings import DataTerms, Params, load_contract, load_params
 from gitops_ml.data.convert import DTYPES
+from gitops_ml.data.freshness import freshness, time_column
 from gitops_ml.data.ingest import read_ingested
 from gitops_ml.data.page import render
 from gitops_ml.data.problems import (
@@ -298,31 +299,11 @@ def whole_problems(rows: pl.DataFrame, params: Params, terms: DataTerms) -> list
         message = f"{count(rows.height, 'row')}; {paths.CONTRACT} asks for {terms.rows_min:,}"
         problems.append(_whole("rows_min", rows.height, message))
     if terms.freshness_days is not None:
-        problems += _freshness_problems(rows, params, terms.freshness_days)
+        time = time_column(params)
+        too_old = freshness(rows.get_column(time), params).too_old(terms.freshness_days)
+        if too_old:
+            problems.append(_whole("freshness", rows.height, too_old, time))
     return problems
-
-
-def _freshness_problems(rows: pl.DataFrame, params: Params, days: float) -> list[Problem]:
-    time = params.data.time
-    if time is None:
-        raise SettingsError(
-            f"{paths.CONTRACT}: data.freshness_days: needs `data.time` in {paths.PARAMS}; "
-            "name the column that dates a row, or set freshness_days to null"
-        )
-    as_of = datetime.now(UTC) if params.data.as_of == "now" else params.data.as_of
-    # A row that is dated ahead must not make old data look fresh.
-    newest = rows.get_column(time).filter(rows.get_column(time) <= as_of).max()
-    if not isinstance(newest, datetime):
-        message = f"no row is dated before {as_of:%Y-%m-%d %H:%M}, the moment of `data.as_of`"
-        return [_whole("freshness", rows.height, message, time)]
-    age = as_of - newest
-    if age <= timedelta(days=days):
-        return []
-    message = (
-        f"the newest row, of {newest:%Y-%m-%d %H:%M}, is {age / timedelta(days=1):.1f} days old at "
-        f"{as_of:%Y-%m-%d %H:%M} (`data.as_of`); {paths.CONTRACT} allows {days:g} days"
-    )
-    return [_whole("freshness", rows.height, message, time)]
 
 
 def _whole(rule: str, number: int, message: str, column: str | None = None) -> Problem:

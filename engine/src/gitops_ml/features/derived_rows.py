@@ -29,7 +29,8 @@ from gitops_ml.features.derive import (
     as_text,
     load_derivation,
 )
-from gitops_ml.features.matrix import sources, with_derived
+from gitops_ml.features.duplicates import duplicate_problems
+from gitops_ml.features.matrix import alike_columns, sources, with_derived
 
 RULE_PREFIX = "derived."
 ROWS_ALONE = 50
@@ -141,7 +142,7 @@ def _same(one: Any, other: Any) -> bool:
 def check(
     rows: pl.DataFrame, params: Params, schema: Schema, problems: list[Problem]
 ) -> validate.Checked:
-    """Add the derived columns to what `validate` found of the data.
+    """Add the derived columns, and rows that repeat others, to what `validate` found of the data.
 
     Raises:
         GitopsError: If the user's code cannot be loaded or a declaration is wrong.
@@ -153,6 +154,8 @@ def check(
     wrong = frozenset(problem.column for problem in problems if problem.column is not None)
     with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
         found = derived_problems(rows, derivation, wrong)
+    alike = alike_columns(schema.features(), derivation.inputs(schema), params)
+    found += duplicate_problems(rows, params, alike, load_contract().data.duplicate_rows_max)
     if problems or found:
         return validate.Checked(rows, extended, [*problems, *found])
     return validate.Checked(with_derived(rows, derivation), extended, [])

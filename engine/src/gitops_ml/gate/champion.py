@@ -22,14 +22,14 @@ from typing import Literal
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput, dvc, dvc_output, locked_output, read_lock, told
-from gitops_ml.core.dvc_objects import check_cache, check_outputs, settings_of
+from gitops_ml.core.dvc_objects import check_cache, check_outputs, hash_of, settings_of
 from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment, verify_all
 from gitops_ml.core.git import (
     BaseRevision,
     git,
 )
 from gitops_ml.core.run import said
-from gitops_ml.gate.contestant import Contestant, ContestantError
+from gitops_ml.gate.contestant import CannotScoreError, Contestant, ContestantError
 
 Source = Literal["cache", "remote", "reproduced"]
 
@@ -55,16 +55,37 @@ class Champion(Contestant):
 
     source: Source = "cache"
 
-    def test_rows(self) -> Path | None:
-        """The champion's own test set; None if it is in neither the cache nor a remote."""
-        target = paths.TEST.parent.as_posix()
-        if self._dvc("checkout", target).returncode != 0:
-            self._dvc("pull", target)
-        found = self.project / paths.TEST
-        if not found.exists():
-            return None
-        check_outputs(self.project, read_lock(self.project), [paths.TEST])
-        return found
+    def test_rows(self) -> Path:
+        """The champion's own test set, as its `dvc.lock` names it.
+
+        Taken from the cache or a DVC remote; where it is in neither, or is not what the lock
+        names, it is made again from the base's data.
+
+        Raises:
+            CannotScoreError: If there is none.
+        """
+        folder = paths.TEST.parent
+        locked = locked_output(read_lock(self.project), folder, str(paths.DVC_LOCK))
+        if locked is None:
+            raise CannotScoreError(f"its {paths.DVC_LOCK} names no {folder}")
+        place = self.project / folder
+        for command in ("checkout", "pull"):
+            done = self._dvc(command, folder.as_posix())
+            if done.returncode == 0 and place.is_dir() and hash_of(place) == locked.hash:
+                return self.project / paths.TEST
+        again = ("dvc", "repro", "--force", "--no-run-cache", locked.stage)
+        made = self._run(*self.interpreter, "-m", *again)
+        if made.returncode != 0:
+            raise CannotScoreError(
+                f"its own test set {locked.hash} is neither in the DVC cache nor in a remote, and "
+                f"making it again failed:\n{said(made)}"
+            )
+        if hash_of(place) != locked.hash:
+            self.notes.append(
+                "Made again from the base, the champion's test set does not have the locked hash: "
+                "other versions of the libraries made it."
+            )
+        return self.project / paths.TEST
 
     def _dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return dvc(self.project, *arguments, variables=self.variables())

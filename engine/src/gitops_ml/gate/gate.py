@@ -7,22 +7,24 @@ the model that the base's `dvc.lock` names. Both answer as processes of their ow
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-from numpy.typing import NDArray
 
 from gitops_ml.core.dvc_lock import tolerance_note
 from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
-from gitops_ml.core.settings import Params, load_contract, load_params
-from gitops_ml.features.matrix import row_groups
+from gitops_ml.core.settings import load_contract, load_params
+from gitops_ml.features.matrix import alike_columns
 from gitops_ml.gate.added_terms import measured_by_the_change, split_terms
+from gitops_ml.gate.base_rows import Judged, groups_of
 from gitops_ml.gate.challenger import current_model
+from gitops_ml.gate.champion_record import read_record
+from gitops_ml.gate.changed_data import ChangedData, judge_changed_data
 from gitops_ml.gate.contestant import hidden_columns
 from gitops_ml.gate.data_changes import data_changes
+from gitops_ml.gate.data_limits import data_limits
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judged_model import (
     judged_model,
@@ -30,7 +32,7 @@ from gitops_ml.gate.judged_model import (
     model_files,
     with_known_derived,
 )
-from gitops_ml.gate.judged_rows import judged_rows, landed_rows, row_count
+from gitops_ml.gate.judged_rows import all_rows, judged_rows, landed_rows, row_count, training_rows
 from gitops_ml.gate.judgement import Judge, judge_limits
 from gitops_ml.gate.measured import measure
 from gitops_ml.gate.opponent import Question, champion_of, find_opponent
@@ -94,11 +96,17 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
     judged = base if model else None
     guard_split(log, judged, params, consent)
     guard_own_metrics(log, judged, consent)
-    champion, opponent = None, None
+    champion, opponent, base_rows = None, None, None
     question = Question(params, test, hidden_columns(schema, params.target), home)
     if base is not None and model is not None:
         with log.timed("bring back and score the champion"):
-            champion, opponent = find_opponent(log, base, model, files, question, consent)
+            champion, opponent, base_rows = find_opponent(
+                log, base, model, files, question, consent, with_rows=True
+            )
+    # Before the challenger is started, as all that it is measured with.
+    train = None if base_rows is None else training_rows(root, params, schema, rows)
+    everything = all_rows(root, schema, rows)
+    alike = alike_columns(schema.features(), files.manifest["inputs"], params)
     # What they say of the reference is settled before the challenger answers; it is read again, and
     # reported, below, where all columns of the test rows are known.
     named = {*derived.columns, *(part.column for part in contract.model.slices)}
@@ -111,7 +119,7 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
             params,
             files.locked.hash,
             (champion, opponent),
-            lambda log, base, model: find_opponent(log, base, model, files, question, consent),
+            lambda log, base, model: find_opponent(log, base, model, files, question, consent)[:2],
             consent,
         )
     with log.timed("score the challenger"):
@@ -125,7 +133,7 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
         challenger.scored,
         opponent,
         applicable.terms.model.confidence,
-        _groups(params, challenger.test),
+        groups_of(challenger.test, params, alike),
         binding=consent.accept_new_baseline is None,
     )
     terms, added = split_terms(applicable.terms.model, known.keys() - own.keys())
@@ -135,12 +143,40 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
         erosion = judge_erosion(log, reference, terms.metrics, terms.slices, court, challenger.test)
         more = measured_by_the_change(root, home, added, court, challenger.test)
     metrics, slices = (*metrics, *more[0]), (*slices, *more[1])
+    # On rows of the base, too, the judge measures by what it knows.
+    model_terms = applicable.terms.model.model_copy(
+        update={"metrics": dict(terms.metrics), "slices": tuple(terms.slices)}
+    )
+    changed = ChangedData()
+    # The data of a new baseline need not be a later version of the base's.
+    if base and base_rows and train is not None and consent.accept_new_baseline is None:
+
+        def answer(others: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+            said = let_answer(root, home, others, schema, params.target)
+            known = with_known_derived(log, home, others, schema, params.target)
+            return judged_model(files, known, params.target, said).test, said.table
+
+        with log.timed("compare on the base's test rows"):
+            changed = judge_changed_data(
+                log,
+                read_record(base),
+                base_rows,
+                train,
+                Judged(challenger.test, challenger.scored, files.classes, alike, answer),
+                opponent,
+                params,
+                applicable.terms.model_copy(update={"model": model_terms}),
+                consent,
+            )
     data = data_changes(row_count(root, rows), base, schema)
     # The data of a new baseline need not be a later version of the base's.
-    base_rows = data.base_rows if consent.accept_new_baseline is None else None
-    found = measure(challenger.files.size, challenger.latency_p99_ms, data.rows, base_rows)
+    rows_before = data.base_rows if consent.accept_new_baseline is None else None
+    found = measure(challenger.files.size, challenger.latency_p99_ms, data.rows, rows_before)
     limits = judge_limits(applicable.terms, found)
+    limits += (*data_limits(everything, params, alike, applicable.terms.data), *changed.limits)
     judged_terms: list[Finding | Limit] = [*metrics, *slices, *erosion, *limits]
+    if changed.on_base_rows is not None:
+        judged_terms += [*changed.on_base_rows.metrics, *changed.on_base_rows.slices]
     reasons = [*log.reasons, *(why for term in judged_terms for why in term.failures)]
     kept = champion is not None and champion.source == "same"
     head = git(root, "rev-parse", "--verify", "--quiet", "HEAD")
@@ -163,13 +199,7 @@ def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
         data=data,
         reference=reference.record if reference else None,
         erosion=erosion,
+        on_base_rows=changed.on_base_rows,
+        record=changed.record,
         seconds=log.seconds,
     )
-
-
-def _groups(params: Params, test: pl.DataFrame) -> NDArray[Any] | None:
-    """Which rows the split keeps together: they are no independent evidence."""
-    columns = params.split.columns
-    if params.split.method != "hash" or not set(columns) <= set(test.columns):
-        return None
-    return row_groups(test, columns)

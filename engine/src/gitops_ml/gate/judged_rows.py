@@ -83,6 +83,29 @@ def _bring(root: Path, output: Path) -> None:
         check_outputs(root, read_lock(root), [output])
 
 
+def training_rows(
+    root: Path, params: Params, schema: Schema, rows: pl.DataFrame | None
+) -> pl.DataFrame:
+    """The rows that a change trains on; arguments and errors are those of `judged_rows`."""
+    if rows is None:
+        _bring(root, paths.TEST.parent)
+        return read_table(root / paths.TRAIN, schema.columns)
+    train, _ = split(rows, params, schema)
+    return train
+
+
+def all_rows(root: Path, schema: Schema, rows: pl.DataFrame | None) -> pl.DataFrame:
+    """All rows of the data; where the landed files are not here, those that the run ingested.
+
+    Raises:
+        TableError: If there are none.
+    """
+    if rows is not None:
+        return rows
+    _bring(root, paths.INGESTED)
+    return read_table(root / paths.INGESTED, schema.columns)
+
+
 def row_count(root: Path, rows: pl.DataFrame | None) -> int:
     """How many rows the data have.
 

@@ -48,6 +48,7 @@ class Judge:
         confidence: Of the one-sided bound that a margin is held against.
         groups: Shape (n,), rows with the same label belong together; None if each stands alone.
         binding: Whether a lost or impossible comparison is a failure.
+        doubtful: Whether one that these rows cannot decide is a failure, too.
         against: Who the opponent is.
         key: What follows the names of metrics in the names of terms.
     """
@@ -57,6 +58,7 @@ class Judge:
     confidence: float
     groups: NDArray[Any] | None = None
     binding: bool = True
+    doubtful: bool = True
     against: str = "champion"
     key: str = ""
 
@@ -141,7 +143,7 @@ class Judge:
             too_few = note is not None and note.startswith(_TOO_FEW)
             if note is not None and self.binding and must_exist and not (column and too_few):
                 failures.append(f"not compared: {note}")
-        if duel is not None and not duel.passed and self.binding:
+        if duel is not None and self.binding and self._fails(duel):
             failures.append(_lost(duel, kind_of(metric).direction, self))
         return Finding(
             term=term,
@@ -161,6 +163,9 @@ class Judge:
             failures=tuple(f"{what}: {failure} ({term})" for failure in failures),
             note=note,
         )
+
+    def _fails(self, duel: Comparison) -> bool:
+        return not duel.passed and (self.doubtful or duel.outcome == "inferior")
 
     def _compare(
         self, metric: str, margin: float | None, inside: NDArray[np.bool_], min_rows: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.dvc import LockedOutput, locked_output
+from gitops_ml.core.dvc import LockedOutput, locked_output, read_lock
 from gitops_ml.core.environment import LockedVersionsError, locked_versions
 from gitops_ml.core.git import BaseRevision, git
 from gitops_ml.core.settings import Params
+from gitops_ml.gate.base_rows import BaseRows, Split
 from gitops_ml.gate.challenger import score
 from gitops_ml.gate.champion import Champion, bring_back
 from gitops_ml.gate.contestant import CannotScoreError, ContestantError, write_rows
@@ -74,7 +76,9 @@ def find_opponent(
     challenger: ModelFiles,
     question: Question,
     consent: Consent,
-) -> tuple[ModelRecord, Opponent | None]:
+    *,
+    with_rows: bool = False,
+) -> tuple[ModelRecord, Opponent | None, BaseRows | None]:
     """Bring the champion back and let it answer.
 
     A champion that cannot be compared with blocks the change, unless a maintainer accepts the
@@ -82,27 +86,34 @@ def find_opponent(
 
     Returns:
         What the champion is, and its answers; None if it is the challenger itself or if it cannot
-        be compared with.
+        be compared with. And the base's own rows, if asked for; None if this change has the same.
 
     Raises:
         GitError: If DVC cannot be asked where the base's model may be.
     """
-    if model.hash == challenger.locked.hash:
-        elsewhere = other_surroundings(base)
-        if not elsewhere:
-            return ModelRecord(hash=model.hash, source="same"), None
+    same_rows = not with_rows or _same_rows(base)
+    same_model = model.hash == challenger.locked.hash
+    elsewhere = other_surroundings(base) if same_model else []
+    if same_model and not elsewhere and same_rows:
+        return ModelRecord(hash=model.hash, source="same"), None, None
+    if elsewhere:
         log.notes.append(
             f"The same model, but {' and '.join(elsewhere)} may make it answer otherwise than at "
             "the base: it is judged like another one."
         )
     record = ModelRecord(hash=model.hash, source="not found")
-    opponent = None
+    opponent, base_rows = None, None
     try:
         with bring_back(base, model, question.home) as champion:
             record = ModelRecord(hash=model.hash, source=champion.source)
             manifest = _comparable_manifest(champion, challenger)
             record = record.model_copy(update={"sha256": manifest["files"][manifest["served"]]})
-            opponent = _answers(log, champion, challenger, question)
+            if same_model and not elsewhere:
+                record = record.model_copy(update={"source": "same"})
+            else:
+                opponent = _answers(log, champion, challenger, question)
+            if not same_rows:
+                base_rows = _base_rows(champion, manifest, question.hidden)
             log.notes += champion.notes
     except ContestantError as error:
         why = f"the champion cannot be compared with: {error}"
@@ -113,7 +124,33 @@ def find_opponent(
             )
         else:
             log.notes.append(f"{why[0].upper()}{why[1:]}")
-    return record, opponent
+    return record, opponent, base_rows
+
+
+def _same_rows(base: BaseRevision) -> bool:
+    """Whether the base was trained and tested on the very rows that are here."""
+    name, folder = str(paths.DVC_LOCK), paths.TEST.parent
+    theirs = locked_output(base.read(paths.DVC_LOCK), folder, f"{base.revision}:{name}")
+    ours = locked_output(read_lock(base.root), folder, name)
+    return theirs is not None and ours is not None and theirs.hash == ours.hash
+
+
+def _base_rows(
+    champion: Champion, manifest: Mapping[str, Any], hidden: Collection[str]
+) -> BaseRows:
+    path = champion.test_rows()
+    rows = Split(pl.read_parquet(path.with_name(paths.TRAIN.name)), pl.read_parquet(path))
+    answers = _own_answers(champion, rows.test, hidden)
+    return BaseRows(rows, answers, tuple(manifest["classes"] or ()), manifest.get("threshold"))
+
+
+def _own_answers(champion: Champion, own: pl.DataFrame, hidden: Collection[str]) -> pl.DataFrame:
+    asked = write_rows(own, hidden, champion.scratch / "own_rows.parquet")
+    out = champion.scratch / "own_answers.parquet"
+    champion.predict(asked, out)
+    answers = pl.read_parquet(out)
+    _check_answers(answers, len(own))
+    return answers
 
 
 def other_surroundings(base: BaseRevision) -> list[str]:
@@ -185,8 +222,6 @@ def _answers_for_own_rows(
     if not key:
         raise CannotScoreError(f"{why}\nand without data.key its rows cannot be paired with these")
     path = champion.test_rows()
-    if path is None:
-        raise CannotScoreError(f"{why}\nand its own test set is in neither the cache nor a remote")
     own = pl.read_parquet(path)
     if not set(key) <= set(own.columns):
         raise CannotScoreError(f"{why}\nand its own test set has no columns {', '.join(key)}")
@@ -200,10 +235,7 @@ def _answers_for_own_rows(
         raise CannotScoreError(
             f"{why}\nand only {len(pairs)} of {len(ours)} test rows are in its own test set"
         )
-    asked = write_rows(own, question.hidden, champion.scratch / "own_rows.parquet")
-    out = champion.scratch / "own_answers.parquet"
-    champion.predict(asked, out)
-    answers = pl.read_parquet(out)[pairs.get_column("answer")]
+    answers = _own_answers(champion, own, question.hidden)[pairs.get_column("answer")]
     rows = pairs.get_column("row").cast(pl.Int64).to_numpy()
     return _opponent(challenger, question, answers, rows)
 
@@ -211,10 +243,14 @@ def _answers_for_own_rows(
 def _opponent(
     challenger: ModelFiles, question: Question, answers: pl.DataFrame, rows: Any
 ) -> Opponent:
-    if "prediction" not in answers.columns or len(answers) != len(rows):
-        raise CannotScoreError(
-            f"it gave {len(answers)} answers for {len(rows)} rows, "
-            f"in columns {', '.join(answers.columns)}"
-        )
+    _check_answers(answers, len(rows))
     truth = question.test.get_column(question.params.target)[rows]
     return Opponent(score(truth, answers, challenger.classes), rows)
+
+
+def _check_answers(answers: pl.DataFrame, rows: int) -> None:
+    if "prediction" not in answers.columns or len(answers) != rows:
+        raise CannotScoreError(
+            f"it gave {len(answers)} answers for {rows} rows, "
+            f"in columns {', '.join(answers.columns)}"
+        )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,10 @@ from gitops_ml.core.settings import (
     load_params,
     parse_settings,
 )
+from gitops_ml.data.freshness import freshness
 from gitops_ml.data.infer import keep_old
-from gitops_ml.features.matrix import read_table
+from gitops_ml.features.duplicates import repeated
+from gitops_ml.features.matrix import alike_columns, read_table
 from gitops_ml.gate.answer import LATENCY_RECORDS
 from gitops_ml.gate.challenger import (
     Challenger,
@@ -52,6 +53,8 @@ _MARGIN_SHARE = 0.25
 _EROSION_FACTOR = 2
 _SLICE_ROWS = 300
 _SLICE_ROWS_LEAST = 30
+# From this share on, rows that repeat others say nothing.
+_ALIKE_BY_NATURE = 0.5
 
 _HEAD = """\
 # yaml-language-server: $schema=contract.schema.json
@@ -120,6 +123,7 @@ def contract_text(
     measured: Mapping[str, float | None] = {
         **measure(challenger.size, latency, len(rows)),
         "data.freshness_days": _age_days(params, rows),
+        "data.duplicate_rows_max": _repeated_share(params, challenger, rows),
         **_behaviour(params, challenger),
     }
     return "".join(
@@ -237,10 +241,15 @@ def _age_days(params: Params, rows: pl.DataFrame) -> float | None:
     """How old the newest row is, in days; None if rows have no date."""
     if params.data.time is None:
         return None
-    as_of = datetime.now(UTC) if params.data.as_of == "now" else params.data.as_of
-    times = rows.get_column(params.data.time)
-    newest = times.filter(times <= as_of).max()
-    return (as_of - newest) / timedelta(days=1) if isinstance(newest, datetime) else None
+    return freshness(rows.get_column(params.data.time), params).days
+
+
+def _repeated_share(params: Params, challenger: Challenger, rows: pl.DataFrame) -> float | None:
+    """The share of rows that repeat another one; None where most are alike by nature."""
+    model = challenger.predictor.features
+    alike = alike_columns((item.name for item in model.given), model.inputs, params)
+    share = int(repeated(rows, alike).sum()) / max(len(rows), 1)
+    return share if share < _ALIKE_BY_NATURE else None
 
 
 def _behaviour(params: Params, challenger: Challenger) -> dict[str, float | None]:

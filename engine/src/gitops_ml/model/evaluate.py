@@ -30,7 +30,7 @@ from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import EvaluateParams, Params, load_params
 from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.encode import Features, class_name
-from gitops_ml.features.matrix import read_table, row_groups, with_derived
+from gitops_ml.features.matrix import alike_columns, evidence_groups, read_table, with_derived
 from gitops_ml.model.metrics import Estimate, Scored, estimate, kind_of, measure
 from gitops_ml.model.own_metrics import MetricError
 from gitops_ml.model.plots import draw_plots
@@ -201,8 +201,9 @@ def evaluate(
     seed = manifest["seed"]
     scored = score_target(frame, predictor)
     frame = with_derived(frame, predictor.features.derivation)
-    # The split keeps rows together that belong together: they are no independent evidence.
-    groups = row_groups(frame, params.split.columns)
+    model = predictor.features
+    alike = alike_columns((item.name for item in model.given), model.inputs, params)
+    groups = evidence_groups(frame, params.split.columns, alike, named=bool(params.data.key))
     overall = measure_overall(scored, settings, seed, groups)
     dummy = baseline(train_target, scored, manifest["classes"], manifest.get("threshold"))
     return {
