@@ -15,6 +15,7 @@ from projects import PACKAGE, forget_package
 
 from gitops_ml.core.user_code import UserCodeError, user_code
 from gitops_ml.serving.app import Model
+from gitops_ml.serving.config import ServiceConfig
 from gitops_ml.serving.hooks import load_hooks
 
 RECORD = {"weight": 1.5, "items": 3, "member": True, "colour": "blue"}
