@@ -173,10 +173,10 @@ def test_the_change_runs_in_processes_of_its_own_that_see_no_outcome(
     assert report.rows == len(pl.read_parquet(change / paths.TEST))
     assert {found.value for found in report.slices} == {"few", "many"}
     assert report.challenger.sha256 is not None
-    size, latency, rows = (limit.value for limit in report.limits)
-    assert size * 1e6 == (change / paths.ONNX_MODEL).stat().st_size
-    assert latency > 0
-    assert rows == 400
+    measured = {limit.term: limit.value for limit in report.limits}
+    assert measured["model.size_mb"] * 1e6 == (change / paths.ONNX_MODEL).stat().st_size
+    assert measured["model.latency_p99_ms"] > 0
+    assert measured["data.rows_min"] == 400
 
 
 def test_a_metric_of_the_base_is_measured_by_the_base(

@@ -99,17 +99,19 @@ def contract(root: Path) -> Contract:
 def made(root: Path) -> Made:
     """Where the pipeline wrote an output; the test fails if it did not, or not what is there.
 
-    It is hashed before anything of it is loaded.
+    A model and a report are hashed before anything of them is loaded. Tables are not: to tell what
+    is wrong with them is what the checks are for.
     """
 
     @cache
     def find(output: Path) -> Path:
         if not (root / output).exists():
             pytest.fail(f"{output} is missing: run `make pipeline` first", pytrace=False)
-        try:
-            check_outputs(root, read_lock(root), [output])
-        except DvcError as error:
-            pytest.fail(str(error), pytrace=False)
+        if output not in (paths.INGESTED, paths.TRAIN, paths.TEST):
+            try:
+                check_outputs(root, read_lock(root), [output])
+            except DvcError as error:
+                pytest.fail(str(error), pytrace=False)
         return root / output
 
     return find
