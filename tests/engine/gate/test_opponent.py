@@ -93,7 +93,7 @@ def judged(
     monkeypatch.setattr(opponent, "bring_back", bring_back)
     log = GateLog()
     question = Question(None, pl.DataFrame(), frozenset(), base.root)  # type: ignore[arg-type]
-    record, _ = find_opponent(log, base, MODEL, FILES, question, Consent())
+    record, *_ = find_opponent(log, base, MODEL, FILES, question, Consent())
     return log, record, asked
 
 
