@@ -18,6 +18,7 @@ import yaml
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import DvcError, by_name, dvc_output, stages_of
 from gitops_ml.core.git import git
+from gitops_ml.core.yaml_text import load_yaml
 
 # DVC appends this to the hash of a folder.
 FOLDER = ".dir"
@@ -198,7 +199,7 @@ def tracked_hashes(root: Path, lock: str | None) -> dict[str, str]:
     listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.dvc")
     for name in filter(None, listed.stdout.split("\0")):
         try:
-            outputs = yaml.safe_load((root / name).read_text(encoding="utf-8"))["outs"]
+            outputs = load_yaml((root / name).read_text(encoding="utf-8"))["outs"]
             for output in outputs:
                 if "md5" in output:
                     found[(Path(name).parent / output["path"]).as_posix()] = str(output["md5"])

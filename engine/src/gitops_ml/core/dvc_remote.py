@@ -36,6 +36,7 @@ from gitops_ml.core.dvc_objects import (
     settings_of,
     tracked_hashes,
 )
+from gitops_ml.core.yaml_text import load_yaml
 
 VARIABLE = "DVC_REMOTE_URL"
 # The remote at DVC_REMOTE_URL has this name while it is used.
@@ -169,7 +170,7 @@ def _named_here(root: Path) -> dict[str, str]:
 def git_owned(root: Path) -> set[str]:
     """The outputs that `dvc.yaml` leaves to git, as far as it names them without a variable."""
     try:
-        stages = yaml.safe_load((root / paths.DVC_YAML).read_text(encoding="utf-8"))["stages"]
+        stages = load_yaml((root / paths.DVC_YAML).read_text(encoding="utf-8"))["stages"]
         return {
             path
             for stage in stages.values()

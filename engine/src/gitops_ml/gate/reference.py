@@ -36,6 +36,7 @@ from gitops_ml.core.settings import (
     SliceTerms,
     parse_settings,
 )
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.gate.challenger import current_model
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judgement import Judge, Opponent
@@ -213,7 +214,7 @@ def _commits_of_models(base: BaseRevision, named: str | None) -> Iterator[str]:
 def _may_be_first(base: BaseRevision, commit: str, params: Params) -> bool:
     """Whether a commit's model predicts the same target in the same task, and was not blocked."""
     try:
-        theirs = yaml.safe_load(base.read(paths.PARAMS, commit) or "")
+        theirs = load_yaml(base.read(paths.PARAMS, commit) or "")
         alike = (theirs["task"], theirs["target"]) == (params.task, params.target)
     except (yaml.YAMLError, KeyError, TypeError):
         return False

@@ -34,6 +34,7 @@ from gitops_ml.core.dvc_objects import check_outputs, hash_of, outputs_of
 from gitops_ml.core.dvc_remote import git_owned, pull_objects
 from gitops_ml.core.git import BaseRevision, find_base, git
 from gitops_ml.core.run import PYTHON, show
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.github.event import read_event
 from gitops_ml.github.passed import base_of
 
@@ -63,7 +64,7 @@ def check_stages(root: Path) -> None:
     """
     name = paths.DVC_YAML
     try:
-        stages = yaml.safe_load((root / name).read_text(encoding="utf-8"))["stages"]
+        stages = load_yaml((root / name).read_text(encoding="utf-8"))["stages"]
         for stage, entry in stages.items():
             for key in _REFUSED_KEYS:
                 if key in entry or key in (entry.get("do") or {}):
@@ -137,11 +138,11 @@ def believed_lock(root: Path, base: BaseRevision | None) -> str | None:
         return None
     try:
         outputs_of(text, f"{base.revision}:{paths.DVC_LOCK}")
-        document = yaml.safe_load(text)
+        document = load_yaml(text)
     except DvcError as error:
         print(f"Everything is run: {error}")
         return None
-    here = yaml.safe_load((root / paths.DVC_YAML).read_text(encoding="utf-8"))["stages"]
+    here = load_yaml((root / paths.DVC_YAML).read_text(encoding="utf-8"))["stages"]
     # Of a stage that is repeated the lock names each repetition: stage@item.
     kept = {
         name: entry for name, entry in document["stages"].items() if name.partition("@")[0] in here
@@ -277,7 +278,7 @@ def _their_model(root: Path, recorded: str | None) -> _TheirModel | None:
 def _with_stage(lock: str | None, model: _TheirModel) -> str:
     document: dict[str, Any] = {"schema": "2.0", "stages": {}}
     if lock is not None:
-        document = yaml.safe_load(lock)
+        document = load_yaml(lock)
     document["stages"][model.stage] = dict(model.entry)
     return yaml.safe_dump(document, sort_keys=False)
 
