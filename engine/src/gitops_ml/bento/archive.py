@@ -16,7 +16,6 @@ import yaml
 from gitops_ml.bento.store import FETCHED, BentoError
 from gitops_ml.core import paths
 from gitops_ml.core.project import load_project
-from gitops_ml.core.yaml_text import load_yaml
 
 ENTRIES = 20_000
 TEXT_BYTES = 20_000_000
@@ -94,7 +93,7 @@ class BentoArchive:
         if file not in self.texts:
             raise BentoError(f"{self.name}: lacks {file!r}")
         try:
-            read = load_yaml if file == _DESCRIPTION else json.loads
+            read = yaml.safe_load if file == _DESCRIPTION else json.loads
             document = read(self.texts[file])
         except (yaml.YAMLError, ValueError) as error:
             raise BentoError(f"{self.name}: {file} cannot be read: {error}") from error
