@@ -1,4 +1,4 @@
-"""The terms cannot be loosened by the change that it judges.
+"""The terms cannot be loosened by the change that they judge.
 
 A change may edit `contract.yaml` too. So it is judged by the stricter of its own contract and the
 base's, term by term, and every term that it loosens is named: only a maintainer can consent.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class GateLog:
-    """One judgement under way.
+    """What one judgement has found so far.
 
     Attributes:
         reasons: Why the change is blocked; empty while nothing speaks against it.
