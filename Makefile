@@ -5,6 +5,8 @@ UV := tools/uv
 RUN := $(UV) run --locked
 # What is set for one task here must not reach the tasks of generated projects.
 unexport ARGS OUT TASK
+# The tests start Python hundreds of times: without its bytecode each would compile all libraries.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help:  ## Show this help

@@ -24,7 +24,6 @@ ANSWERS = r"""<< cookiecutter | tojson >>"""
 # option: (choices that have such a file, plain names)
 VARIANTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "task": (("classification", "regression"), ("params.yaml", "contract.yaml")),
-    "deploy_target": (("kubernetes", "host"), ("deploy/outputs.yaml",)),
     "license": (("MIT", "Apache-2.0", "BSD-3-Clause", "proprietary"), ("LICENSE",)),
 }
 # What one choice has otherwise than the rest, as <stem>.<choice><suffix> beside the plain one.
@@ -35,7 +34,9 @@ REPLACEMENTS: Mapping[str, Mapping[str, Sequence[str]]] = {
             ".github/workflows/deliver.yml",
             ".github/workflows/rollback.yml",
             "deploy/README.md",
+            ".github/dependabot.yml",
         ),
+        "none": (".github/dependabot.yml",),
     },
 }
 # Files and folders that only some choices want.
@@ -45,16 +46,21 @@ FEATURES: Mapping[str, Sequence[tuple[Sequence[str], Sequence[str]]]] = {
         (
             ("kubernetes", "host", "bentocloud"),
             (
+                ".github/rulesets/deliveries.json",
                 ".github/rulesets/environments.json",
+                ".github/rulesets/releases.json",
                 ".github/workflows/deliver.yml",
                 ".github/workflows/rollback.yml",
                 "deploy",
                 "docs/deliver.md",
             ),
         ),
-        (("kubernetes", "host"), ("deploy/base", "deploy/overlays")),
-        (("kubernetes",), ("deploy/argocd",)),
-        (("host",), ("deploy/host", "deploy/slots")),
+        (
+            ("kubernetes",),
+            ("deploy/argocd", "deploy/base", "deploy/outputs.yaml", "deploy/overlays"),
+        ),
+        (("kubernetes", "host"), ("deploy/image",)),
+        (("host",), ("deploy/host",)),
         (("bentocloud",), ("deploy/production.yaml", "deploy/staging.yaml")),
     ),
 }

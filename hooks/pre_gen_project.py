@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import keyword
+import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 # Rendered to the answers as JSON. Its quotes, newlines and angle brackets come escaped, so no
 # answer can end this string.
@@ -189,15 +191,46 @@ def find_problems(answers: Mapping[str, object]) -> list[Problem]:
     return problems
 
 
+def uncopyable(engine: Path) -> Iterator[str]:
+    """What lies around below the template's engine and would end its copying half-way.
+
+    Links that lead nowhere or to a folder that holds them, and what is neither file nor folder.
+    """
+    for folder, _, _ in os.walk(engine):
+        for path in sorted(Path(folder).iterdir()):
+            inside = path.is_symlink() and path.is_dir()
+            circle = inside and Path(folder).resolve().is_relative_to(path.resolve())
+            if circle or not (path.is_file() or path.is_dir()):
+                yield path.relative_to(engine.parent).as_posix()
+
+
 def main(rendered: str = ANSWERS) -> int:
     """Check the answers; 0 when all can be used, 1 when not."""
-    problems = find_problems(json.loads(rendered))
+    answers = json.loads(rendered)
+    problems = find_problems(answers)
     if not problems:
-        return 0
+        return check_template(answers)
     count = "1 answer" if len(problems) == 1 else f"{len(problems)} answers"
     print(f"\nNothing was generated: {count} cannot be used.\n", file=sys.stderr)
     for problem in problems:
         print(f"{problem}\n", file=sys.stderr)
+    return 1
+
+
+def check_template(answers: Mapping[str, object]) -> int:
+    """Refuse a working tree that cannot be copied; 0 when it can, or when it is not known."""
+    # Where cookiecutter was started, which a relative path starts from.
+    started = Path(os.environ.get("PWD", ""))
+    engine = started / str(answers.get("_repo_dir", "")) / "engine"
+    found = list(uncopyable(engine))
+    if not found:
+        return 0
+    print(
+        f"\nNothing was generated: the template's {', '.join(found)} cannot be copied (a link that "
+        "leads nowhere or in a circle, or no file).\nRemove it, or generate from a fresh "
+        "`git clone` of the template.\n",
+        file=sys.stderr,
+    )
     return 1
 
 

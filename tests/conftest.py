@@ -1,22 +1,25 @@
 """Fixtures that generate projects, install their dependencies and run their pipelines.
 
-What takes long is made once per session and handed out as private copies. The host's git, DVC,
-BentoML and cookiecutter settings are kept out of the tests, and the tests out of them.
+What takes long is made once per session, whatever the number of test processes, and handed out
+as private copies. The host's git, DVC, BentoML and cookiecutter settings are kept out of the tests,
+and the tests out of them.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from cookiecutter.main import cookiecutter
+from forks import Forks
 
 pytest_plugins = ("podman", "machine")
 
@@ -29,6 +32,11 @@ COMMAND_TIMEOUT = 900
 
 Bake = Callable[..., Path]
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+# What takes longest, so that no process is left alone with it at the end.
+FIRST = ("test_delivery.py", "test_host.py", "test_pipeline_workflow.py", "test_bentocloud.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,6 +44,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         shared = "needs_podman" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("podman" if shared else item.path.name))
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than processors for the slow tests: they often wait for what they start."""
+    processors = os.cpu_count() or 1
+    return processors + 1 if config.option.markexpr == "slow" else processors
 
 
 def find_uv() -> str:
@@ -47,7 +63,37 @@ def find_uv() -> str:
 
 
 @pytest.fixture(scope="session")
-def clean_env(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all test processes of this session."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def once(shared: Path) -> Once:
+    """A shared folder that is filled when first asked for; others who ask wait until it is.
+
+    `once(name, fill)` gives the folder, which is not to be changed; `fill` gets it empty.
+    """
+
+    def make_once(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, filled = shared / name, shared / f"{name}.filled"
+        with (shared / f"{name}.lock").open("w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def clean_env(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """The variables of every process that the tests start.
 
     The interpreter that runs the tests is taken off PATH, settings of the host's users are
@@ -83,6 +129,10 @@ def clean_env(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
         # Threads that spin while they wait make training four times slower on a busy machine.
         "OMP_WAIT_POLICY": "passive",
         "PRE_COMMIT_HOME": str(home / "pre-commit"),
+        # What mypy knows of the libraries is the same in all projects.
+        "MYPY_CACHE_DIR": str(shared / "mypy"),
+        # Where the action that sets uv up finds the environment that an earlier run has left.
+        "STANDIN_ENVIRONMENT": str(shared / "environment" / "venv"),
     }
     return env
 
@@ -160,25 +210,6 @@ def template(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.fixture
-def bake(
-    template: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    clean_env: Mapping[str, str],
-    env_without_uv: Mapping[str, str],
-) -> Bake:
-    """Generate a project in a folder of its own: `bake(task="regression")`.
-
-    The hook does not find uv unless `lock=True`, which takes seconds and a package index.
-    """
-
-    def bake_project(lock: bool = False, **options: str) -> Path:
-        env = clean_env if lock else env_without_uv
-        return generate(template, tmp_path_factory.mktemp("bake"), env, **options)
-
-    return bake_project
-
-
 @pytest.fixture(scope="session")
 def generated(
     template: Path,
@@ -198,37 +229,60 @@ def generated(
     return generate_once
 
 
+@pytest.fixture
+def bake(
+    generated: Bake,
+    template: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    clean_env: Mapping[str, str],
+) -> Bake:
+    """A generated project in a folder of its own: `bake(task="regression")`.
+
+    The hook does not find uv unless `lock=True`, which takes seconds and a package index.
+    """
+
+    def bake_project(lock: bool = False, **options: str) -> Path:
+        folder = tmp_path_factory.mktemp("bake")
+        if lock:
+            return generate(template, folder, clean_env, **options)
+        source = generated(**options)
+        return Path(shutil.copytree(source, folder / source.name, symlinks=True))
+
+    return bake_project
+
+
 @pytest.fixture(scope="session")
-def locked_project(
-    template: Path, clean_env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def locked_project(template: Path, clean_env: Mapping[str, str], once: Once) -> Path:
     """The default project with its lock file; not to be changed."""
-    project = generate(template, tmp_path_factory.mktemp("locked"), clean_env)
+    project = once("locked", lambda folder: generate(template, folder, clean_env)) / SLUG
     assert (project / "uv.lock").is_file(), "uv could not lock the dependencies"
     return project
 
 
 @pytest.fixture(scope="session")
 def project_env(
-    locked_project: Path,
-    clean_env: Mapping[str, str],
-    run: Run,
-    tmp_path_factory: pytest.TempPathFactory,
+    locked_project: Path, clean_env: Mapping[str, str], run: Run, once: Once
 ) -> Mapping[str, str]:
     """Variables of a process in a project: PATH starts with the locked dependencies' environment.
 
     The environment is shared, so `uv run` takes it as it is; `project_run` puts a project's own
     sources before those that it was made for.
     """
-    venv = tmp_path_factory.mktemp("environment") / "venv"
-    env = {**clean_env, "UV_PROJECT_ENVIRONMENT": str(venv)}
-    sync = [find_uv(), "sync", "--locked", "--quiet"]
-    run(sync, locked_project, env, check=True)
+    uv = find_uv()
+
+    def install(folder: Path) -> None:
+        # Its programs run from copies of it too.
+        make = [uv, "venv", "--quiet", "--relocatable", folder / "venv"]
+        run(make, locked_project, check=True)
+        env = {**clean_env, "UV_PROJECT_ENVIRONMENT": str(folder / "venv")}
+        run([uv, "sync", "--locked", "--quiet"], locked_project, env, check=True)
+
+    venv = once("environment", install) / "venv"
     return {
-        **env,
+        **clean_env,
+        "UV_PROJECT_ENVIRONMENT": str(venv),
         "PATH": os.pathsep.join([str(venv / "bin"), clean_env["PATH"]]),
         "UV_NO_SYNC": "1",
-        "MYPY_CACHE_DIR": str(venv.parent / "mypy"),
     }
 
 
@@ -263,30 +317,47 @@ def project_run(project_env: Mapping[str, str], run: Run) -> Run:
 
 
 @pytest.fixture(scope="session")
+def project_fork(project_env: Mapping[str, str]) -> Iterator[Run]:
+    """As `project_run` for programs in Python, whose libraries are imported once: see `forks`.
+
+    What a program prints is all in `stdout`.
+    """
+    forks = Forks(Path(project_env["UV_PROJECT_ENVIRONMENT"], "bin", "python"), project_env)
+
+    def run_in_project(
+        project: Path, *command: str, check: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        store = {"BENTOML_HOME": str(project.parent / "bentoml")}
+        done = forks.run(project, *command, path=sources_of(project), env=store)
+        if check:
+            assert done.returncode == 0, f"{command}\n{done.stdout}"
+        return done
+
+    yield run_in_project
+    forks.close()
+
+
+@pytest.fixture(scope="session")
 def _pipeline_runs(
     template: Path,
     env_without_uv: Mapping[str, str],
     locked_project: Path,
     project_run: Run,
-    tmp_path_factory: pytest.TempPathFactory,
+    once: Once,
 ) -> Callable[[str], Path]:
     """The project of each task after its first pipeline run, made when first asked for."""
-    runs: dict[str, Path] = {}
 
-    def run_pipeline(task: str) -> Path:
-        if task not in runs:
-            project = generate(template, tmp_path_factory.mktemp(task), env_without_uv, task=task)
-            # Both tasks have the same dependencies.
-            shutil.copy(locked_project / "uv.lock", project)
-            project_run(project, "git", "add", "uv.lock", check=True)
-            project_run(project, "git", "commit", "-q", "--amend", "--no-edit", check=True)
-            project_run(project, "dvc", "repro", check=True)
-            project_run(project, "git", "add", "--all", check=True)
-            project_run(project, "git", "commit", "-qm", "Train the first model", check=True)
-            runs[task] = project
-        return runs[task]
+    def run_pipeline(task: str, folder: Path) -> None:
+        project = generate(template, folder, env_without_uv, task=task)
+        # Both tasks have the same dependencies.
+        shutil.copy(locked_project / "uv.lock", project)
+        project_run(project, "git", "add", "uv.lock", check=True)
+        project_run(project, "git", "commit", "-q", "--amend", "--no-edit", check=True)
+        project_run(project, "dvc", "repro", check=True)
+        project_run(project, "git", "add", "--all", check=True)
+        project_run(project, "git", "commit", "-qm", "Train the first model", check=True)
 
-    return run_pipeline
+    return lambda task: once(task, lambda folder: run_pipeline(task, folder)) / SLUG
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from projects import PACKAGE, make_project
+from projects import forget_package, make_project
 
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
@@ -30,8 +30,7 @@ def own_imports() -> Iterator[None]:
     before = list(sys.path)
     yield
     sys.path[:] = before
-    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-        del sys.modules[name]
+    forget_package()
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ def run_act(
     token: str | None = "token",
     secrets: Mapping[str, str] | None = None,
     api: str = "http://127.0.0.1:9",
+    job: str | None = None,
     timeout: float = 1800,
 ) -> ActRun:
     """Run one workflow for one event.
@@ -99,6 +100,7 @@ def run_act(
         scratch: Folder of this repository's caches (`cache/`) and of this run's artifacts.
         api: Where GitHub's API is played.
         token: The token of the run; None as in a run that may not have one.
+        job: Run this job and what it needs, and no other.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     event_file = scratch / "event.json"
@@ -119,6 +121,7 @@ def run_act(
         "--pull=false", "--action-offline-mode", "--container-daemon-socket", "-",
         "--action-cache-path", str(scratch / "act"), "--cache-server-addr", "127.0.0.1",
         "--cache-server-path", str(scratch / "act-cache"), "--no-skip-checkout", "--json",
+        *(("--job", job) if job else ()),
         *mapped_actions(checkout),
         *(part for k, v in standin.items() for part in ("--env", f"{k}={v}")),
         *(part for k, v in (variables or {}).items() for part in ("--var", f"{k}={v}")),

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -116,6 +117,7 @@ class FakeActions:
             ("GET", r"/pulls/(\d+)", self._pull),
             ("GET", r"/commits/(\w+)/pulls", lambda _, sha: as_json(self.pulls)),
             ("GET", r"/actions/runs", self._find_runs),
+            ("GET", r"/actions/workflows/pipeline\.yml/runs", self._pipeline_runs),
             (
                 "GET",
                 r"/actions/runs/\d+/attempts/\d+/jobs",
@@ -153,6 +155,29 @@ class FakeActions:
             if run["head_sha"] == request.args["head_sha"] and run["event"] == request.args["event"]
         ]
         return as_json({"workflow_runs": found})
+
+    def _pipeline_runs(self, request: Request) -> Response:
+        """One page of the runs of the pipeline, the newest first; a filter shows 1,000 at most."""
+        fields = {"branch": "head_branch", "event": "event", "head_sha": "head_sha"}
+        wanted = {fields[key]: value for key, value in request.args.items() if key in fields}
+        status = request.args.get("status")
+        found = [
+            run
+            for run in sorted(self.runs, key=lambda run: -int(run.get("id", 0)))
+            if all(run.get(field) == value for field, value in wanted.items())
+            and status in (None, run.get("status"), run.get("conclusion"))
+        ]
+        if wanted or status:
+            found = found[:1000]
+        size = min(int(request.args.get("per_page", 30)), 100)
+        page = int(request.args.get("page", 1))
+        answer = as_json(
+            {"total_count": len(found), "workflow_runs": found[(page - 1) * size : page * size]}
+        )
+        if page * size < len(found):
+            query = urlencode({**request.args, "page": page + 1})
+            answer.headers["Link"] = f'<{request.base_url}?{query}>; rel="next"'
+        return answer
 
     def _artifacts(self, request: Request) -> Response:
         artifacts = [
@@ -192,6 +217,20 @@ class FakeActions:
         before = len(self.comments)
         self.comments[:] = [one for one in self.comments if one["id"] != int(number)]
         return Response(status=204 if len(self.comments) < before else 404)
+
+
+def pipeline_run(number: int, commit: str, **changes: Any) -> dict[str, Any]:
+    """A run of the pipeline that passed for a push to main."""
+    return {
+        "id": number,
+        "html_url": f"https://github.example/run/{number}",
+        "event": "push",
+        "head_branch": "main",
+        "head_sha": commit,
+        "status": "completed",
+        "conclusion": "success",
+        **changes,
+    }
 
 
 def job(name: str, conclusion: str = "success", failed_step: str | None = None) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Environment:
     reviewers: list[dict[str, Any]] = field(default_factory=list)
     policy: dict[str, bool] | None = None
     policies: list[dict[str, str]] = field(default_factory=list)
+    wait_timer: int = 0
     variables: dict[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
 
@@ -111,6 +112,7 @@ class FakeGitHub:
         self.organization_variables: dict[str, str] = {}
         self.organization_secrets: list[str] = []
         self.environments: dict[str, Environment] = {}
+        self.keys: list[dict[str, Any]] = []
         self.protected_branches = ["main"]
         server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
 
@@ -136,9 +138,11 @@ class FakeGitHub:
         lists = self._lists(path.removeprefix(PATH), request.args)
         if request.method == "GET" and lists is not None:
             return _page(request, *lists)
-        if match := re.fullmatch(f"{PATH}/environments/([^/]+)", path):
-            return self._environment(unquote(match[1]))
         body = json.loads(request.data) if request.data else None
+        if match := re.fullmatch(
+            f"{PATH}/environments/([^/]+)(/deployment-branch-policies)?", path
+        ):
+            return self._environment(request.method, unquote(match[1]), bool(match[2]), body)
         return self._repository(request.method, unquote(path.removeprefix(PATH)), body)
 
     def _repository(self, method: str, path: str, body: Any) -> Response:
@@ -187,6 +191,8 @@ class FakeGitHub:
         """The list that an address leads to, and the key that the answer has it under."""
         if path == "/branches" and query.get("protected") == "true":
             return None, [{"name": name, "protected": True} for name in self.protected_branches]
+        if path == "/keys":
+            return None, self.keys
         if path.startswith("/actions/organization-"):
             variables, secrets = self.organization_variables, self.organization_secrets
         elif path.startswith("/actions/"):
@@ -206,11 +212,27 @@ class FakeGitHub:
             return "secrets", [{"name": name, "created_at": "2026-01-01"} for name in secrets]
         return None
 
-    def _environment(self, name: str) -> Response:
+    def _environment(self, method: str, name: str, policies: bool, body: Any) -> Response:
+        if method == "PUT":
+            # What is not sent is as it is at first.
+            known = self.environments.setdefault(name, Environment())
+            known.policy = body.get("deployment_branch_policy")
+            known.wait_timer = body.get("wait_timer", 0)
+            kept = {(r["type"], r["id"]) for r in body.get("reviewers") or ()}
+            known.reviewers = [
+                entry
+                for entry in known.reviewers
+                if (entry["type"], entry["reviewer"]["id"]) in kept
+            ]
         environment = self.environments.get(name)
         if environment is None:
             return _json({"message": "Not Found"}, 404)
+        if policies:
+            environment.policies.append(body)
+            return _json(body)
         rules: list[dict[str, Any]] = []
+        if environment.wait_timer:
+            rules.append({"type": "wait_timer", "wait_timer": environment.wait_timer})
         if environment.reviewers:
             rules.append({"type": "required_reviewers", "reviewers": environment.reviewers})
         if environment.policy is not None:

@@ -53,16 +53,18 @@ def pods_of(label: str) -> dict[str, Any]:
 
 
 def play(manifest: str) -> None:
+    (HOME / "played.yaml").write_text(manifest, encoding="utf-8")
+
     def value(key: str) -> str:
         found = re.search(rf"^[ -]*{key}: (.*)$", manifest, re.MULTILINE)
-        return found[1] if found else die(f"no {key}") or ""
+        return found[1].strip('"') if found else die(f"no {key}") or ""
 
     import subprocess  # takes a third of the time of all other commands
 
     image = value("image")
     if image not in read("local.json"):
         die(f"{image}: image not known")
-    told = re.search(r"^ *RELEASE_DIGEST: (.*)$", manifest, re.MULTILINE)
+    told = re.search(r'name: RELEASE_DIGEST\n +value: "(.*)"', manifest)
     behaviour = {"digest": told and told[1], **read("registry.json")[image]}
     behaviour["port"] = int(value("hostPort"))
     log = (HOME / f"{value('slot')}.log").open("w")

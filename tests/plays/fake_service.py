@@ -29,8 +29,9 @@ class Service(BaseHTTPRequestHandler):
         else:
             self.answer(200, self.predict(body, 0))
 
-    def predict(self, record: dict[str, float], offset: float) -> dict[str, float]:
-        return {"prediction": sum(record.values()) + self.behaviour.get("offset", 0) + offset}
+    def predict(self, record: dict[str, float], offset: float) -> dict[str, Any]:
+        prediction = sum(record.values()) + self.behaviour.get("offset", 0) + offset
+        return {"prediction": prediction, **self.behaviour.get("added", {})}
 
     def answer(self, status: int, value: Any) -> None:
         content = json.dumps(value).encode()

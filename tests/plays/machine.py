@@ -47,10 +47,17 @@ class Machine:
         podman: Its podman.
         origin: The repository that it follows.
         environment: The branch is env/<environment>.
+        image: The only one that may run there.
     """
 
     def __init__(
-        self, folder: Path, project: Path, podman: Podman, origin: Path, environment: str
+        self,
+        folder: Path,
+        project: Path,
+        podman: Podman,
+        origin: Path,
+        environment: str,
+        image: str,
     ) -> None:
         self.folder = folder
         self.podman = podman
@@ -63,7 +70,9 @@ class Machine:
         self.env = {
             **podman.env,
             "REPOSITORY": str(self.origin),
+            "IMAGE": image,
             "ENVIRONMENT": environment,
+            **{f"{slot.upper()}_PORT": str(port) for slot, port in self.ports.items()},
             "STATE_DIRECTORY": str(self.state),
             "FRONT_DOOR": f"http://127.0.0.1:{self.port}",
             "READY_SECONDS": "60",

@@ -43,6 +43,14 @@ ELSEWHERE = (Path("/usr/libexec/podman"), Path("/usr/lib/podman"), Path("/usr/sb
 BASE = "docker.io/library/python:3.11-slim"
 SUITE = "bookworm"  # its Python is 3.11
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+# What it is asked to install for a build, as far as it must not be shipped.
+INSTALLERS = ("cc", "curl", "git")
+APT_GET = f"""#!/bin/sh
+case "$*" in *install*) ;; *) exit 0 ;; esac
+for tool in {" ".join(INSTALLERS)}; do
+  echo '#!/bin/sh' > /usr/bin/$tool && chmod 755 /usr/bin/$tool || exit 1
+done
+"""
 WITHOUT = ("man", "doc", "locale", "info")
 
 
@@ -276,11 +284,11 @@ def base_image(
     """The base image that bentos name, in the registry that Docker Hub's names lead to.
 
     A minimal Debian with Python and uv. Packages come from uv's cache on this machine, which holds
-    those of the lock since `project_env` was made; compilers are not needed, so `apt-get`, which
-    would install some, does nothing.
+    those of the lock since `project_env` was made; compilers are not needed, so what `apt-get`
+    installs are empty programs of their names.
     """
     folder = tmp_path_factory.mktemp("base")
-    (folder / "apt-get").write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
+    (folder / "apt-get").write_text(APT_GET, encoding="utf-8")
     (folder / "apt-get").chmod(0o755)
     rootfs = folder / "rootfs.tar"
     command = [

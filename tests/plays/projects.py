@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 PACKAGE = "flight_delays"
@@ -15,3 +16,9 @@ def make_project(folder: Path, target: str = "kubernetes", package: str = PACKAG
         encoding="utf-8",
     )
     return folder
+
+
+def forget_package() -> None:
+    """Let the next import of a project's package read its files anew."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]

@@ -1,11 +1,11 @@
 """From `git push` to a live answer on BentoCloud: only its API, and GitHub's, are played.
 
 What is deployed there runs: the played BentoCloud unpacks the bento that was pushed and serves it.
+The repository has a DVC remote, which spares its pipeline the training.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import shutil
@@ -22,8 +22,8 @@ import fake_cloud
 import pytest
 from act import REPOSITORY, ActRun
 from conftest import SLUG, Bake, Run
-from hub import NOTHING, GitHub, Hub, make_hub, pipeline_ended
-from machine import free_port
+from hub import NOTHING, GitHub, Hub, expect_nothing_computed, make_hub, pipeline_ended
+from machine import eventually, free_port
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -72,9 +72,9 @@ class Cloud(fake_cloud.FakeCloud):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.services[name].wait(8)
-        return f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: self.services[name].poll() is not None or ready(url), "no service", 60)
+        return url
 
     def stop(self, name: str) -> None:
         """Stop what runs under a name, if anything does."""
@@ -82,6 +82,14 @@ class Cloud(fake_cloud.FakeCloud):
         if service is not None:
             service.terminate()
             service.wait(60)
+
+
+def ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=20) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 @dataclass
@@ -165,9 +173,17 @@ def test_two_builds_of_one_commit_are_one_bento(
     assert digests() == [first, digests()[1]] != [first, first]
 
 
-def test_a_push_goes_live_and_a_release_that_does_not_start_is_taken_back(world: World) -> None:
+def test_a_push_goes_live_and_a_release_that_does_not_start_is_taken_back(
+    world: World, tmp_path: Path
+) -> None:
     hub = world.hub
-    first = hub.push_gated(NOTHING)
+    # What DVC owns comes from a remote: no run has a cache.
+    remote = {"DVC_REMOTE_URL": str(tmp_path / "remote")}
+    shutil.rmtree(hub.scratch / "cache")
+    run = hub.push(NOTHING, variables=remote, job="gate")
+    first = hub.gated(run)
+    assert "Running stage 'train'" in run.said("model", "Train and evaluate")
+    assert run.steps["model"]["Push to the DVC remote"] == "success"
     run = world.deliver(first, secrets={})
     assert run.failed_steps() == [], run.explain()
     assert "BENTO_CLOUD_API_KEY" in run.summary
@@ -193,7 +209,10 @@ def test_a_push_goes_live_and_a_release_that_does_not_start_is_taken_back(world:
 
     hub.edit_yaml("deploy/staging.yaml", use_many_workers)
     hub.commit("Use many workers")
-    second = hub.push_gated(first)
+    shutil.rmtree(hub.scratch / "cache")
+    run = hub.push(first, variables=remote, job="gate")
+    second = hub.gated(run)
+    expect_nothing_computed(run)
     run = world.deliver(second)
     (failed,) = run.failed_steps()
     assert failed in (("staging", "Bring it to BentoCloud"), ("staging", "Probe staging")), (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -23,7 +22,7 @@ import pytest
 from act import REPOSITORY, ActRun
 from conftest import Bake, Run
 from hub import BETTER, NOTHING, GitHub, Hub, make_hub, pipeline_ended
-from machine import SLOTS, Machine
+from machine import Machine, eventually
 from podman import Podman, Registry, make_podman, remove_podman
 from pytest_httpserver import HTTPServer
 
@@ -36,6 +35,7 @@ IMAGE_STEPS = [
     "Push the image",
     "Record the release",
     "List what is in the image",
+    "Log in to the registry",
     "Attest how the image was built",
     "Attest what is in the image",
     "Keep the release",
@@ -187,11 +187,8 @@ def world(
         own = tmp_path / "podman"
         own.mkdir()
         engine = make_podman(own, registry, clean_env, run)
-        machine = Machine(machine_folder, project, engine, origin, "staging")
-        for slot, port in machine.ports.items():
-            path = project / "deploy" / "slots" / slot / "kustomization.yaml"
-            text = path.read_text(encoding="utf-8")
-            path.write_text(text.replace(f"hostPort: {SLOTS[slot]}", f"hostPort: {port}"))
+        image = f"{registry.host}/acme/flight-delays"
+        machine = Machine(machine_folder, project, engine, origin, "staging", image)
         hub = make_hub(project, tmp_path, clean_env, project_run, api)
         yield World(hub, api, machine, registry, podman)
         machine.close()
@@ -217,9 +214,8 @@ def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: Wor
     with Users(world.url, first_body, [first_answer, second_answer]).asking() as users:
         run = world.deliver(second)
         expect_delivered(world, run, second)
-        time.sleep(2)
+        eventually(lambda: users.seen[1] > 10, "nobody gets the second model's answers")
     assert users.seen[0] > 100
-    assert users.seen[1] > 10
     assert same(ask(world.url, first_body), second_answer)
     assert len(world.api.releases) == 2
     lineage = ["make", "lineage", f"URL={world.url}", "RUN="]
@@ -235,12 +231,13 @@ def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: Wor
         assert f"\nok      {what} " in traced.stdout, traced.stdout
 
     # The image is good, but not as it is deployed.
-    deployment = hub.clone / "deploy" / "base" / "deployment.yaml"
-    text = deployment.read_text(encoding="utf-8")
-    broken = "          env:\n            - name: SERVICE_WORKERS\n              value: many\n"
-    assert text.count("          env:\n") == 1
-    deployment.write_text(text.replace("          env:\n", broken), encoding="utf-8")
-    hub.commit("Use many workers")
+    pod = machine.script.with_name("pod.yaml")
+    text = pod.read_text(encoding="utf-8")
+    broken = "      env:\n        - name: SERVICE_WORKERS\n          value: many\n"
+    assert text.count("      env:\n") == 1
+    pod.write_text(text.replace("      env:\n", broken), encoding="utf-8")
+    (hub.clone / "CHANGES.md").write_text("Nothing that a model sees.\n", encoding="utf-8")
+    hub.commit("Write down what changed")
     third = hub.push_gated(second)
     with Users(world.url, first_body, [second_answer]).asking():
         run = world.deliver(third, probe_seconds=45)
@@ -252,6 +249,7 @@ def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: Wor
         assert world.hub.released(environment)["source"]["commit"] == second
     (issue,) = world.api.issues
     assert third[:8] in issue["title"] + issue["body"]
+    pod.write_text(text, encoding="utf-8")
     machine.tick()
     assert same(ask(world.url, first_body), second_answer)
 

@@ -1,4 +1,4 @@
-"""The engine as a dependency from an index, by the steps of its README, without its folder."""
+"""The engine as a dependency, by the steps of its README, without its folder."""
 
 from __future__ import annotations
 
@@ -90,6 +90,57 @@ def test_a_project_without_the_folder_locks_trains_and_is_judged(
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert "Champion: " in judged.stdout
     assert (project / "reports" / "gate.json").is_file()
+
+
+def test_a_tag_of_a_git_repository_is_a_source_as_well(tmp_path: Path, run: Run) -> None:
+    """The README's line, with a repository on this machine; `uv lock` follows a newer tag."""
+    repository = tmp_path / "template"
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
+    shutil.copytree(ENGINE, repository / "engine", ignore=ignored)
+    run(["git", "init", "-q"], repository, check=True)
+
+    def release(number: str) -> None:
+        settings = repository / "engine" / "pyproject.toml"
+        text = re.sub(r'(?m)^version = ".*"', f'version = "{number}"', settings.read_text("utf-8"))
+        settings.write_text(text, encoding="utf-8")
+        run(["git", "add", "--all"], repository, check=True)
+        run(["git", "commit", "-qm", number], repository, check=True)
+        run(["git", "tag", number], repository, check=True)
+
+    release(version())
+    release("99.0.0")
+    project = tmp_path / "project"
+    project.mkdir()
+    line = git_line().replace("https://github.com/OWNER/TEMPLATE", repository.as_uri())
+    settings = project / "pyproject.toml"
+    settings.write_text(
+        '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        f'dependencies = ["gitops-ml[comment]"]\n[tool.uv.sources]\n{line}\n',
+        encoding="utf-8",
+    )
+    uv = find_uv()
+
+    def doctor_says() -> str:
+        run([uv, "sync", "--quiet"], project, check=True)
+        program = (
+            "from pathlib import Path; from gitops_ml.doctor.engine import check_engine; "
+            "print(check_engine(Path()).detail)"
+        )
+        return run([uv, "run", "python", "-c", program], project, check=True).stdout
+
+    assert doctor_says() == f"gitops-ml {version()}, installed as a dependency\n"
+    lock = (project / "uv.lock").read_text(encoding="utf-8")
+    assert f"{repository.as_uri()}?subdirectory=engine&tag={version()}#" in lock
+    assert "usage: gitops-ml" in run([uv, "run", "gitops-ml", "--help"], project, check=True).stdout
+    settings.write_text(settings.read_text("utf-8").replace(version(), "99.0.0"), encoding="utf-8")
+    assert doctor_says() == "gitops-ml 99.0.0, installed as a dependency\n"
+
+
+def git_line() -> str:
+    """The README's line for the engine's source in git."""
+    text = (ENGINE / "README.md").read_text(encoding="utf-8").split(SECTION)[1]
+    (line,) = re.findall(r"(?m)^    (gitops-ml = \{ git = .*\})$", text)
+    return str(line)
 
 
 def version() -> str:

@@ -168,18 +168,30 @@ class Load:
         self._lock = threading.Lock()
         self._over = threading.Event()
         kinds = [(True, 0.0)] * 8 + [(False, 0.0)] * 6 + [(True, 0.7), (False, 0.7)]
-        self._threads = [threading.Thread(target=self._send, args=kind) for kind in kinds]
+        self._asked = [0] * len(kinds)
+        self._threads = [
+            threading.Thread(target=self._send, args=(place, *kind))
+            for place, kind in enumerate(kinds)
+        ]
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+
+    def go_on(self) -> None:
+        """Until each sender has asked once more, from its question to its answer."""
+        before = list(self._asked)
+        # The first answer may be to a question of before.
+        eventually(
+            lambda: all(n >= b + 2 for n, b in zip(self._asked, before, strict=True)), "no answers"
+        )
 
     def stop(self) -> None:
         self._over.set()
         for thread in self._threads:
             thread.join()
 
-    def _send(self, keep: bool, seconds: float) -> None:
+    def _send(self, place: int, keep: bool, seconds: float) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         number = 0
         while not self._over.wait(0.02):
@@ -187,6 +199,7 @@ class Load:
             failure, release = self._ask(connection, keep, float(number), seconds)
             with self._lock:
                 self.sent += 1
+                self._asked[place] += 1
                 if failure:
                     self.failures.append(f"{time.monotonic():.2f} {keep=} {seconds=}: {failure}")
                 else:
@@ -218,31 +231,16 @@ class Load:
 class Host(Machine):
     """A machine with a branch of its own, on which releases of the service of a few lines are."""
 
-    def __init__(
-        self, folder: Path, project: Path, podman: Podman, manifests: Mapping[str, str]
-    ) -> None:
-        super().__init__(folder, project, podman, folder / "origin.git", "production")
-        self.manifests = manifests
+    def __init__(self, folder: Path, project: Path, podman: Podman, image: str) -> None:
+        super().__init__(folder, project, podman, folder / "origin.git", "production", image)
         self.git("init", "--quiet", "--bare", str(self.origin))
 
     def files(self, release: Release) -> dict[str, str]:
-        """What the branch holds for a release: the rendered manifests with its values."""
-        files = {
+        """What the branch holds for a release."""
+        return {
             "release.json": json.dumps(release.content),
             "golden.json": json.dumps(release.golden),
         }
-        for slot, text in self.manifests.items():
-            for old, new in (
-                (PLACEHOLDERS["release"], release.name),
-                (PLACEHOLDERS["model"]["sha256"], release.content["model"]["sha256"]),
-                (PLACEHOLDERS["image"]["name"], release.content["image"]["name"]),
-                (PLACEHOLDERS["image"]["digest"], release.content["image"]["digest"]),
-                (f"hostPort: {SLOTS[slot]}\n", f"hostPort: {self.ports[slot]}\n"),
-            ):
-                assert old in text
-                text = text.replace(old, new)
-            files[f"{slot}.yaml"] = text
-        return files
 
     def publish(self, release: Release, **instead: str) -> str:
         """Commit a release to the environment branch; `instead` replaces files."""
@@ -260,13 +258,13 @@ class Host(Machine):
 
     @contextlib.contextmanager
     def load(self) -> Iterator[Load]:
-        """Send requests while the block runs and some seconds more; all must be answered."""
+        """Send requests while the block runs and a little longer; all must be answered."""
         load = Load(self.port)
         load.start()
         try:
             eventually(lambda: load.sent > 100, "no requests")
             yield load
-            time.sleep(3)
+            load.go_on()
         finally:
             load.stop()
         print(f"{load.sent} requests sent, {len(load.failures)} failed, {dict(load.answered)}")
@@ -289,27 +287,11 @@ def project(
     return generate(template, tmp_path_factory.mktemp("host"), env_without_uv, deploy_target="host")
 
 
-@pytest.fixture(scope="module")
-def manifests(project: Path, project_run: Run) -> Mapping[str, str]:
-    """What `make render` writes for each slot."""
-    record = project / "build" / "release"
-    record.mkdir(parents=True)
-    (record / "release.json").write_text(json.dumps(PLACEHOLDERS))
-    golden = {"records": [{"x": 1}], "predictions": [{"prediction": 1}], "tolerance": 1e-5}
-    (record / "golden.json").write_text(json.dumps(golden))
-    project_run(project, "make", "render", "ENVIRONMENT=production", "RUN=", check=True)
-    return {slot: (project / f"build/manifests/{slot}.yaml").read_text() for slot in SLOTS}
-
-
 @pytest.fixture
 def machine(
-    needs_nginx: None,
-    machine_folder: Path,
-    podman: Podman,
-    project: Path,
-    manifests: Mapping[str, str],
+    needs_nginx: None, machine_folder: Path, podman: Podman, project: Path, registry: Registry
 ) -> Iterator[Host]:
-    host = Host(machine_folder, project, podman, manifests)
+    host = Host(machine_folder, project, podman, f"{registry.host}/acme/standin")
     yield host
     host.close()
 
@@ -332,7 +314,7 @@ def test_a_second_release_rolls_out_without_a_failed_request(live: Host, release
         said = live.tick()
         before = load.answered[releases(1).name]
         assert releases(2).name in said
-        time.sleep(1)
+        load.go_on()
         assert load.answered[releases(1).name] == before, "the old one still gets requests"
         live.publish(releases(1))
         live.tick()
@@ -546,21 +528,34 @@ def test_a_full_disk_changes_nothing(small_disk: Path, live: Host, releases: Fac
     assert live.live() == releases(2).name
 
 
-def test_a_corrupt_manifest_changes_nothing(live: Host, releases: Factory) -> None:
-    good = live.files(releases(2))
+def test_an_attack_through_the_branch_changes_nothing(live: Host, releases: Factory) -> None:
+    """The pod that root would have played, and an image of somebody else's that does exist."""
+    release = releases(2)
+    name = release.content["image"]["name"]
+    other = {**release.content["image"], "name": f"{name}-of-others"}
+    pod = f"""apiVersion: v1
+kind: Pod
+metadata: {{name: evil, labels: {{slot: {SLUG}-green}}}}
+spec:
+  hostNetwork: true
+  containers:
+  - name: service
+    image: {name}@{release.digest}
+    securityContext: {{privileged: true}}
+    volumeMounts: [{{name: all, mountPath: /host}}]
+  volumes: [{{name: all, hostPath: {{path: /}}}}]
+"""
     with live.load() as load:
-        live.publish(releases(2), **{"green.yaml": good["green.yaml"][:700]})
-        assert "green.yaml" in live.tick(status=1)
-        # What only podman can tell: the lines that matter are there, but it is no YAML.
-        live.publish(releases(2), **{"green.yaml": good["green.yaml"] + "\t- [\n"})
-        assert "`podman kube play` failed" in live.tick(status=1)
-        live.publish(releases(2), **{"green.yaml": good["blue.yaml"]})
-        assert "the Deployment's name is" in live.tick(status=1)
+        live.publish(release, **{"release.json": json.dumps({**release.content, "image": other})})
+        assert "may run here" in live.tick(status=1)
         assert set(load.answered) == {releases(1).name}
-        live.publish(releases(2))
+        live.publish(release, **{"green.yaml": pod, "pod.yaml": pod, "manifests.yaml": pod})
         live.tick()
 
-    assert live.live() == releases(2).name
+    assert live.live() == release.name
+    (found,) = json.loads(live.podman("inspect", live.container("green")).stdout)
+    assert found["HostConfig"]["Privileged"] is False
+    assert [mount["Destination"] for mount in found["Mounts"]] == ["/tmp"]
 
 
 def test_a_dead_container_is_healed_without_git_and_registry(

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 # The oldest version that the manifests are for, and the newest that there are schemas of.
 KUBERNETES = ("1.29", "1.37")
 ENVIRONMENTS = ("production", "staging")
-OUTPUTS = {"kubernetes": ["manifests.yaml"], "host": ["blue.yaml", "green.yaml"]}
+OUTPUTS = ["manifests.yaml"]
 PORT = 3000
 RELEASE = {
     "release": "flight_delays:0a1b2c3d-01234567",
@@ -55,33 +55,26 @@ def render(project: Path, environment: str, project_run: Run) -> Rendered:
 @pytest.fixture(scope="module")
 def baked(
     template: Path, env_without_uv: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """The project of each target with a recorded release; not to be changed."""
-    projects: dict[str, Path] = {}
-
-    def bake(target: str) -> Path:
-        if target not in projects:
-            folder = tmp_path_factory.mktemp(target)
-            project = generate(template, folder, env_without_uv, deploy_target=target)
-            record = project / "build" / "release"
-            record.mkdir(parents=True)
-            (record / "release.json").write_text(json.dumps(RELEASE))
-            (record / "golden.json").write_text(json.dumps(GOLDEN))
-            projects[target] = project
-        return projects[target]
-
-    return bake
+) -> Path:
+    """The project with a recorded release; not to be changed."""
+    folder = tmp_path_factory.mktemp("kubernetes")
+    project = generate(template, folder, env_without_uv, deploy_target="kubernetes")
+    record = project / "build" / "release"
+    record.mkdir(parents=True)
+    (record / "release.json").write_text(json.dumps(RELEASE))
+    (record / "golden.json").write_text(json.dumps(GOLDEN))
+    return project
 
 
 @pytest.fixture(scope="module")
-def rendered(baked: Callable[[str], Path], project_run: Run) -> Callable[[str, str], Rendered]:
-    """What each target and environment is rendered to."""
-    known: dict[tuple[str, str], Rendered] = {}
+def rendered(baked: Path, project_run: Run) -> Callable[[str], Rendered]:
+    """What each environment is rendered to."""
+    known: dict[str, Rendered] = {}
 
-    def of(target: str, environment: str) -> Rendered:
-        if (target, environment) not in known:
-            known[target, environment] = render(baked(target), environment, project_run)
-        return known[target, environment]
+    def of(environment: str) -> Rendered:
+        if environment not in known:
+            known[environment] = render(baked, environment, project_run)
+        return known[environment]
 
     return of
 
@@ -274,8 +267,8 @@ def namespaces(objects: list[Object]) -> list[str]:
     return [f"the namespaces are {found}"]
 
 
-EVERYWHERE = (against_the_schemas, image, release, confinement, resources, namespaces)
-ON_KUBERNETES = (probes, roll_out, selection, network)
+CHECKS = (against_the_schemas, image, release, confinement, resources, namespaces, probes, roll_out,
+          selection, network)  # fmt: skip
 Check = Callable[[list[Object]], list[str]]
 
 
@@ -284,23 +277,14 @@ def name_of(check: object) -> str:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.parametrize("target", OUTPUTS)
-@pytest.mark.parametrize("check", EVERYWHERE, ids=name_of)
-def test_every_target_is_as_it_should_be(
-    rendered: Callable[[str, str], Rendered], check: Check, target: str, environment: str
+@pytest.mark.parametrize("check", CHECKS, ids=name_of)
+def test_everything_is_as_it_should_be(
+    rendered: Callable[[str], Rendered], check: Check, environment: str
 ) -> None:
-    files = rendered(target, environment)
+    files = rendered(environment)
 
-    assert sorted(files) == OUTPUTS[target]
-    assert {name: found for name, objects in files.items() if (found := check(objects))} == {}
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-@pytest.mark.parametrize("check", ON_KUBERNETES, ids=name_of)
-def test_kubernetes_is_as_it_should_be(
-    rendered: Callable[[str, str], Rendered], check: Check, environment: str
-) -> None:
-    assert check(rendered("kubernetes", environment)["manifests.yaml"]) == []
+    assert sorted(files) == OUTPUTS
+    assert check(files["manifests.yaml"]) == []
 
 
 BASE, PRODUCTION = "deploy/base", "deploy/overlays/production"
@@ -352,7 +336,7 @@ FAULTS: list[tuple[Check, str, str, str]] = [
 
 
 def test_every_check_is_shown_a_fault() -> None:
-    assert {check for check, *_ in FAULTS} == {*EVERYWHERE, *ON_KUBERNETES}
+    assert {check for check, *_ in FAULTS} == set(CHECKS)
 
 
 def copy_of(project: Path, tmp_path: Path) -> Path:
@@ -367,7 +351,7 @@ def copy_of(project: Path, tmp_path: Path) -> Path:
     ids=[f"{name_of(check)}-{new.strip()[:30]!r}" for check, _, _, new in FAULTS],
 )
 def test_a_fault_is_seen(
-    baked: Callable[[str], Path],
+    baked: Path,
     project_run: Run,
     tmp_path: Path,
     check: Check,
@@ -375,7 +359,7 @@ def test_a_fault_is_seen(
     old: str,
     new: str,
 ) -> None:
-    project = copy_of(baked("kubernetes"), tmp_path)
+    project = copy_of(baked, tmp_path)
     text = (project / file).read_text()
     assert old in text
     (project / file).write_text(text.replace(old, new))
@@ -389,9 +373,9 @@ def test_a_fault_is_seen(
 
 
 def test_environments_share_nothing_but_the_image(
-    rendered: Callable[[str, str], Rendered],
+    rendered: Callable[[str], Rendered],
 ) -> None:
-    found = {name: namespaces_of(rendered("kubernetes", name)) for name in ENVIRONMENTS}
+    found = {name: namespaces_of(rendered(name)) for name in ENVIRONMENTS}
 
     assert found == {name: {f"flight-delays-{name}"} for name in ENVIRONMENTS}
 
@@ -401,35 +385,154 @@ def namespaces_of(files: Rendered) -> set[str]:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_slots_differ_in_name_and_port_and_answer_on_loopback_only(
-    rendered: Callable[[str, str], Rendered], environment: str
-) -> None:
-    slots = rendered("host", environment)
-    names = [of_kind(objects, "Deployment")["metadata"]["name"] for objects in slots.values()]
-    ports = [port for objects in slots.values() for port in container_of(objects)["ports"]]
-
-    assert len(set(names)) == 2
-    assert [port["containerPort"] for port in ports] == [PORT] * 2
-    assert {port["hostIP"] for port in ports} == {"127.0.0.1"}
-    assert len({port["hostPort"] for port in ports}) == 2
-    for objects in slots.values():
-        assert {item["kind"] for item in objects} == {"Deployment", "ConfigMap"}
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_argo_cd_follows_the_branch_and_applies_the_manifests_alone(
-    baked: Callable[[str], Path], rendered: Callable[[str, str], Rendered], environment: str
+    baked: Path, rendered: Callable[[str], Rendered], environment: str
 ) -> None:
-    project = baked("kubernetes")
-    path = project / "deploy" / "argocd" / f"{environment}.yaml"
-    spec = yaml.safe_load(path.read_text())["spec"]
+    project = baked
+    spec = of_kind(argo_cd(project, environment), "Application")["spec"]
     source = spec["source"]
 
     assert source["targetRevision"] == f"env/{environment}"
-    assert source["directory"]["include"] in rendered("kubernetes", environment)
-    assert {spec["destination"]["namespace"]} == namespaces_of(rendered("kubernetes", environment))
+    assert source["directory"]["include"] in rendered(environment)
+    assert {spec["destination"]["namespace"]} == namespaces_of(rendered(environment))
     assert spec["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
-    assert {"CreateNamespace=true", "PruneLast=true"} <= set(spec["syncPolicy"]["syncOptions"])
+    # The project allows nothing of the whole cluster, so no namespace either.
+    assert spec["syncPolicy"]["syncOptions"] == ["PruneLast=true"]
+
+
+def argo_cd(project: Path, environment: str) -> list[Object]:
+    text = (project / "deploy" / "argocd" / f"{environment}.yaml").read_text()
+    return list(yaml.safe_load_all(text))
+
+
+def limits(objects: list[Object], manifests: list[Object], environment: str) -> list[str]:
+    """What Argo CD may bring to the cluster is what a release renders, and where, and no more."""
+    project, application = of_kind(objects, "AppProject"), of_kind(objects, "Application")
+    namespace, spec = of_kind(objects, "Namespace"), project["spec"]
+    own = f"flight-delays-{environment}"
+    kinds = {
+        (item["apiVersion"].rpartition("/")[0].partition("/")[0], item["kind"])
+        for item in manifests
+    }
+    level = namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce")
+    return unequal(
+        names=({item["metadata"]["name"] for item in objects}, {own}),
+        kinds_of_this_file=(
+            sorted(item["kind"] for item in objects),
+            ["AppProject", "Application", "Namespace"],
+        ),
+        project=(application["spec"]["project"], project["metadata"]["name"]),
+        # In the namespace that Argo CD runs in, where its projects are.
+        where=({one["metadata"]["namespace"] for one in (project, application)}, {"argocd"}),
+        destinations=(spec["destinations"], [application["spec"]["destination"]]),
+        destination=(application["spec"]["destination"]["namespace"], own),
+        repositories=(spec["sourceRepos"], [application["spec"]["source"]["repoURL"]]),
+        of_the_cluster=(spec["clusterResourceWhitelist"], []),
+        kinds=(
+            sorted((one["group"], one["kind"]) for one in spec["namespaceResourceWhitelist"]),
+            sorted(kinds),
+        ),
+        level=(level, "restricted"),
+    )
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_argo_cd_may_bring_what_a_release_renders_and_no_more(
+    baked: Path, rendered: Callable[[str], Rendered], environment: str
+) -> None:
+    manifests = rendered(environment)["manifests.yaml"]
+    assert limits(argo_cd(baked, environment), manifests, environment) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("clusterResourceWhitelist: []", "clusterResourceWhitelist: [{group: '*', kind: '*'}]"),
+        ("kind: NetworkPolicy", "kind: '*'"),
+        ("      kind: Service\n", "      kind: Secret\n"),
+        ("      namespace: flight-delays-staging", "      namespace: '*'"),
+        ("project: flight-delays-staging", "project: default"),
+        ("    - https://github.com/OWNER/REPOSITORY.git", "    - '*'"),
+        ("enforce: restricted", "enforce: privileged"),
+        ("  namespace: argocd", "  namespace: other"),
+    ],
+)
+def test_a_wider_project_is_seen(
+    baked: Path, rendered: Callable[[str], Rendered], old: str, new: str
+) -> None:
+    text = (baked / "deploy" / "argocd" / "staging.yaml").read_text()
+    assert old in text
+    objects = list(yaml.safe_load_all(text.replace(old, new)))
+    assert limits(objects, rendered("staging")["manifests.yaml"], "staging")
+
+
+def admission_policy(project: Path) -> Object:
+    """The policy of the page, as somebody would copy it."""
+    text = (project / "deploy" / "README.md").read_text()
+    section = text.partition("## Only signed images")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("    ") or not line]
+    policy: Object = yaml.safe_load("\n".join(lines))
+    return policy
+
+
+def admission_faults(policy: Object, delivery: Object, environments: set[str]) -> list[str]:
+    """Whether a policy lets in what the delivery of main signed, and no other image."""
+    ((rule,), webhook) = policy["spec"]["rules"], policy["spec"]["webhookConfiguration"]
+    (match,) = (one["resources"] for one in rule["match"]["any"])
+    (verify,) = rule["verifyImages"]
+    (attestation,) = verify["attestations"]
+    ((entry,),) = [attestor["entries"] for attestor in attestation["attestors"]]
+    signs = [
+        step
+        for job in delivery["jobs"].values()
+        for step in job["steps"]
+        if step.get("uses", "").startswith("actions/attest-build-provenance@")
+    ]
+    subject = "https://github.com/OWNER/REPOSITORY/.github/workflows/deliver.yml@refs/heads/main"
+    return unequal(
+        when_it_cannot_tell=(webhook["failurePolicy"], "Fail"),
+        kinds=(match["kinds"], ["Pod"]),
+        namespaces=(set(match["namespaces"]), environments),
+        images=(verify["imageReferences"], ["*"]),
+        holds=([verify[k] for k in ("failureAction", "required", "verifyDigest")],
+               ["Enforce", True, True]),
+        # Kyverno must not write to what Argo CD compares.
+        changes=(verify["mutateDigest"], False),
+        predicate=(attestation["type"], "https://slsa.dev/provenance/v1"),
+        signer=(entry["keyless"], {
+            "issuer": "https://token.actions.githubusercontent.com", "subject": subject}),
+        # It looks beside the image.
+        kept=([step["with"].get("push-to-registry") for step in signs], [True]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", ""),
+        ("failurePolicy: Fail", "failurePolicy: Ignore"),
+        ("failureAction: Enforce", "failureAction: Audit"),
+        ("@refs/heads/main", "@*"),
+        ("workflows/deliver.yml", "workflows/*"),
+        ("required: true", "required: false"),
+        ('["*"]', '["ghcr.io/*"]'),
+        (f"{' ' * 20}- flight-delays-production\n", ""),
+    ],
+)
+def test_the_admission_policy_lets_in_what_the_delivery_signed(
+    baked: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    project = tmp_path
+    text = (baked / "deploy" / "README.md").read_text()
+    assert old in text
+    (project / "deploy").mkdir()
+    (project / "deploy" / "README.md").write_text(text.replace(old, new) if old else text)
+    delivery = yaml.safe_load((baked / ".github" / "workflows" / "deliver.yml").read_text())
+    environments = {f"flight-delays-{name}" for name in ENVIRONMENTS}
+
+    found = admission_faults(admission_policy(project), delivery, environments)
+
+    assert bool(found) is bool(old)
 
 
 def kustomize_warnings(project: Path, run: Run) -> str:
@@ -441,12 +544,10 @@ def kustomize_warnings(project: Path, run: Run) -> str:
     return said
 
 
-def test_kustomize_finds_nothing_deprecated(
-    baked: Callable[[str], Path], run: Run, tmp_path: Path
-) -> None:
-    assert kustomize_warnings(baked("kubernetes"), run) == ""
+def test_kustomize_finds_nothing_deprecated(baked: Path, run: Run, tmp_path: Path) -> None:
+    assert kustomize_warnings(baked, run) == ""
 
-    project = copy_of(baked("kubernetes"), tmp_path)
+    project = copy_of(baked, tmp_path)
     (project / "deploy" / "overlays" / "staging" / "kustomization.yaml").write_text(
         "resources: [../../base]\ncommonLabels: {a: b}\n"
     )
@@ -454,9 +555,9 @@ def test_kustomize_finds_nothing_deprecated(
 
 
 def test_an_image_without_a_digest_is_not_rendered(
-    baked: Callable[[str], Path], project_run: Run, tmp_path: Path
+    baked: Path, project_run: Run, tmp_path: Path
 ) -> None:
-    project = copy_of(baked("kubernetes"), tmp_path)
+    project = copy_of(baked, tmp_path)
     deployment = project / DEPLOYMENT
     deployment.write_text(deployment.read_text().replace("image: service", "image: acme/x:latest"))
 
@@ -467,11 +568,9 @@ def test_an_image_without_a_digest_is_not_rendered(
     assert not (project / "build" / "manifests").exists()
 
 
-def test_without_kubectl_make_render_says_what_to_install(
-    baked: Callable[[str], Path], project_run: Run
-) -> None:
+def test_without_kubectl_make_render_says_what_to_install(baked: Path, project_run: Run) -> None:
     done = project_run(
-        baked("kubernetes"), "make", "render", "ENVIRONMENT=staging", "RUN=",
+        baked, "make", "render", "ENVIRONMENT=staging", "RUN=",
         env={"KUSTOMIZE": "kubectl-of-nowhere kustomize"},
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ import fake_actions
 import pytest
 from act import REPOSITORY, ActRun
 from conftest import Run
-from hub import BETTER, NOTHING, GitHub, Hub, make_hub
+from hub import BETTER, NOTHING, GitHub, Hub, expect_nothing_computed, make_hub
 from pytest_httpserver import HTTPServer
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,6 @@ DATA = [
     CHECKOUT,
     SETUP,
     "Restore the DVC cache",
-    "Pull from the DVC remote",
     "Validate and split",
     "Test the data",
     "Keep the report",
@@ -38,22 +37,30 @@ MODEL = [
     CHECKOUT,
     SETUP,
     "Restore the DVC cache",
-    "Pull from the DVC remote",
     "Train and evaluate",
     "Verify dvc.lock",
     "Test the model",
-    "Gate",
     "Build the bento",
     "Smoke-test the bento",
     "Export the bento",
-    "Verify that the bento is the gated one",
     "Push to the DVC remote",
     "Keep the DVC cache",
-    "Summarise",
-    "Keep the report",
+    "Keep the reports for the gate",
     "Keep the model and the bento",
 ]
-ALWAYS = {"Keep the DVC cache", "Summarise", "Keep the report"}
+SETUP_UV = "astral-sh/setup-uv@20cfd1bf945f4377ade1205e4dbc17946fc9a30d"
+GATE = [
+    CHECKOUT,
+    SETUP_UV,
+    "Restore the DVC cache",
+    "Fetch the model and the bento",
+    "Fetch the reports",
+    "Gate",
+    "Verify that the bento is the gated one",
+    "Summarise",
+    "Keep the report",
+]
+ALWAYS = {"Keep the DVC cache", "Keep the reports for the gate", "Summarise", "Keep the report"}
 ON_PUSH = {"Push to the DVC remote"}
 
 
@@ -75,17 +82,12 @@ def hub(
 
 def expect_green(run: ActRun, *, pushed: bool) -> None:
     assert run.failed_steps() == [], run.explain()
-    assert run.jobs == dict.fromkeys(("quality", "data", "model", "all-green"), "success")
+    assert run.jobs == dict.fromkeys(("quality", "data", "model", "gate", "all-green"), "success")
     assert run.returncode == 0
     assert list(run.steps["quality"]) == QUALITY
     assert list(run.steps["data"]) == DATA
     assert list(run.steps["model"]) == [s for s in MODEL if pushed or s not in ON_PUSH]
-
-
-def expect_nothing_computed(run: ActRun) -> None:
-    for job, step in (("data", "Validate and split"), ("model", "Train and evaluate")):
-        assert "Running stage" not in run.said(job, step)
-    assert "Stage 'train' didn't change" in run.said("model", "Train and evaluate")
+    assert list(run.steps["gate"]) == GATE
 
 
 def expect_red(run: ActRun, job: str, step: str) -> str:
@@ -95,7 +97,7 @@ def expect_red(run: ActRun, job: str, step: str) -> str:
     assert run.failed_steps() == [(job, step), red_gate], run.explain()
     assert run.jobs[job] == "failure"
     assert run.jobs["all-green"] == "failure"
-    order = {"quality": QUALITY, "data": DATA, "model": MODEL}[job]
+    order = {"quality": QUALITY, "data": DATA, "model": MODEL, "gate": GATE}[job]
     after = order[order.index(step) + 1 :]
     ran = [name for name in after if run.steps[job].get(name, "skipped") != "skipped"]
     assert ran == [name for name in after if name in ALWAYS]
@@ -109,19 +111,21 @@ def test_the_first_push_of_a_new_repository_is_green(hub: Hub) -> None:
     expect_green(run, pushed=True)
     assert "Running stage 'train'" in run.said("model", "Train and evaluate")
     assert "nothing to verify" in run.said("model", "Verify dvc.lock")
-    assert "No champion yet" in run.said("model", "Gate")
-    assert "DVC_REMOTE_URL" in run.said("model", "Pull from the DVC remote")
+    assert "No champion yet" in run.said("gate", "Gate")
+    assert "DVC_REMOTE_URL" in run.said("model", "Train and evaluate")
     assert hub.artifact("bento", "models", "manifest.json").is_file()
     assert list(hub.artifact("bento", "build").glob("*.bento"))
     assert "DVC_REMOTE_URL" in run.summary
     assert "No champion" in run.summary
 
 
-def test_a_pull_request_that_improves_the_model_is_promoted(hub: Hub) -> None:
+def test_a_pull_request_that_improves_the_model_is_promoted_from_a_fork_without_a_token(
+    hub: Hub,
+) -> None:
     hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(BETTER))
     hub.train()
     hub.commit("Grow larger trees, more slowly")
-    run = hub.pull_request()
+    run = hub.pull_request(head_repository="somebody/flight_delays", token=None)
     expect_green(run, pushed=False)
     verdict = hub.verdict()
     assert verdict["verdict"] == "promote"
@@ -135,7 +139,7 @@ def test_a_pull_request_that_degrades_the_model_is_blocked(hub: Hub) -> None:
     hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=40))
     hub.train()
     hub.commit("Train for less")
-    said = expect_red(hub.pull_request(), "model", "Gate")
+    said = expect_red(hub.pull_request(), "gate", "Gate")
     assert "roc_auc" in said
     assert "worse than the champion" in said
     assert hub.verdict()["verdict"] == "block"
@@ -158,6 +162,7 @@ def test_poisoned_data_stop_before_training(hub: Hub) -> None:
     assert "distance" in said
     assert "flights-2013-03.parquet" in said
     assert run.steps.get("model", {}) == {}
+    assert run.steps.get("gate", {}) == {}
     assert hub.artifact("data-report", "validation.html").is_file()
 
 
@@ -183,7 +188,7 @@ def test_a_loosened_contract_is_blocked_until_a_maintainer_consents(hub: Hub) ->
     hub.edit_yaml("contract.yaml", loosen)
     hub.train()
     head = hub.commit("Lower the floor")
-    said = expect_red(hub.pull_request(), "model", "Gate")
+    said = expect_red(hub.pull_request(), "gate", "Gate")
     assert "loosen" in said
     assert "0.6" in said
 
@@ -220,32 +225,9 @@ def test_a_change_of_documentation_trains_nothing(hub: Hub) -> None:
     assert hub.verdict()["verdict"] == "keep"
 
 
-def test_a_pull_request_from_a_fork_needs_no_token(hub: Hub) -> None:
-    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=160))
-    hub.train()
-    hub.commit("Train a little longer")
-    run = hub.pull_request(head_repository="somebody/flight_delays", token=None)
-    expect_green(run, pushed=False)
-    assert hub.verdict()["verdict"] == "promote"
-
-
 def test_a_stale_lock_is_named_with_the_command_that_mends_it(hub: Hub) -> None:
     hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=160))
     hub.commit("Change a parameter, forget to run the pipeline")
     said = expect_red(hub.pull_request(), "model", "Verify dvc.lock")
     assert "train: stale" in said
     assert "make pipeline" in said
-
-
-def test_a_remote_is_pushed_to_and_spares_the_training(hub: Hub, tmp_path: Path) -> None:
-    remote = {"DVC_REMOTE_URL": str(tmp_path / "remote")}
-    shutil.rmtree(hub.scratch / "cache")
-    first = hub.push(hub.git("rev-parse", "HEAD~1"), variables=remote)
-    expect_green(first, pushed=True)
-    shutil.rmtree(hub.scratch / "cache")
-    readme = hub.clone / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8") + "\nMore.\n", encoding="utf-8")
-    hub.commit("Say more")
-    second = hub.pull_request(variables=remote)
-    expect_green(second, pushed=False)
-    expect_nothing_computed(second)

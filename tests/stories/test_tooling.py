@@ -99,14 +99,25 @@ def test_make_check_sees_a_defect_in_code_or_tests(
     assert words in done.stdout
 
 
-@pytest.fixture
-def hooked(bake: Bake, locked_project: Path, project_run: Run) -> Path:
-    """A project with its lock committed."""
-    project = bake()
+@pytest.fixture(scope="module")
+def _hooked(
+    generated: Bake,
+    locked_project: Path,
+    project_run: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    project = tmp_path_factory.mktemp("hooked") / SLUG
+    shutil.copytree(generated(), project, symlinks=True)
     shutil.copy(locked_project / "uv.lock", project)
     project_run(project, "git", "add", "--all", check=True)
     project_run(project, "git", "commit", "-qm", "Lock", check=True)
     return project
+
+
+@pytest.fixture
+def hooked(_hooked: Path, tmp_path: Path) -> Path:
+    """A project with its lock committed."""
+    return Path(shutil.copytree(_hooked, tmp_path / SLUG, symlinks=True))
 
 
 def test_the_git_hooks_pass_and_leave_the_tree_as_it_is(hooked: Path, project_run: Run) -> None:

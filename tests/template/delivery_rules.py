@@ -28,6 +28,7 @@ IMAGE_STEPS = [
     "make push-image",
     "make release-record",
     "anchore/sbom-action",
+    "make login-image",
     "actions/attest-build-provenance",
     "actions/attest",
     f"{UPLOAD} release",
@@ -49,12 +50,14 @@ class Delivery:
     Attributes:
         build: The job between the plan and staging.
         steps: What that job runs.
+        environment: Whose secrets that job is told.
         build_permissions: What it may do.
         applies: Whether it brings what a branch says to the platform by itself.
     """
 
     build: str
     steps: list[str]
+    environment: str | None
     build_permissions: Mapping[str, str]
     applies: bool
 
@@ -63,6 +66,7 @@ DELIVERIES = {
     "deliver.yml": Delivery(
         "image",
         IMAGE_STEPS,
+        "registry",
         {
             "actions": "read",
             "attestations": "write",
@@ -76,6 +80,7 @@ DELIVERIES = {
     "deliver.bentocloud.yml": Delivery(
         "bento",
         BENTO_STEPS,
+        None,
         {"actions": "read", "contents": "read", "pull-requests": "read"},
         applies=True,
     ),
@@ -114,12 +119,16 @@ def _build_faults(job: Mapping[str, Any], delivery: Delivery) -> Iterator[str]:
     name = delivery.build
     yield from _differs(f"{name}: needs", job["needs"], ["plan"])
     yield from _differs(f"{name}: if", job["if"], "needs.plan.outputs.deliverable == 'true'")
+    yield from _differs(f"{name}: environment", job.get("environment"), delivery.environment)
     yield from _differs(f"{name}: permissions", job["permissions"], delivery.build_permissions)
     yield from _differs(f"{name}: steps", [what_runs(s) for s in job["steps"]], delivery.steps)
     yield from _checkout_faults(name, job, PLANNED)
     for step in job["steps"]:
-        wanted = ATTEST if action_of(step).startswith("actions/attest") else None
+        attests = action_of(step).startswith("actions/attest")
+        wanted = ATTEST if attests or what_runs(step) == "make login-image" else None
         yield from _differs(f"{name}: if of {what_runs(step)}", step.get("if"), wanted)
+        if attests and step["with"].get("push-to-registry") is not True:
+            yield f"{name}: {what_runs(step)} is not beside the image"
         if action_of(step) == UPLOAD:
             yield from _differs(
                 f"{name}: nothing to keep", step["with"].get("if-no-files-found"), "error"

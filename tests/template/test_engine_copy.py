@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -121,6 +122,40 @@ def test_what_lies_around_in_the_template_does_not_come_along(
     # What links point at, and the template itself, are left alone.
     assert Path(sys.executable).exists()
     assert tree_with_links(littered / "engine") == before
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "relative"),
+    [("loop", ".", True), ("src/up", "../src", False), ("lock", "nowhere", True),
+     ("pipe", None, False)],
+)  # fmt: skip
+def test_what_cannot_be_copied_is_named_before_anything_is(
+    own_template: Path,
+    tmp_path: Path,
+    run: Run,
+    env_without_uv: Mapping[str, str],
+    name: str,
+    target: str | None,
+    relative: bool,
+) -> None:
+    left = own_template / "engine" / name
+    if target is None:
+        os.mkfifo(left)
+    else:
+        left.symlink_to(target)
+    out = tmp_path / "out"
+    template = own_template.relative_to(tmp_path) if relative else own_template
+    env = {**env_without_uv, "PWD": str(tmp_path)}
+
+    done = run(cookiecutter_command(template, out), tmp_path, env=env)
+
+    assert done.returncode != 0
+    assert f"the template's engine/{name} cannot be copied" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(out.iterdir())
+    left.unlink()
+    if target == "nowhere":  # and with it gone:
+        run(cookiecutter_command(template, out), tmp_path, env=env, check=True)
 
 
 def tree_with_links(folder: Path) -> set[str]:

@@ -146,7 +146,7 @@ def check_syntax(texts: dict[str, str]) -> None:
         if name.endswith(".py"):
             ast.parse(text, filename=name)
         elif name.endswith((".yaml", ".yml")):
-            assert yaml.safe_load(text) is not None, name
+            assert all(part for part in yaml.safe_load_all(text)), name
         elif name.endswith(".toml"):
             tomllib.loads(text)
         elif name.endswith(".json"):
@@ -157,7 +157,8 @@ def test_the_files_of_a_choice_are_told_apart() -> None:
     files = {target: expected_files(SLUG, {"deploy_target": target}) for target in TARGETS}
 
     assert "deploy/argocd/staging.yaml" in files["kubernetes"] - files["host"]
-    assert "deploy/base/deployment.yaml" in files["kubernetes"] & files["host"]
+    assert "deploy/base/deployment.yaml" in files["kubernetes"] - files["host"]
+    assert "deploy/host/pod.yaml" in files["host"] - files["kubernetes"]
     assert "deploy/staging.yaml" in files["bentocloud"] - files["kubernetes"] - files["host"]
     assert not [name for name in files["none"] if "deploy" in name or "rollback" in name]
 

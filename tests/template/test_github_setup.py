@@ -90,10 +90,53 @@ def test_the_environment_branches_cannot_be_erased_and_can_be_pushed(project: Pa
         "enforcement": "active",
         "bypass_actors": [],
         "conditions": {"ref_name": {"include": ["refs/heads/env/**"], "exclude": []}},
-        # A delivery pushes forward, and the first one a new branch: `creation`, `update` or a rule
-        # about pull requests would turn it away.
+        # Nobody may, not even a delivery.
         "rules": [{"type": "deletion"}, {"type": "non_fast_forward"}],
     }
+
+
+def test_only_a_delivery_may_push_to_the_environment_branches(project: Path) -> None:
+    """By its deploy key: no other actor is the delivery's alone, in a person's repository too."""
+    assert ruleset(project, "deliveries") == {
+        "name": "deliveries",
+        "target": "branch",
+        "enforcement": "active",
+        "bypass_actors": [{"actor_id": None, "actor_type": "DeployKey", "bypass_mode": "always"}],
+        "conditions": {"ref_name": {"include": ["refs/heads/env/**"], "exclude": []}},
+        "rules": [{"type": "creation"}, {"type": "update"}],
+    }
+
+
+def test_a_release_stays_where_it_was_published(project: Path) -> None:
+    assert ruleset(project, "releases") == {
+        "name": "releases",
+        "target": "tag",
+        "enforcement": "active",
+        "bypass_actors": [],
+        "conditions": {"ref_name": {"include": ["refs/tags/release-*"], "exclude": []}},
+        "rules": [{"type": "deletion"}, {"type": "non_fast_forward"}, {"type": "update"}],
+    }
+
+
+@pytest.mark.parametrize("target", ["kubernetes", "bentocloud"])
+def test_the_delivery_key_is_told_to_what_pushes_in_an_environment_and_to_nothing_else(
+    bake: Bake, target: str
+) -> None:
+    project = bake(deploy_target=target)
+    told = {
+        (name, job, step["run"].split()[1])
+        for name in ("deliver.yml", "rollback.yml")
+        for job, content in workflow(project, name)["jobs"].items()
+        for step in content["steps"]
+        if "DELIVERY_KEY" in step.get("env", {}) and content.get("environment")
+    }
+    assert told == {
+        ("deliver.yml", "staging", "release"), ("deliver.yml", "staging", "revert"),
+        ("deliver.yml", "production", "release"), ("deliver.yml", "production", "revert"),
+        ("rollback.yml", "rollback", "rollback"),
+    }  # fmt: skip
+    texts = [path.read_text() for path in (project / ".github").rglob("*.yml")]
+    assert sum(text.count("secrets.DELIVERY_KEY") for text in texts) == len(told)
 
 
 @pytest.mark.parametrize("target", ["kubernetes", "host", "bentocloud", "none"])
@@ -102,7 +145,8 @@ def test_only_a_project_that_delivers_protects_environment_branches(
 ) -> None:
     project = bake(deploy_target=target)
     files = {path.name for path in (project / ".github" / "rulesets").iterdir()}
-    expected = {"main.json"} if target == "none" else {"main.json", "environments.json"}
+    delivers = {"deliveries.json", "environments.json", "releases.json"}
+    expected = {"main.json"} if target == "none" else {"main.json", *delivers}
     assert files == expected
     pages = [page.read_text(encoding="utf-8") for page in (project / "docs").glob("*.md")]
     lines = [line for page in pages for line in page.splitlines()]
@@ -151,6 +195,21 @@ def test_code_owners_guard_what_decides_and_nothing_that_is_not_there(
         assert path.is_dir() if pattern.endswith("/") else path.is_file(), pattern
     # An owner that does not exist is a gate that cannot bite: github-setup fills in a real one.
     assert not any(found.values())
+
+
+@pytest.mark.parametrize(
+    ("target", "ships"),
+    [("kubernetes", True), ("host", True), ("bentocloud", False), ("none", False)],
+)
+def test_dependabot_renews_the_base_image_where_there_is_one(
+    bake: Bake, target: str, ships: bool
+) -> None:
+    project = bake(deploy_target=target)
+    updates = yaml.safe_load((project / DEPENDABOT).read_text(encoding="utf-8"))["updates"]
+    folders = {one["package-ecosystem"]: one.get("directory") for one in updates}
+    assert folders.get("docker") == ("/deploy/image" if ships else None)
+    assert (project / "deploy" / "image" / "Dockerfile").is_file() == ships
+    assert {"github-actions", "uv"} <= folders.keys()
 
 
 def lint(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -209,11 +268,13 @@ def test_linters_find_nothing_but_what_is_planted(
 def test_dependabot_sees_every_dependency_weekly_and_not_at_once(project: Path) -> None:
     updates = yaml.safe_load((project / DEPENDABOT).read_text(encoding="utf-8"))["updates"]
     by_kind = {update["package-ecosystem"]: update for update in updates}
-    assert by_kind.keys() == {"github-actions", "uv"}
-    for update in updates:
+    assert by_kind.keys() == {"docker", "github-actions", "uv"}
+    for kind, update in by_kind.items():
         assert update["schedule"]["interval"] == "weekly"
         assert update["cooldown"]["default-days"] >= 7
-        assert update["groups"]
+        # There is one base image, and another Python for it is no update of its own.
+        assert bool(update.get("groups")) == (kind != "docker")
+        assert bool(update.get("ignore")) == (kind == "docker")
     assert by_kind["uv"]["directory"] == "/"
     # `/` stands for .github/workflows; composite actions are found where they are listed only.
     assert by_kind["github-actions"]["directories"] == ["/", "/.github/actions/*"]
@@ -317,7 +378,8 @@ def test_doctor_and_github_setup_run_in_a_new_project(bake: Bake, project_run: R
         # The hook found no uv.
         "uv.lock": "not there"
     }
-    assert found["rulesets"]["detail"] == "main.json, environments.json"
+    rulesets = "main.json, deliveries.json, environments.json, releases.json"
+    assert found["rulesets"]["detail"] == rulesets
     assert found["required checks"]["detail"] == "all-green, dependency-review"
     assert found["GitHub"]["status"] == "skipped"
     assert done.returncode == 1

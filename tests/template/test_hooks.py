@@ -134,9 +134,8 @@ def test_a_missing_answer_is_refused() -> None:
 def test_choices_are_the_same_in_the_questions_and_both_hooks() -> None:
     assert list(pre.TASKS) == OPTIONS["task"] == list(post.VARIANTS["task"][0])
     assert list(pre.DEPLOY_TARGETS) == OPTIONS["deploy_target"]
-    assert {*post.VARIANTS["deploy_target"][0], *post.REPLACEMENTS["deploy_target"], "none"} == {
-        *pre.DEPLOY_TARGETS
-    }
+    wanted = {choice for choices, _ in post.FEATURES["deploy_target"] for choice in choices}
+    assert {*wanted, "none"} == {*pre.DEPLOY_TARGETS}
     assert list(pre.LICENSES) == OPTIONS["license"] == list(post.VARIANTS["license"][0])
     assert OPTIONS["python_version"] in pre.PYTHON_VERSIONS
     assert all(v in OPTIONS["__prompts__"]["python_version"] for v in pre.PYTHON_VERSIONS)
@@ -442,7 +441,7 @@ def test_what_one_choice_has_otherwise_takes_the_place_of_the_plain_file(
     replacements = replacement_paths(SLUG)
     assert replacements
     for choice, path in replacements:
-        own = f"{path} for {choice}" if choice == target else path
+        own = f"{path} for {target}" if (target, path) in replacements else path
         assert (rendered / path).read_text() == own
         assert not post.variant_path(rendered, path, choice).exists()
 
@@ -460,7 +459,7 @@ def test_every_feature_is_in_the_template() -> None:
 @pytest.mark.parametrize("task", pre.TASKS)
 @pytest.mark.parametrize("license_name", pre.LICENSES)
 def test_only_the_chosen_variant_stays(rendered: Path, task: str, license_name: str) -> None:
-    others = {*feature_paths(SLUG), ".github/workflows/"}
+    others = {*feature_paths(SLUG), ".github/workflows/", ".github/dependabot."}
     before = {name for name in files_in(rendered) if not name.startswith(tuple(others))}
     assert len(before) == 8
 
@@ -474,35 +473,28 @@ def test_only_the_chosen_variant_stays(rendered: Path, task: str, license_name: 
     }
 
 
-@pytest.mark.parametrize("target", ["kubernetes", "host"])
-def test_a_variant_in_a_folder_gets_its_plain_name_there(rendered: Path, target: str) -> None:
-    post.keep_variants(rendered, {**ANSWERS, "deploy_target": target})
-
-    assert (rendered / "deploy" / "outputs.yaml").read_text() == f"deploy/outputs.yaml for {target}"
-    assert [path.name for path in (rendered / "deploy").glob("outputs*")] == ["outputs.yaml"]
-
-
-DELIVERED = {path for _, path in replacement_paths(SLUG)} | {
+DELIVERED = {path for _, path in replacement_paths(SLUG)} - {".github/dependabot.yml"} | {
+    ".github/rulesets/deliveries.json",
     ".github/rulesets/environments.json",
+    ".github/rulesets/releases.json",
     ".github/workflows/deliver.yml",
     ".github/workflows/rollback.yml",
     "deploy/file.txt",
     "docs/deliver.md",
 }
-CONTAINERS = DELIVERED | {
-    "deploy/base/file.txt",
-    "deploy/outputs.yaml",
-    "deploy/overlays/file.txt",
-}
 FEATURE_FILES = {
-    "kubernetes": CONTAINERS
+    "kubernetes": DELIVERED
     | {
         "deploy/argocd/file.txt",
+        "deploy/base/file.txt",
+        "deploy/image/file.txt",
+        "deploy/outputs.yaml",
+        "deploy/overlays/file.txt",
     },
-    "host": CONTAINERS
+    "host": DELIVERED
     | {
         "deploy/host/file.txt",
-        "deploy/slots/file.txt",
+        "deploy/image/file.txt",
     },
     "bentocloud": DELIVERED
     | {
@@ -513,7 +505,7 @@ FEATURE_FILES = {
 }
 
 
-ALWAYS = {"params.yaml", "contract.yaml", "LICENSE"}
+ALWAYS = {"params.yaml", "contract.yaml", "LICENSE", ".github/dependabot.yml"}
 LEFT = ALWAYS | FEATURE_FILES[ANSWERS["deploy_target"]]
 
 
@@ -545,8 +537,7 @@ def test_what_others_put_into_an_older_project_is_not_removed(
 def test_an_older_project_that_wants_everything_hears_nothing(
     rendered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path in ("deploy/host", "deploy/slots"):
-        shutil.rmtree(rendered / path)
+    shutil.rmtree(rendered / "deploy" / "host")
     for path in (FEATURE_FILES["host"] | FEATURE_FILES["bentocloud"]) - FEATURE_FILES["kubernetes"]:
         (rendered / path).unlink(missing_ok=True)
 
@@ -559,17 +550,13 @@ def test_a_file_that_was_there_is_kept_beside(
     rendered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (rendered / "params.yaml").write_text("mine")
-    (rendered / "deploy" / "outputs.yaml").write_text("mine too")
     (rendered / "LICENSE").write_text("LICENSE for MIT")
 
     post.keep_variants(rendered, ANSWERS)
 
     assert (rendered / "params.yaml.orig").read_text() == "mine"
     assert (rendered / "params.yaml").read_text() == "params.yaml for classification"
-    assert (rendered / "deploy" / "outputs.yaml.orig").read_text() == "mine too"
-    told = capsys.readouterr().err
-    assert "params.yaml.orig" in told
-    assert "deploy/outputs.yaml.orig" in told
+    assert "params.yaml.orig" in capsys.readouterr().err
     assert not (rendered / "LICENSE.orig").exists(), "an equal file needs no copy"
 
 

@@ -22,8 +22,10 @@ from typing import Any
 
 import fake_podman
 import pytest
+import yaml
 from conftest import PROJECT_TEMPLATE
 
+SLOTS = ("blue", "green")
 SCRIPT = PROJECT_TEMPLATE / "deploy" / "host" / "pull.py"
 IMAGE = "ghcr.io/acme/shop"
 GOLDEN = {
@@ -88,6 +90,7 @@ class Host:
         self.podman.mkdir()
         self.ports = {"blue": free_port(), "green": free_port()}
         self.stuck = False
+        self.modes: dict[str, str] = {}
         handler = type("Handler", (FrontDoor,), {"host": self})
         self.front_door = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.front_port = self.front_door.server_address[1]
@@ -109,7 +112,10 @@ class Host:
             "PATH": f"{tools}{os.pathsep}/usr/bin{os.pathsep}/bin",
             "FAKE_PODMAN": str(self.podman),
             "REPOSITORY": str(self.origin),
+            "IMAGE": IMAGE,
             "ENVIRONMENT": "production",
+            "BLUE_PORT": str(self.ports["blue"]),
+            "GREEN_PORT": str(self.ports["green"]),
             "STATE_DIRECTORY": str(self.state),
             "FRONT_DOOR": f"http://127.0.0.1:{self.front_port}/",
             "READY_SECONDS": "30",
@@ -139,8 +145,12 @@ class Host:
         at = ["-C", str(self.origin)]
         lines = ""
         for name, text in sorted(files.items()):
-            blob = self._git(*at, "hash-object", "-w", "--stdin", given=text)
-            lines += f"100644 blob {blob}\t{name}\n"
+            mode, kind = self.modes.get(name, "100644"), "blob"
+            found = self._git(*at, "hash-object", "-w", "--stdin", given=text)
+            if mode == "040000":
+                found = self._git(*at, "mktree", given=f"100644 blob {found}\t{name}\n")
+                kind = "tree"
+            lines += f"{mode} {kind} {found}\t{name}\n"
         tree = self._git(*at, "mktree", given=lines)
         commit = self._git(*at, "commit-tree", tree, "-m", f"Release {time.monotonic_ns()}")
         self._git(*at, "update-ref", "refs/heads/env/production", commit)
@@ -152,7 +162,6 @@ class Host:
         return {
             "release.json": json.dumps(release),
             "golden.json": json.dumps(GOLDEN),
-            **{f"{slot}.yaml": self.manifest(slot, release) for slot in ("blue", "green")},
         }
 
     def release(self, number: int, build: int | None = None) -> dict[str, Any]:
@@ -162,39 +171,6 @@ class Host:
             "model": {"file": "model.onnx", "sha256": f"{number:064x}"},
             "image": {"name": IMAGE, "digest": f"sha256:{build or number:064x}"},
         }
-
-    def manifest(self, slot: str, release: dict[str, Any]) -> str:
-        """The lines that matter, as kustomize writes them."""
-        image = release["image"]
-        return f"""apiVersion: apps/v1
-kind: Deployment
-metadata:
-  labels:
-    slot: {pull.NAME}-{slot}
-  name: shop-{slot}
-spec:
-  template:
-    metadata:
-      labels:
-        slot: {pull.NAME}-{slot}
-    spec:
-      containers:
-      - image: {image["name"]}@{image["digest"]}
-        name: service
-        ports:
-        - containerPort: 3000
-          hostIP: 127.0.0.1
-          hostPort: {self.ports[slot]}
----
-apiVersion: v1
-data:
-  EXPECTED_MODEL_SHA256: {release["model"]["sha256"]}
-  EXPECTED_RELEASE: {release["release"]}
-  RELEASE_DIGEST: {image["digest"]}
-kind: ConfigMap
-metadata:
-  name: release-{slot}
-"""
 
     def publish(self, number: int, build: int | None = None, **behaviour: Any) -> str:
         """Push an image to the registry and its release to the branch."""
@@ -218,6 +194,10 @@ metadata:
         found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
         return found
+
+    def played(self) -> str:
+        """What podman was last given to play."""
+        return (self.podman / "played.yaml").read_text(encoding="utf-8")
 
     def slots(self) -> dict[str, str]:
         """The image that runs in each slot."""
@@ -276,6 +256,14 @@ def test_a_first_release_goes_live(host: Host, capsys: pytest.CaptureFixture[str
     assert host.slots() == {"blue": "1"}
     said = capsys.readouterr().out.splitlines()[-1]
     assert said == f"shop:00000001-x is live in blue (env/production {commit[:8]})"
+
+
+def test_what_the_services_own_code_adds_is_not_compared(host: Host) -> None:
+    host.publish(1, added={"route": "LGA-PBI"})
+
+    assert pull.main() == 0
+
+    assert host.slots() == {"blue": "1"}
 
 
 def test_releases_take_turns_in_the_slots(host: Host) -> None:
@@ -423,30 +411,40 @@ def test_another_build_of_the_same_release_is_another_deployment(host: Host) -> 
     assert host.told()["digest"] == f"sha256:{1:064x}"
 
 
-def test_what_an_older_version_started_is_healed_and_replaced(
+def test_what_an_older_version_started_is_replaced(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its manifest tells the container no digest."""
+    """It kept what the branch had said, which nobody had held against anything."""
     host.publish(1)
     pull.main()
     record = json.loads((host.state / "blue.json").read_text(encoding="utf-8"))
-    line = f"  RELEASE_DIGEST: sha256:{1:064x}\n"
-    assert line in record["manifest"]
-    record["manifest"] = record["manifest"].replace(line, "")
+    record["manifest"] = record.pop("pod").replace("allowPriv", "privileged: true\n      allowPriv")
+    del record["port"]
     (host.state / "blue.json").write_text(json.dumps(record), encoding="utf-8")
-    fake_podman.kill(host.process_of("blue"))
 
     assert pull.main() == 0
 
-    assert host.told()["digest"] is None
-    process = host.process_of("blue")
-    capsys.readouterr()
+    assert "what runs in this slot is unknown" in capsys.readouterr().err
+    assert host.slots() == {"green": "1"}
+    assert "privileged" not in host.played()
+
+
+def test_a_changed_pod_is_rolled_out_as_a_release_is(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    host.publish(1)
+    pull.main()
+    larger = tmp_path / "pod.yaml"
+    larger.write_text(pull.POD.read_text().replace("memory: 1Gi", "memory: 2Gi"))
+    monkeypatch.setattr(pull, "POD", larger)
+
     assert pull.main() == 0
-    assert capsys.readouterr().err == ""
-    assert host.process_of("blue") == process
-    host.publish(2)
+
+    assert host.slots() == {"green": "1"}
+    assert "memory: 2Gi" in host.played()
+    process = host.process_of("green")
     assert pull.main() == 0
-    assert host.told()["digest"] == f"sha256:{2:064x}"
+    assert host.process_of("green") == process
 
 
 def replaced(name: str, old: str, new: str) -> Callable[[dict[str, str]], None]:
@@ -459,16 +457,6 @@ def replaced(name: str, old: str, new: str) -> Callable[[dict[str, str]], None]:
 
 def without(name: str) -> Callable[[dict[str, str]], None]:
     return lambda files: files.pop(name) and None
-
-
-def swap_slots(files: dict[str, str]) -> None:
-    files["blue.yaml"], files["green.yaml"] = files["green.yaml"], files["blue.yaml"]
-
-
-def one_port(files: dict[str, str]) -> None:
-    port = files["blue.yaml"].partition("hostPort: ")[2].partition("\n")[0]
-    before, _, after = files["green.yaml"].partition("hostPort: ")
-    files["green.yaml"] = f"{before}hostPort: {port}\n{after.partition(chr(10))[2]}"
 
 
 CORRUPT = {
@@ -487,46 +475,8 @@ CORRUPT = {
         "2 records and 1 predictions",
     ),
     "no tolerance": (replaced("golden.json", "1e-05", '"1e-05"'), "tolerance is '1e-05'"),
+    "tolerance of much": (replaced("golden.json", "1e-05", "0.001"), "must be at most 0.0001"),
     "tolerance of everything": (replaced("golden.json", "1e-05", "1e5"), "tolerance is 100000"),
-    "empty manifest": (lambda files: files.update({"green.yaml": ""}), "holds the kinds none"),
-    "truncated manifest": (
-        lambda files: files.update({"green.yaml": files["green.yaml"].partition("kind: Conf")[0]}),
-        "green.yaml: holds the kinds Deployment, not",
-    ),
-    "no ConfigMap": (
-        lambda files: files.update({"green.yaml": files["green.yaml"].partition("---")[0]}),
-        "holds the kinds Deployment, not",
-    ),
-    "another kind": (replaced("green.yaml", "kind: ConfigMap", "kind: Pod"), "Deployment, Pod"),
-    "slots swapped": (swap_slots, "blue.yaml: the Deployment's name is shop-green"),
-    "another slot's label": (replaced("green.yaml", f"{pull.NAME}-g", "x-g"), "slot is x-green"),
-    "another image": (replaced("green.yaml", f"{IMAGE}@", "evil/shop@"), "image is evil/shop@"),
-    "two images": (
-        replaced("green.yaml", "        name: service", "      - image: evil/miner"),
-        "image is evil/miner, ghcr.io",
-    ),
-    "image without a digest": (replaced("green.yaml", "@sha256", ":sha256"), "image is ghcr.io"),
-    "no release in the ConfigMap": (
-        replaced("green.yaml", "EXPECTED_RELEASE", "RELEASE"),
-        "EXPECTED_RELEASE is missing",
-    ),
-    "another model": (
-        replaced("green.yaml", f"SHA256: {2:064x}", f"SHA256: {3:064x}"),
-        "EXPECTED_MODEL_SHA256 is 0",
-    ),
-    "another release": (replaced("green.yaml", "shop:00000002-x", "x"), "EXPECTED_RELEASE is x"),
-    "no digest in the ConfigMap": (
-        replaced("green.yaml", "RELEASE_DIGEST", "DIGEST"),
-        "RELEASE_DIGEST is missing",
-    ),
-    "another digest": (
-        replaced("green.yaml", f"DIGEST: sha256:{2:064x}", f"DIGEST: sha256:{3:064x}"),
-        "RELEASE_DIGEST is sha256:0",
-    ),
-    "open to the world": (replaced("green.yaml", "127.0.0.1", "0.0.0.0"), "hostIP is 0.0.0.0"),
-    "no port": (replaced("green.yaml", "hostPort", "port"), "hostPort: 0 times, not once"),
-    "a port's name": (replaced("green.yaml", "hostPort: ", "hostPort: x"), "hostPort is x"),
-    "the same port": (one_port, "both slots answer at http://127.0.0.1:"),
 }
 
 
@@ -534,11 +484,12 @@ CORRUPT = {
 def test_a_corrupt_commit_is_refused_with_the_reason(host: Host, case: str) -> None:
     change, message = CORRUPT[case]
     files = host.files(2)
-    assert set(pull.verify("0123456789ab", files)) == {"blue", "green"}
+    settings = pull.read_settings(os.environ)
+    assert set(pull.verify(settings, "0123456789ab", files)) == {"blue", "green"}
     change(files)
 
     with pytest.raises(pull.PullError) as raised:
-        pull.verify("0123456789ab", files)
+        pull.verify(settings, "0123456789ab", files)
 
     assert message in str(raised.value)
     assert "commit 01234567" in str(raised.value)
@@ -548,9 +499,8 @@ def test_a_corrupt_commit_is_refused_with_the_reason(host: Host, case: str) -> N
     ("change", "message"),
     [
         (without("release.json"), "has no release.json"),
-        (without("green.yaml"), "has no green.yaml"),
+        (without("golden.json"), "has no golden.json"),
         (replaced("golden.json", "{", "["), "golden.json: Expecting"),
-        (replaced("green.yaml", "kind: ConfigMap", "kind: Pod"), "Deployment, Pod"),
     ],
 )
 def test_a_corrupt_commit_starts_nothing(
@@ -578,6 +528,304 @@ def test_a_corrupt_commit_starts_nothing(
     host.publish(3)
     assert pull.main() == 0
     assert host.answer() == "3"
+
+
+# What somebody who may write to the branch, and to nothing else, would like the machine to run.
+PRIVILEGED = """apiVersion: v1
+kind: Pod
+metadata: {name: shop-green, labels: {slot: x}}
+spec:
+  hostNetwork: true
+  hostPID: true
+  containers:
+  - {name: service, image: evil/miner, securityContext: {privileged: true}}
+  volumes: [{name: all, hostPath: {path: /}}]
+"""
+
+
+def said(key: str, value: Any) -> Callable[[dict[str, str]], None]:
+    """Change one value of `release.json`."""
+
+    def change(files: dict[str, str]) -> None:
+        release = json.loads(files["release.json"])
+        *path, last = key.split(".")
+        part = release
+        for name in path:
+            part = part[name]
+        part[last] = value
+        files["release.json"] = json.dumps(release)
+
+    return change
+
+
+def and_so_on(text: str) -> str:
+    """A name that goes on in YAML of its own."""
+    return f'shop:00000002-x"\n      securityContext:\n        privileged: true\n      x: "{text}'
+
+
+ATTACKS: dict[str, tuple[Callable[[dict[str, str]], None], str]] = {
+    "an image of another repository": (
+        said("image.name", "ghcr.io/evil/miner"),
+        f"image.name is ghcr.io/evil/miner, and only IMAGE, {IMAGE}, may run here",
+    ),
+    "an image below the own one": (said("image.name", f"{IMAGE}/miner"), "may run here"),
+    "another registry": (said("image.name", "evil.example/acme/shop"), "may run here"),
+    "an image with a digest in its name": (
+        said("image.name", f"{IMAGE}@sha256:{'0' * 64}"),
+        "image.name is",
+    ),
+    "a tag": (said("image.digest", "latest"), "image.digest is 'latest'"),
+    "a tag and a digest": (said("image.digest", f"v1@sha256:{'0' * 64}"), "image.digest is"),
+    "no digest": (said("image.digest", ""), "image.digest is ''"),
+    "a digest of another kind": (said("image.digest", f"sha512:{'0' * 64}"), "image.digest is"),
+    "YAML in the name": (said("release", and_so_on("y")), "release is"),
+    "a line in the name": (said("release", "shop:00000002-x\nhostPID: true"), "release is"),
+    "a line after the name": (said("release", "shop:00000002-x\n"), "release is"),
+    "an anchor in the name": (said("release", "&a shop:x"), "release is"),
+    "a document in the name": (said("release", "shop:x\n---\nkind: Pod"), "release is"),
+    "a place in the name": (said("release", "shop:${image}"), "release is"),
+    "letters that only look so": (said("release", "sh\u043ep:00000002-x"), "release is"),
+    "YAML in the model": (said("model.sha256", f"{2:064x}\nx: y"), "model.sha256 is"),
+    "a list for a name": (said("release", ["shop:x"]), "release is"),
+    "brackets without end": (
+        lambda files: files.update({"release.json": "[" * 100_000}),
+        "release.json: ",
+    ),
+    "a huge release": (
+        lambda files: files.update({"release.json": files["release.json"] + " " * 1_000_000}),
+        "more than 1000000",
+    ),
+    "huge golden predictions": (
+        lambda files: files.update({"golden.json": files["golden.json"] + " " * 16_000_000}),
+        "more than 16000000",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ATTACKS)
+def test_an_attack_through_the_branch_starts_nothing(
+    host: Host, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    change, message = ATTACKS[case]
+    host.publish(1)
+    pull.main()
+    host.publish(2)
+    files = host.files(2)
+    change(files)
+    host.commit(files)
+    host.calls()
+    capsys.readouterr()
+
+    assert pull.main() == 1
+
+    assert message in capsys.readouterr().err
+    assert not [call for call in host.calls() if call.startswith(("kube play", "pull"))]
+    assert host.answer() == "1"
+
+
+def test_what_was_refused_in_another_pod_is_tried_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    host.publish(1)
+    pull.main()
+    host.publish(2, offset=1)
+    assert pull.main() == 1
+    host.calls()
+    assert pull.main() == 1
+    assert "kube play --replace -" not in host.calls()
+    other = tmp_path / "pod.yaml"
+    other.write_text(pull.POD.read_text() + "# another\n")
+    monkeypatch.setattr(pull, "POD", other)
+
+    assert pull.main() == 1
+
+    assert "kube play --replace -" in host.calls()
+
+
+@pytest.mark.parametrize(
+    "name", ["blue.yaml", "green.yaml", "pod.yaml", "manifests.yaml", "pull.py", "release.yaml"]
+)
+def test_what_else_the_branch_holds_is_not_looked_at(host: Host, name: str) -> None:
+    host.publish(1)
+    own = host.files(1)
+    host.commit({**own, name: PRIVILEGED})
+
+    assert pull.main() == 0
+
+    assert host.answer() == "1"
+    settings = pull.read_settings(os.environ)
+    assert host.played() == pull.render(settings, "blue", json.loads(own["release.json"]))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"pod": PRIVILEGED},
+        {"env": {"AWS_SECRET_ACCESS_KEY": "x"}, "command": ["sh"], "args": ["-c", "id"]},
+        {"spec": {"hostNetwork": True, "initContainers": [{"image": "evil/miner"}]}},
+    ],
+)
+def test_what_else_the_release_says_is_not_played(host: Host, more: dict[str, Any]) -> None:
+    host.publish(1)
+    files = host.files(1)
+    release = json.loads(files["release.json"])
+    release |= more
+    release["image"] |= more
+    host.commit({**files, "release.json": json.dumps(release)})
+
+    assert pull.main() == 0
+
+    settings = pull.read_settings(os.environ)
+    assert host.played() == pull.render(settings, "blue", json.loads(files["release.json"]))
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("120000", "release.json is no plain file, its mode is 120000"),
+        ("100755", "its mode is 100755"),
+        ("040000", "its mode is 040000"),
+    ],
+)
+def test_a_file_of_the_branch_must_be_a_plain_one(
+    host: Host, capsys: pytest.CaptureFixture[str], mode: str, message: str
+) -> None:
+    host.publish(1)
+    files = host.files(1)
+    host.modes["release.json"] = mode
+    host.commit({**files, **({"release.json": "/etc/shadow"} if mode == "120000" else {})})
+
+    assert pull.main() == 1
+
+    assert message in capsys.readouterr().err
+    assert host.slots() == {}
+
+
+def test_a_huge_branch_fills_no_disk(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull, "FETCHED_BYTES", 300_000)
+    host.publish(1)
+    host.commit({**host.files(1), "huge": "".join(f"{n * n}\n" for n in range(200_000))})
+
+    assert pull.main() == 1
+
+    assert "`git -C" in capsys.readouterr().err
+    assert not (host.state / "fetch").exists()
+    assert host.slots() == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("${port}", "3001", "nowhere says ${port}"),
+        ('"${image}"', "evil/miner", "nowhere says ${image}"),
+        ("memory: 1Gi", "memory: $1", "a `$` in it stands for nothing"),
+        ("memory: 1Gi", "memory: ${memory}", "a `$` in it stands for nothing: 'memory'"),
+    ],
+)
+def test_a_pod_that_cannot_be_filled_in_starts_nothing(
+    host: Host,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    old: str,
+    new: str,
+    message: str,
+) -> None:
+    text = pull.POD.read_text()
+    assert old in text
+    monkeypatch.setattr(pull, "POD", tmp_path / "pod.yaml")
+    (tmp_path / "pod.yaml").write_text(text.replace(old, new))
+    host.publish(1)
+
+    assert pull.main() == 1
+
+    assert message in capsys.readouterr().err
+    assert host.slots() == {}
+
+
+def gh(host: Host, script: str) -> Path:
+    """Install a `gh`; the file that its arguments go to."""
+    program, told = host.folder / "tools" / "gh", host.folder / "told"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >> {told}\n{script}\n")
+    program.chmod(0o755)
+    return told
+
+
+def test_only_what_the_delivery_signed_is_started(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIGNED_BY", "acme/shop")
+    host.publish(1)
+    assert pull.main() == 1
+    assert "gh: not installed; it takes gh 2.70 or later" in capsys.readouterr().err
+    gh(host, 'echo \'unknown command "attestation" for "gh"\' >&2; exit 1')
+    assert pull.main() == 1
+    assert 'unknown command "attestation"' in capsys.readouterr().err
+    told = gh(host, "echo 'no attestations found' >&2; exit 1")
+    assert pull.main() == 1
+    said = capsys.readouterr().err
+    assert "shop:00000001-x: " in said
+    assert "is not known to be built by acme/shop/.github/workflows/deliver.yml" in said
+    assert "no attestations found" in said
+    assert not [call for call in host.calls() if call.startswith(("kube play", "pull"))]
+    told.unlink()
+
+    gh(host, "exit 0")
+    assert pull.main() == 0
+
+    assert host.answer() == "1"
+    assert told.read_text().splitlines() == [
+        "attestation", "verify", f"oci://{IMAGE}@sha256:{1:064x}",
+        "--repo", "acme/shop",
+        "--signer-workflow", "acme/shop/.github/workflows/deliver.yml",
+        "--source-ref", "refs/heads/main",
+    ]  # fmt: skip
+    # What runs is healed without it.
+    gh(host, "exit 1")
+    fake_podman.kill(host.process_of("blue"))
+    assert pull.main() == 0
+    assert host.answer() == "1"
+
+
+def test_an_unsigned_release_leaves_the_live_one(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.publish(1)
+    pull.main()
+    monkeypatch.setenv("SIGNED_BY", "acme/shop")
+    gh(host, "exit 1")
+    host.publish(2)
+
+    assert pull.main() == 1
+
+    assert host.answer() == "1"
+    gh(host, "exit 0")
+    assert pull.main() == 0
+    assert host.answer() == "2"
+
+
+def test_the_pod_is_confined(host: Host) -> None:
+    """As podman is told; `tests/stories/test_host.py` asks podman."""
+    settings = pull.read_settings(os.environ)
+    pods = {slot: yaml.safe_load(pull.render(settings, slot, host.release(1))) for slot in SLOTS}
+
+    for slot, pod in pods.items():
+        (container,) = pod["spec"]["containers"]
+        (port,) = container["ports"]
+        own = pod["spec"]["securityContext"] | container["securityContext"]
+        assert (own["runAsNonRoot"], own["runAsUser"], own["runAsGroup"]) == (True, 1034, 1034)
+        assert own["readOnlyRootFilesystem"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert port == {"containerPort": 3000, "hostIP": "127.0.0.1", "hostPort": host.ports[slot]}
+        assert [list(volume) for volume in pod["spec"]["volumes"]] == [["name", "emptyDir"]]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod["spec"].keys()
+        assert container["resources"]["limits"].keys() == {"memory"}
+    names = [[pod["metadata"]["name"], *pod["metadata"]["labels"].values(),
+              pod["spec"]["volumes"][0]["name"]] for pod in pods.values()]  # fmt: skip
+    assert all(blue != green for blue, green in zip(*names, strict=True))
 
 
 BROKEN = {
@@ -1007,6 +1255,13 @@ def test_a_run_that_is_stopped_removes_what_it_was_starting(
     [
         ("REPOSITORY", "", "REPOSITORY: must be"),
         ("REPOSITORY", "--upload-pack=evil", "REPOSITORY: must be"),
+        ("IMAGE", "", "IMAGE: '' names no image; set it"),
+        ("IMAGE", f"{IMAGE}@sha256:{'0' * 64}", "names no image"),
+        ("SIGNED_BY", "acme", "SIGNED_BY: 'acme' names no repository"),
+        ("SIGNED_BY", "--repo/x", "SIGNED_BY: '--repo/x'"),
+        ("SIGNED_REF", "main", "SIGNED_REF: 'main' names no branch"),
+        ("BLUE_PORT", "0", "BLUE_PORT: '0' is no port"),
+        ("GREEN_PORT", "http", "GREEN_PORT: 'http' is no port"),
         ("ENVIRONMENT", "../main", "ENVIRONMENT: '../main'"),
         ("FRONT_DOOR", "localhost", "FRONT_DOOR: 'localhost'"),
         ("READY_SECONDS", "soon", "READY_SECONDS: 'soon'"),
@@ -1028,13 +1283,24 @@ def test_a_bad_setting_is_named(
     assert not host.state.exists()
 
 
+def test_the_slots_need_two_ports(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREEN_PORT", os.environ["BLUE_PORT"])
+    with pytest.raises(pull.PullError, match="both are"):
+        pull.read_settings(os.environ)
+
+
 def test_settings_have_defaults() -> None:
-    settings = pull.read_settings({"REPOSITORY": "git@github.com:acme/shop.git"})
-    assert settings == pull.Settings(
+    own = {"REPOSITORY": "git@github.com:acme/shop.git", "IMAGE": IMAGE}
+    assert pull.read_settings(own) == pull.Settings(
         repository="git@github.com:acme/shop.git",
+        image=IMAGE,
+        signed_by="",
+        signed_ref="refs/heads/main",
         branch="env/production",
         front_door="http://127.0.0.1",
         state=Path("/var/lib") / pull.NAME,
+        ports={"blue": 3001, "green": 3002},
+        pod=pull.POD.read_text(),
         ready_seconds=120,
         drain_seconds=15,
     )

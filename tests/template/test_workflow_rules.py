@@ -5,16 +5,21 @@ A rule that cannot be broken is none, so each one is shown what it must object t
 
 from __future__ import annotations
 
+import copy
+import re
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import PROJECT_TEMPLATE, TEMPLATE
 from workflow_rules import (
     Allowed,
+    action_of,
     drop_in,
     faults,
     makefile_faults,
@@ -52,11 +57,12 @@ WRITES = {
     "rollback.bentocloud.yml/rollback": {"contents"},
     "rollback.yml/rollback": {"contents"},
 }
+ALL_SUCCEEDED = " ".join(["success"] * 4)
 COMMANDS = {
     "action.yml/runs/Install the locked dependencies": "uv sync --locked",
     'ci.yml/all-green/test "$TEST_RESULT" = success': 'test "$TEST_RESULT" = success',
     "nightly.yml/report/python3 tools/report_failure.py": "python3 tools/report_failure.py",
-    "pipeline.yml/all-green/Every job succeeded": 'test "$RESULTS" = "success success success"',
+    "pipeline.yml/all-green/Every job succeeded": f'test "$RESULTS" = "{ALL_SUCCEEDED}"',
     # Talks to GitHub before anything is checked out.
     "dependency-review.yml/dependency-review/Ask whether GitHub can compare the dependencies": None,
 }
@@ -114,12 +120,17 @@ def test_every_exception_is_needed() -> None:
 # Every danger of the pipeline
 
 
-GATE = "jobs/model/steps/Gate"
+GATE = "jobs/gate/steps/Gate"
+RUN_GATE = "make gate BASE=event ARTIFACTS=../artifacts"
 RED = "all-green: red though every job succeeded"
 
 
 def green_with(job: str, *ends: str) -> list[str]:
     return [f"all-green: green with {job} {end}" for end in ends]
+
+
+def restored(where: str) -> str:
+    return f"{where}: restores what others left in a job that may write"
 
 
 # What is set (or dropped, where there is no value), and every fault that this must give.
@@ -129,11 +140,15 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "data waits for nothing": (
         "jobs/data/needs", ["quality"], ["data: needs"]),
     "all-green needs no quality": (
-        "jobs/all-green/needs", ["data", "model"], ["all-green: does not need quality"]),
+        "jobs/all-green/needs", ["data", "model", "gate"], ["all-green: does not need quality"]),
     "all-green needs no data": (
-        "jobs/all-green/needs", ["quality", "model"], ["all-green: does not need data"]),
+        "jobs/all-green/needs", ["quality", "model", "gate"], ["all-green: does not need data"]),
     "all-green needs no model": (
-        "jobs/all-green/needs", ["quality", "data"], ["all-green: does not need model"]),
+        "jobs/all-green/needs", ["quality", "data", "gate"], ["all-green: does not need model"]),
+    "all-green needs no gate": (
+        "jobs/all-green/needs", ["quality", "data", "model"], ["all-green: does not need gate"]),
+    "the gate needs no model": (
+        "jobs/gate/needs", None, ["gate: needs"]),
     "a job that is forgotten": (
         "jobs/lint",
         {"permissions": {}, "timeout-minutes": 5, "steps": [{"run": "make check"}]},
@@ -142,13 +157,21 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         "jobs/model", None, [
             "jobs", "model: needs", "model: lacks actions/checkout",
             "model: lacks ./.github/actions/setup", "model: lacks actions/cache/restore",
-            "model: lacks make pull", "model: lacks make pipeline", "model: lacks make verify-lock",
-            "model: lacks make test-model", "model: lacks make gate BASE=event",
+            "model: lacks make reproduce BASE=event", "model: lacks make verify-lock",
+            "model: lacks make test-model",
             "model: lacks make package", "model: lacks make smoke-bento",
-            "model: lacks make export-bento", "model: lacks make verify-bento",
+            "model: lacks make export-bento",
             "model: lacks make push", "model: lacks actions/cache/save",
-            "model: lacks make summary", "model: lacks actions/upload-artifact report",
+            "model: lacks actions/upload-artifact training",
             "model: lacks actions/upload-artifact bento", RED]),
+    "no gate": (
+        "jobs/gate", None, [
+            "jobs", "gate: needs", "gate: lacks actions/checkout",
+            "gate: lacks astral-sh/setup-uv", "gate: lacks actions/cache/restore",
+            "gate: lacks actions/download-artifact bento",
+            "gate: lacks actions/download-artifact training", f"gate: lacks {RUN_GATE}",
+            "gate: lacks make verify-bento", "gate: lacks make summary",
+            "gate: lacks actions/upload-artifact report", "gate: who judges", RED]),
     # A skipped job that is required counts as passed.
     "all-green is skipped": (
         "jobs/all-green/if", None, ["all-green: condition"]),
@@ -158,11 +181,15 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         "jobs/all-green/steps/0/if", "success()", ["all-green: steps"]),
     "all-green has no result of model": (
         "jobs/all-green/steps/0/env/RESULTS",
-        "${{ needs.quality.result }} ${{ needs.data.result }} success",
+        "${{ needs.quality.result }} ${{ needs.data.result }} success ${{ needs.gate.result }}",
         green_with("model", "failure", "cancelled", "skipped")),
+    "all-green has no result of the gate": (
+        "jobs/all-green/steps/0/env/RESULTS",
+        "${{ needs.quality.result }} ${{ needs.data.result }} ${{ needs.model.result }} success",
+        green_with("gate", "failure", "cancelled", "skipped")),
     "all-green takes a skipped model": (
         "jobs/all-green/steps/0/run",
-        '[[ "$RESULTS" =~ ^success\\ success\\ (success|skipped)$ ]]', [
+        '[[ "$RESULTS" =~ ^success\\ success\\ (success|skipped)\\ success$ ]]', [
             "all-green/Every job succeeded: is not one task of make",
             *green_with("model", "skipped")]),
     "all-green asks for another number of jobs": (
@@ -175,19 +202,19 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "the required job goes on": (
         "jobs/all-green/continue-on-error", True, ["all-green: continues on errors"]),
     "the gate goes on": (
-        f"{GATE}/continue-on-error", True, ["model/Gate: continues on errors"]),
+        f"{GATE}/continue-on-error", True, ["gate/Gate: continues on errors"]),
     "an expression says whether to go on": (
         f"{GATE}/continue-on-error", "${{ github.event_name == 'push' }}",
-        ["model/Gate: continues on errors"]),
+        ["gate/Gate: continues on errors"]),
     "a job is off": (
         "jobs/quality/if", False, ["quality: condition"]),
     "model runs without data": (
         "jobs/model/if", "always()", ["model: condition"]),
     "the gate is off": (
-        f"{GATE}/if", False, ["model: condition of make gate BASE=event"]),
+        f"{GATE}/if", False, [f"gate: condition of {RUN_GATE}"]),
     "the gate judges pull requests only": (
         f"{GATE}/if", "github.event_name == 'pull_request'",
-        ["model: condition of make gate BASE=event"]),
+        [f"gate: condition of {RUN_GATE}"]),
     "the bento is built in any case": (
         "jobs/model/steps/Build the bento/if", "always()", ["model: condition of make package"]),
     "a bento that was blocked is kept": (
@@ -201,33 +228,50 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "failed runs push": (
         "jobs/model/steps/Push to the DVC remote/if", "always()",
         ["model: condition of make push"]),
+    "a lock that was not reproduced is not kept": (
+        "jobs/model/steps/Keep the reports for the gate/if", None,
+        ["model: condition of actions/upload-artifact training"]),
     "a failed run has no report": (
-        "jobs/model/steps/Keep the report/if", None,
-        ["model: condition of actions/upload-artifact report"]),
+        "jobs/gate/steps/Keep the report/if", None,
+        ["gate: condition of actions/upload-artifact report"]),
     "a failed validation has no report": (
         "jobs/data/steps/Keep the report/if", None,
         ["data: condition of actions/upload-artifact data-report"]),
-    "no champion to find": (
+    "no history to verify with": (
         "jobs/model/steps/0/with/fetch-depth", None, ["model: no history"]),
-    "no gate": (
-        GATE, None, ["model: lacks make gate BASE=event"]),
+    "no champion to find": (
+        "jobs/gate/steps/0/with/fetch-depth", None, ["gate: no history"]),
+    "no gate's step": (
+        GATE, None, [f"gate: lacks {RUN_GATE}"]),
+    "the change judges itself": (
+        "jobs/gate/env/JUDGE", "${{ github.sha }}", ["gate: who judges"]),
+    "nobody is named to judge": (
+        "jobs/gate/env", None, ["gate: who judges"]),
+    "what trained writes into the gate's repository": (
+        "jobs/gate/steps/Fetch the reports/with/path", None,
+        ["gate: downloads into the repository"]),
+    "the judge is made of what a change kept": (
+        "jobs/gate/steps/1/with/enable-cache", True, ["gate: takes packages from a cache"]),
+    "no base to believe": (
+        "jobs/data/steps/0/with/fetch-depth", None, ["data: no history"]),
     "no model tests": (
         "jobs/model/steps/Test the model", None, ["model: lacks make test-model"]),
     "no verified lock": (
         "jobs/model/steps/Verify dvc.lock", None, ["model: lacks make verify-lock"]),
     "no training": (
-        "jobs/model/steps/Train and evaluate", None, ["model: lacks make pipeline"]),
+        "jobs/model/steps/Train and evaluate", None, ["model: lacks make reproduce BASE=event"]),
     "no smoke test": (
         "jobs/model/steps/Smoke-test the bento", None, ["model: lacks make smoke-bento"]),
     "no comparison of the bento with what was gated": (
-        "jobs/model/steps/Verify that the bento is the gated one", None,
-        ["model: lacks make verify-bento"]),
+        "jobs/gate/steps/Verify that the bento is the gated one", None,
+        ["gate: lacks make verify-bento"]),
     "no summary": (
-        "jobs/model/steps/Summarise", None, ["model: lacks make summary"]),
+        "jobs/gate/steps/Summarise", None, ["gate: lacks make summary"]),
     "no cache is kept": (
         "jobs/model/steps/Keep the DVC cache", None, ["model: lacks actions/cache/save"]),
     "no validation": (
-        "jobs/data/steps/Validate and split", None, ["data: lacks make validate"]),
+        "jobs/data/steps/Validate and split", None,
+        ["data: lacks make reproduce BASE=event STAGE=split"]),
     "no data tests": (
         "jobs/data/steps/Test the data", None, ["data: lacks make test-data"]),
     "no code checks": (
@@ -259,9 +303,12 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
     "all permissions": (
         "jobs/data/permissions", "write-all", ["data: permissions are not listed"]),
     "write access": (
-        "jobs/model/permissions/contents", "write", ["model: may write contents"]),
+        "jobs/model/permissions/contents", "write",
+        ["model: may write contents", restored("model/./.github/actions/setup"),
+         restored("model/Restore the DVC cache")]),
     "a token for clouds": (
-        "jobs/quality/permissions/id-token", "write", ["quality: may write id-token"]),
+        "jobs/quality/permissions/id-token", "write",
+        ["quality: may write id-token", restored("quality/./.github/actions/setup")]),
     "no timeout": (
         "jobs/model/timeout-minutes", None, ["model: no timeout"]),
     "the default timeout": (
@@ -274,23 +321,23 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         ["quality/actions/checkout: keeps credentials"]),
     "an expression in a command": (
         f"{GATE}/run", "make gate BASE=${{ github.base_ref }}", [
-            "model/Gate: expression in the command", "model: lacks make gate BASE=event",
-            "model: also runs make gate BASE=${{ github.base_ref }}"]),
+            "gate/Gate: expression in the command", f"gate: lacks {RUN_GATE}",
+            "gate: also runs make gate BASE=${{ github.base_ref }}"]),
     "make ignores errors": (
         f"{GATE}/run", "make -i gate BASE=event", [
-            "model/Gate: is not one task of make", "model: lacks make gate BASE=event",
-            "model: also runs make -i gate BASE=event"]),
+            "gate/Gate: is not one task of make", f"gate: lacks {RUN_GATE}",
+            "gate: also runs make -i gate BASE=event"]),
     "the gate consents to itself": (
         f"{GATE}/run", "make gate BASE=event ARGS=--allow-loosening", [
-            "model: lacks make gate BASE=event",
-            "model: also runs make gate BASE=event ARGS=--allow-loosening"]),
+            f"gate: lacks {RUN_GATE}",
+            "gate: also runs make gate BASE=event ARGS=--allow-loosening"]),
     "the gate compares with itself": (
         f"{GATE}/run", "make gate BASE=HEAD", [
-            "model: lacks make gate BASE=event", "model: also runs make gate BASE=HEAD"]),
+            f"gate: lacks {RUN_GATE}", "gate: also runs make gate BASE=HEAD"]),
     "a failure is swallowed": (
         f"{GATE}/run", "make gate BASE=event || true", [
-            "model/Gate: swallows errors", "model: lacks make gate BASE=event",
-            "model: also runs make gate BASE=event || true"]),
+            "gate/Gate: swallows errors", f"gate: lacks {RUN_GATE}",
+            "gate: also runs make gate BASE=event || true"]),
     "two commands": (
         "jobs/quality/steps/Lint, types, unit tests/run", "make check\nmake push\n", [
             "quality/Lint, types, unit tests: is not one task of make",
@@ -300,11 +347,11 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
             "quality/Lint, types, unit tests: heredoc", "quality: lacks make check",
             "quality: also runs bash <" + "<EOF\nmake check\nEOF"]),
     "a shell that goes on": (
-        f"{GATE}/shell", "bash {0}", ["model/Gate: another shell"]),
+        f"{GATE}/shell", "bash {0}", ["gate/Gate: another shell"]),
     "a shell for all that goes on": (
         "defaults", {"run": {"shell": "bash {0}"}}, ["the workflow: another shell"]),
     "the environment consents": (
-        f"{GATE}/env/ARGS", "--allow-loosening", ["model/Gate: ARGS steers the commands"]),
+        f"{GATE}/env/ARGS", "--allow-loosening", ["gate/Gate: ARGS steers the commands"]),
     "the workflow's environment consents": (
         "env/ARGS", "--allow-loosening", ["the workflow: ARGS steers the commands"]),
     "the job's environment ignores errors": (
@@ -318,7 +365,8 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         "jobs/model/env", {"TOKEN": "${{ github.token }}"}, ["secret in jobs/model/env/TOKEN"]),
     "a secret for an action": (
         "jobs/quality/steps/0/with/token", "${{ secrets.TOKEN }}",
-        ["secret in jobs/quality/steps/0/with/token"]),
+        [restored("quality/./.github/actions/setup"),
+         "secret in jobs/quality/steps/0/with/token"]),
     "a key without the code": (
         "jobs/model/steps/Restore the DVC cache/with/key", "dvc-${{ hashFiles('dvc.*') }}",
         ["cache: not the same everywhere"]),
@@ -340,7 +388,7 @@ def test_each_danger_is_seen(danger: str) -> None:
     assert faults_of(PIPELINE, changed) == expected
 
 
-ORDER = ("pipeline", "verify-lock", "test-model", "gate BASE=event", "package", "smoke-bento")
+ORDER = ("reproduce BASE=event", "verify-lock", "test-model", "package", "smoke-bento")
 
 
 @pytest.mark.parametrize("first", range(len(ORDER) - 1), ids=lambda number: ORDER[number])
@@ -371,8 +419,10 @@ def test_a_cache_that_no_later_run_can_replace_is_seen() -> None:
 
 
 def test_a_required_job_that_compares_nothing_is_seen_in_every_case() -> None:
-    jobs = set_in(read(PIPELINE), "jobs/all-green/steps/0/env/RESULTS", "success success success")
-    assert len(required_job_faults(jobs["jobs"])) == 4**3 - 1
+    jobs = set_in(
+        read(PIPELINE), "jobs/all-green/steps/0/env/RESULTS", "success success success success"
+    )
+    assert len(required_job_faults(jobs["jobs"])) == 4**4 - 1
 
 
 def test_the_template_s_own_required_job_sees_every_job() -> None:
@@ -404,6 +454,16 @@ def test_the_template_s_own_required_job_sees_every_job() -> None:
         ("dependency-review.yml", "jobs/dependency-review/steps/0/env/BASH_ENV", "rc",
          ["dependency-review/Ask whether GitHub can compare the dependencies: "
           "BASH_ENV steers the commands"]),
+        ("comment.yml", "jobs/comment/steps/1/with/enable-cache", True,
+         [restored("comment/astral-sh/setup-uv")]),
+        ("deliver.yml", "jobs/image/steps/1/with/cache", True,
+         [restored("image/./.github/actions/setup")]),
+        ("deliver.yml", "jobs/staging/steps/1/with", {},
+         [restored("staging/./.github/actions/setup")]),
+        ("deliver.yml", "jobs/production/steps/2/uses", "actions/cache/restore@x",
+         [restored("production/actions/cache/restore")]),
+        ("rollback.yml", "jobs/rollback/steps/1/with/cache", "true",
+         [restored("rollback/./.github/actions/setup")]),
     ],
 )  # fmt: skip
 def test_dangers_of_other_workflows_are_seen(
@@ -452,6 +512,69 @@ def test_an_action_that_is_hidden_is_seen() -> None:
     assert pin_faults(flow, PINS) == ["somebody/action@v1 is not on a line of its own"]
 
 
+# The recipe for a login without a stored key
+
+
+# What talks to the DVC remote.
+SYNCS = re.compile("make (?:pull|push|reproduce)")
+
+
+def recipe() -> list[dict[str, Any]]:
+    """What the page says to write into each job that pulls, as somebody would copy it."""
+    page = (PROJECT_TEMPLATE / "docs" / "data.md").read_text(encoding="utf-8")
+    section = page.partition("### Without a stored key")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    return [yaml.safe_load(textwrap.dedent(block)) for block in blocks]
+
+
+def follow_recipe(workflow: dict[str, Any], caches_too: bool = True) -> set[str]:
+    """Change a workflow as the page says; the jobs that were changed."""
+    permissions, steps, (restore,) = recipe()
+    changed = set()
+    for name, job in workflow["jobs"].items():
+        if not any(SYNCS.match(str(step.get("run", ""))) for step in job["steps"]):
+            continue
+        changed.add(name)
+        job["permissions"] |= permissions["permissions"]
+        after = []
+        for step in job["steps"]:
+            if action_of(step) == "./.github/actions/setup":
+                after += copy.deepcopy(steps)
+                continue
+            if caches_too and step.get("name") == restore["name"]:
+                step["with"] |= restore["with"]
+            after.append(step)
+        job["steps"] = after
+    return changed
+
+
+def test_the_recipe_without_a_key_grants_what_every_job_that_pulls_needs() -> None:
+    workflow = read(PIPELINE)
+    changed = follow_recipe(workflow)
+    allowed = Allowed(PINS, {f"pipeline.yml/{name}": ["id-token"] for name in changed}, COMMANDS)
+
+    assert changed == {"data", "model"}
+    assert faults("pipeline.yml", workflow, allowed, VARIABLES) == []
+    for name, job in workflow["jobs"].items():
+        logs_in = [step for step in job["steps"] if step.get("name") == "Log in to the cloud"]
+        assert len(logs_in) == (name in changed)
+        assert (job["permissions"].get("id-token") == "write") == (name in changed)
+        if name in changed:
+            names = [str(step.get("run", step.get("name"))) for step in job["steps"]]
+            first = next(n for n, what in enumerate(names) if SYNCS.match(what))
+            assert names.index("Log in to the cloud") < first
+    text = SETUP.read_text(encoding="utf-8")
+    assert "Log in" not in text, "every job would log in, also those that may not"
+
+
+def test_a_recipe_that_keeps_the_caches_is_seen() -> None:
+    workflow = read(PIPELINE)
+    changed = follow_recipe(workflow, caches_too=False)
+    allowed = Allowed(PINS, {f"pipeline.yml/{name}": ["id-token"] for name in changed}, COMMANDS)
+    found = faults("pipeline.yml", workflow, allowed, VARIABLES)
+    assert restored("model/Restore the DVC cache") in found
+
+
 # Makefiles
 
 
@@ -460,7 +583,11 @@ def test_no_task_goes_on_after_an_error(house: Path) -> None:
     assert makefile_faults((house / "Makefile").read_text(encoding="utf-8")) == []
 
 
-RECIPE = "\t$(RUN) gitops-ml gate --base $(BASE) $(ARGS)"
+RECIPE = next(
+    line
+    for line in (PROJECT_TEMPLATE / "Makefile").read_text(encoding="utf-8").splitlines()
+    if "gate --base" in line
+)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def faults(
         found += top_faults(document)
         for job, content in document["jobs"].items():
             found += job_faults(job, content, allowed.writes.get(f"{name}/{job}", ()))
+            found += restored_faults(job, content)
     for job, step in steps_of(document):
         where = f"{job}/{label(step)}"
         found += step_faults(where, step)
@@ -167,6 +168,28 @@ def job_faults(name: str, job: Mapping[str, Any], writes: Collection[str]) -> li
     if "uses" not in job and not (isinstance(minutes, int) and 0 < minutes < 360):
         found.append(f"{name}: no timeout")
     return found
+
+
+def restored_faults(name: str, job: Mapping[str, Any]) -> Iterator[str]:
+    """What comes from other runs into a job that may write, or is told a secret of its own.
+
+    Every run on the default branch can fill a cache that a later one restores.
+    """
+    permissions = job.get("permissions")
+    writes = isinstance(permissions, dict) and "write" in permissions.values()
+    told = any("secrets." in text for _, text in _texts(job))
+    if not (writes or told or "environment" in job):
+        return
+    for step in job.get("steps", []):
+        options, action = step.get("with", {}), action_of(step)
+        key = {"astral-sh/setup-uv": "enable-cache", SETUP: "cache"}.get(action)
+        cached = action in ("actions/cache", RESTORE) and options.get("lookup-only") is not True
+        if cached or (key and _on(options.get(key, True))):
+            yield f"{name}/{label(step)}: restores what others left in a job that may write"
+
+
+def _on(value: Any) -> bool:
+    return str(value).lower() != "false"
 
 
 def step_faults(where: str, step: Mapping[str, Any]) -> list[str]:
@@ -303,18 +326,25 @@ def _result_faults(
 # The pipeline
 
 TRIGGERS = {"push": {"branches-ignore": ["env/**"]}, "pull_request": None, "merge_group": None}
-NEEDS = {"quality": [], "data": [], "model": ["data"]}
+NEEDS = {"quality": [], "data": [], "model": ["data"], "gate": ["model"]}
 CHECKOUT, SETUP = "actions/checkout", "./.github/actions/setup"
+# Installs uv and nothing of the project.
+SETUP_UV = "astral-sh/setup-uv"
 RESTORE, SAVE = "actions/cache/restore", "actions/cache/save"
-UPLOAD = "actions/upload-artifact"
+UPLOAD, DOWNLOAD = "actions/upload-artifact", "actions/download-artifact"
+GATE = "make gate BASE=event ARTIFACTS=../artifacts"
+# Whose engine judges: the base's; on the default branch its own.
+JUDGE = (
+    "${{ github.event.pull_request.base.sha || github.event.merge_group.base_sha || "
+    "format('origin/{0}', github.event.repository.default_branch) }}"
+)
 PIPELINE_STEPS = {
     "quality": [CHECKOUT, SETUP, "make check"],
     "data": [
         CHECKOUT,
         SETUP,
         RESTORE,
-        "make pull",
-        "make validate",
+        "make reproduce BASE=event STAGE=split",
         "make test-data",
         f"{UPLOAD} data-report",
     ],
@@ -322,20 +352,28 @@ PIPELINE_STEPS = {
         CHECKOUT,
         SETUP,
         RESTORE,
-        "make pull",
-        "make pipeline",
+        "make reproduce BASE=event",
         "make verify-lock",
         "make test-model",
-        "make gate BASE=event",
         "make package",
         "make smoke-bento",
         "make export-bento",
-        "make verify-bento",
         "make push",
         SAVE,
+        f"{UPLOAD} training",
+        f"{UPLOAD} bento",
+    ],
+    # Nothing here runs the change's code before the judge does, in a process of its own.
+    "gate": [
+        CHECKOUT,
+        SETUP_UV,
+        RESTORE,
+        f"{DOWNLOAD} bento",
+        f"{DOWNLOAD} training",
+        GATE,
+        "make verify-bento",
         "make summary",
         f"{UPLOAD} report",
-        f"{UPLOAD} bento",
     ],
 }
 CONDITIONS = {
@@ -343,6 +381,7 @@ CONDITIONS = {
     SAVE: "always()",
     "make summary": "always()",
     f"{UPLOAD} data-report": "always()",
+    f"{UPLOAD} training": "always()",
     f"{UPLOAD} report": "always()",
 }
 
@@ -368,6 +407,8 @@ def pipeline_faults(workflow: Document, inputs: Collection[str]) -> list[str]:
         if "if" in job:
             found.append(f"{name}: condition")
         found += sequence_faults(name, job.get("steps", []))
+    if jobs.get("gate", {}).get("env") != {"JUDGE": JUDGE}:
+        found.append("gate: who judges")
     return found + cache_faults(workflow, inputs) + required_job_faults(jobs)
 
 
@@ -385,7 +426,7 @@ def what_runs(step: Mapping[str, Any]) -> str:
     if "run" in step:
         return str(step["run"])
     action = action_of(step)
-    return f"{action} {step['with']['name']}" if action == UPLOAD else action
+    return f"{action} {step['with']['name']}" if action in (UPLOAD, DOWNLOAD) else action
 
 
 def sequence_faults(job: str, steps: Collection[Mapping[str, Any]]) -> list[str]:
@@ -400,10 +441,16 @@ def sequence_faults(job: str, steps: Collection[Mapping[str, Any]]) -> list[str]
             found.append(f"{job}: condition of {name}")
         options = step.get("with", {})
         # The champion is what the base's commit names.
-        if (job, name) == ("model", CHECKOUT) and options.get("fetch-depth") != 0:
+        if job != "quality" and name == CHECKOUT and options.get("fetch-depth") != 0:
             found.append(f"{job}: no history")
         if name == f"{UPLOAD} bento" and options.get("if-no-files-found") != "error":
             found.append(f"{job}: may keep no bento")
+        # Files that another job wrote do not land in the repository, where git would obey some.
+        if job == "gate" and action_of(step) == DOWNLOAD and options.get("path") != "../artifacts":
+            found.append(f"{job}: downloads into the repository")
+        # What a change's run has kept is not what the judge is made of.
+        if job == "gate" and name == SETUP_UV and options.get("enable-cache") is not False:
+            found.append(f"{job}: takes packages from a cache")
     return found
 
 

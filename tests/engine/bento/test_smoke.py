@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 from commands import subcommand
 
 from gitops_ml.bento import smoke as module
-from gitops_ml.bento.smoke import SmokeError, check_golden, check_refusal, same, smoke
+from gitops_ml.bento.smoke import SmokeError, check_golden, check_refusal, parse_golden, same, smoke
 
 main = subcommand("smoke")
 
@@ -190,6 +191,13 @@ def test_a_prediction_that_differs_fails_with_its_row(
         smoke(url, GOLDEN, None, timeout=1)
 
 
+def test_what_the_projects_own_code_adds_is_not_compared(stub: Stub, url: str) -> None:
+    for answer in stub.predictions:
+        answer["route"] = "LGA-PBI"
+
+    assert "all 2 golden predictions" in smoke(url, GOLDEN, None, timeout=1)
+
+
 def test_a_difference_within_the_tolerance_passes(stub: Stub, url: str) -> None:
     stub.predictions[0]["probabilities"]["true"] += 9e-6
 
@@ -259,3 +267,16 @@ def test_a_bento_that_is_not_there_is_named(
 
     assert main([*command, "--expect-model-hash", MODEL]) == 1
     assert "no such bento; run `make package`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-9])
+def test_golden_predictions_say_how_closely_they_are_compared(tolerance: float) -> None:
+    text = json.dumps({**GOLDEN, "tolerance": tolerance}).encode()
+    assert parse_golden(text, "golden.json")["tolerance"] == tolerance
+
+
+@pytest.mark.parametrize("tolerance", [0.999, 1.1e-4, 1, 0, -1, None, True, "1e-5", math.nan])
+def test_a_tolerance_that_lets_another_model_pass_is_refused(tolerance: object) -> None:
+    text = json.dumps({**GOLDEN, "tolerance": tolerance}).encode()
+    with pytest.raises(SmokeError, match=r"golden.json: tolerance: .*, must be above 0 and at mos"):
+        parse_golden(text, "golden.json")

@@ -11,7 +11,9 @@ import pytest
 from commands import subcommand
 
 from gitops_ml.bento.store import BentoError
-from gitops_ml.bento.verify import packaged_hash, verify
+from gitops_ml.bento.verify import locked_hash, packaged_hash, verify
+from gitops_ml.core.dvc import DvcError
+from gitops_ml.core.dvc_objects import hash_of
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.gate.verdict import Consent, DataChanges, ModelRecord, Report, Verdict
 
@@ -22,7 +24,9 @@ SHA256 = hashlib.sha256(MODEL).hexdigest()
 
 
 def manifest(sha256: str = SHA256) -> bytes:
-    return json.dumps({"served": "model.onnx", "files": {"model.onnx": sha256}}).encode()
+    described = {"task": "regression", "classes": None, "probabilities": False, "features": {}}
+    served = {"served": "model.onnx", "files": {"model.onnx": sha256}}
+    return json.dumps({**described, **served}).encode()
 
 
 def bento(path: Path, files: Mapping[str, bytes], prefix: str = "") -> Path:
@@ -67,26 +71,56 @@ def gate(path: Path, verdict: Verdict = "promote", sha256: str | None = SHA256) 
 def test_the_gated_model_passes(tmp_path: Path, verdict: Verdict, prefix: str) -> None:
     files = {"src/models/manifest.json": manifest(), "src/models/model.onnx": MODEL}
     archive = bento(tmp_path / "it.bento", files, prefix)
-    assert SHA256 in verify(archive, gate(tmp_path / "gate.json", verdict))
+    assert SHA256 in verify(archive, gate(tmp_path / "gate.json", verdict), SHA256)
+
+
+def test_a_model_that_the_lock_does_not_name_is_refused(tmp_path: Path) -> None:
+    other = hashlib.sha256(b"another").hexdigest()
+    with pytest.raises(BentoError, match=f"holds the model {SHA256}, but dvc.lock names {other}"):
+        verify(good_bento(tmp_path / "it.bento"), gate(tmp_path / "gate.json"), other)
+
+
+def lock(root: Path) -> Path:
+    """Write the model of the lock; gives back its file."""
+    (root / "models").mkdir()
+    (root / "models" / "manifest.json").write_bytes(manifest())
+    (root / "models" / "model.onnx").write_bytes(MODEL)
+    output = {"path": "models", "hash": "md5", "md5": hash_of(root / "models")}
+    document = {"stages": {"train": {"cmd": "gitops-ml train", "outs": [output]}}}
+    (root / "dvc.lock").write_text(json.dumps(document), encoding="utf-8")
+    return root / "models" / "model.onnx"
+
+
+def test_the_locked_model_is_hashed_not_believed(tmp_path: Path) -> None:
+    model = lock(tmp_path)
+    assert locked_hash(tmp_path) == SHA256
+    # As good as its manifest, and yet another than the lock names.
+    other = MODEL + b"!"
+    model.write_bytes(other)
+    files = {**json.loads(manifest()), "task": "regression"}
+    files["files"]["model.onnx"] = hashlib.sha256(other).hexdigest()
+    model.with_name("manifest.json").write_text(json.dumps(files), encoding="utf-8")
+    with pytest.raises(DvcError, match=r"^models.*: is not what dvc.lock names"):
+        locked_hash(tmp_path)
 
 
 def test_another_model_is_refused_with_both_hashes(tmp_path: Path) -> None:
     other = hashlib.sha256(b"another").hexdigest()
     verdict = gate(tmp_path / "gate.json", sha256=other)
     with pytest.raises(BentoError, match=f"holds the model {SHA256}, but .* passed {other}"):
-        verify(good_bento(tmp_path / "it.bento"), verdict)
+        verify(good_bento(tmp_path / "it.bento"), verdict, SHA256)
 
 
 def test_a_verdict_without_a_hash_passes_nothing(tmp_path: Path) -> None:
     verdict = gate(tmp_path / "gate.json", sha256=None)
     with pytest.raises(BentoError, match="the gate passed None"):
-        verify(good_bento(tmp_path / "it.bento"), verdict)
+        verify(good_bento(tmp_path / "it.bento"), verdict, SHA256)
 
 
 def test_a_blocked_model_is_refused(tmp_path: Path) -> None:
     verdict = gate(tmp_path / "gate.json", "block")
     with pytest.raises(BentoError, match="the gate blocked this model"):
-        verify(good_bento(tmp_path / "it.bento"), verdict)
+        verify(good_bento(tmp_path / "it.bento"), verdict, SHA256)
 
 
 def test_a_model_that_was_exchanged_in_the_bento_is_refused(tmp_path: Path) -> None:
@@ -130,7 +164,7 @@ def test_without_a_verdict_nothing_passes(tmp_path: Path, content: str | None) -
     if content is not None:
         path.write_text(content, encoding="utf-8")
     with pytest.raises(GitopsError, match="run `make gate"):
-        verify(good_bento(tmp_path / "it.bento"), path)
+        verify(good_bento(tmp_path / "it.bento"), path, SHA256)
 
 
 def test_the_command_tells_by_its_exit_code(
@@ -140,6 +174,7 @@ def test_the_command_tells_by_its_exit_code(
     (tmp_path / "reports").mkdir()
     gate(tmp_path / "reports" / "gate.json")
     good_bento(tmp_path / "it.bento")
+    lock(tmp_path)
     assert main(["it.bento"]) == 0
     gate(tmp_path / "reports" / "gate.json", "block")
     assert main(["it.bento"]) == 1

@@ -96,6 +96,17 @@ def test_without_a_pipeline_every_check_says_what_to_run(project: Path) -> None:
         assert missing in done.stdout
 
 
+def test_a_project_without_tests_of_its_own_passes_where_the_pipeline_has_not_run(
+    project: Path,
+) -> None:
+    done = run(project, "-m", "not pipeline")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d+ deselected", done.stdout)
+
+    mistyped = run(project, "-k", "no_such_test")
+    assert mistyped.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
 def test_what_needs_no_pipeline_runs_without_the_checks(project: Path) -> None:
     (project / "tests" / "test_own.py").write_text("def test_it():\n    pass\n", encoding="utf-8")
 

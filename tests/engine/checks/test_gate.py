@@ -74,6 +74,17 @@ def test_a_check_fails_and_shows_the_defect(values: Make, name: str) -> None:
         broken.call(GateChecks, name)
 
 
+def test_an_erosion_that_bounds_nothing_is_named(values: Make) -> None:
+    broken = values()
+    idle = MetricTerms(floor=0.6, margin=0.01, erosion=0.9)
+    broken.contract = with_terms(broken.contract, roc_auc=idle)
+
+    with pytest.raises(AssertionError, match=r"model\.metrics\.roc_auc\.erosion would let a model"):
+        broken.call(
+            GateChecks, "test_the_contract_can_be_measured_and_would_block_a_model_that_guesses"
+        )
+
+
 def test_a_slice_that_blocks_nothing_is_named(values: Make) -> None:
     broken = values()
     idle = SliceTerms(column="colour", metric="roc_auc", min_rows=50, floor=0.01)
@@ -90,7 +101,7 @@ def test_a_term_that_cannot_be_measured_is_named(values: Make) -> None:
     broken = values()
     broken.contract = with_terms(broken.contract, mae=MetricTerms(ceiling=3))
 
-    with pytest.raises(SettingsError, match="mae: cannot be measured for classification"):
+    with pytest.raises(SettingsError, match="mae cannot be measured for classification"):
         broken.call(
             GateChecks, "test_the_contract_can_be_measured_and_would_block_a_model_that_guesses"
         )

@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,15 @@ from commands import subcommand
 from numpy.typing import NDArray
 
 from gitops_ml.checks import model as module
+from gitops_ml.checks.fixtures import numbers
 from gitops_ml.checks.model import ModelChecks
 from gitops_ml.core import paths
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.settings import Contract
+from gitops_ml.features import derived
+from gitops_ml.features.derive import Derivation, Source
+from gitops_ml.features.encode import Feature, Features
+from gitops_ml.features.matrix import with_derived
 from gitops_ml.model.metrics import Scored
 from gitops_ml.model.predictor import Predictions
 
@@ -93,6 +100,73 @@ def fitting(change: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Values],
 def train_by_chance(values: Values) -> None:
     models = iter([{"files": {"model.onnx": "a"}}, {"files": {"model.onnx": "b"}}])
     values.monkeypatch.setattr(module, "train", lambda *_, **__: next(models))
+
+
+@derived(type="number")
+def burden(weight: Any) -> Any:
+    return np.nan_to_num(weight) * 2
+
+
+class Burdened:
+    """A model that looks at a derived column alone: the heavier, the surer."""
+
+    def __init__(self) -> None:
+        column = vars(burden)["__derived_column__"]
+        derivation = Derivation((column,), (Source("weight", "number", True),))
+        items = (Feature("weight", "number"), Feature("burden", "number"))
+        self.features = Features(items, derivation)
+        self.manifest = {"classes": [False, True]}
+
+    def predict(self, matrix: Any) -> Predictions:
+        sure = 1 / (1 + np.exp(-matrix[:, 1]))
+        return Predictions([bool(p > 0.5) for p in sure], np.column_stack([1 - sure, sure]))
+
+
+def burdened(values: Values, **behaviour: Any) -> Values:
+    model = Burdened()
+    behave(values, **behaviour)
+    values.predictor, values.derivation = model, model.features.derivation
+    values.answer = partial(numbers, model)
+    values.test_rows = with_derived(values.test_rows, values.derivation)
+    values.some_rows = with_derived(values.some_rows, values.derivation)
+    return values
+
+
+def test_terms_of_behaviour_hold_a_derived_column_too(values: Make) -> None:
+    direction = "test_the_answers_move_as_the_contract_expects"
+    term = {"column": "burden", "set": 50, "expect": "increase"}
+    burdened(values(), directional=[term]).call(ModelChecks, direction)
+
+    contrary = burdened(values(), directional=[{**term, "expect": "decrease"}])
+    with pytest.raises(AssertionError, match=r"burden = 50\.0 to decrease"):
+        contrary.call(ModelChecks, direction)
+    with pytest.raises(AssertionError, match="'burden': "):
+        burdened(values(), invariant=["burden"]).call(
+            ModelChecks, "test_columns_that_the_contract_calls_invariant_do_not_matter"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "behaviour"),
+    [
+        (
+            "test_columns_that_the_contract_calls_invariant_do_not_matter",
+            {"invariant": ["order"]},
+        ),
+        (
+            "test_the_answers_move_as_the_contract_expects",
+            {"directional": [{"column": "order", "set": 1, "expect": "increase"}]},
+        ),
+    ],
+)
+def test_a_term_on_what_the_model_never_sees_is_refused(
+    values: Make, name: str, behaviour: dict[str, Any]
+) -> None:
+    broken = values()
+    behave(broken, **behaviour)
+
+    with pytest.raises(SettingsError, match="order: the model never sees such a column"):
+        broken.call(ModelChecks, name)
 
 
 class Other:

@@ -36,3 +36,8 @@ def test_what_was_asked_may_not_move_at_all() -> None:
 
     assert list(answers._differences(asked, {"records": [{"x": 0.5000001}]}))
     assert not list(answers._differences(asked, {"records": [{"x": 0.5}]}))
+
+
+def test_how_closely_it_is_compared_may_not_move_at_all() -> None:
+    assert list(answers._differences({"tolerance": 1e-5}, {"tolerance": 2e-5}))
+    assert not list(answers._differences({"tolerance": 1e-5}, {"tolerance": 1e-5}))

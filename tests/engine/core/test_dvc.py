@@ -14,6 +14,7 @@ from gitops_ml.core.dvc import (
     check_up_to_date,
     dvc_output,
     locked_output,
+    read_lock,
     read_status,
     status,
 )
@@ -162,6 +163,18 @@ def test_what_changed_is_stale(project: Path, name: str, text: str | None, stage
     with pytest.raises(DvcError) as caught:
         check_up_to_date(project)
     assert f"\n  {stage}\nrun `make pipeline`" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", "# Größe".encode("latin1"), None])
+def test_a_lock_that_is_no_text_is_told_of(project: Path, content: bytes | None) -> None:
+    lock = project / "dvc.lock"
+    lock.unlink()
+    if content is None:
+        lock.mkdir()
+    else:
+        lock.write_bytes(content)
+    with pytest.raises(DvcError, match=r"^dvc\.lock: cannot be read: .*get it back from git"):
+        read_lock(project)
 
 
 def test_without_a_lock_nothing_is_up_to_date(project: Path) -> None:

@@ -115,7 +115,7 @@ def test_names_each_stage_that_differs_and_why(
         "  by-command: stale, it was run with another command",
         "  by-file: stale, it was run with another in.txt",
         "  by-parameter: stale, it was run with another params.yaml:size",
-        "  gone: no longer a stage",
+        "  gone: no longer a stage; take its entry out of dvc.lock",
         "  new: the committed lock lacks this stage",
         "  noisy: not reproduced, the same inputs gave another reports/noise.json",
         "run `make pipeline`, then commit dvc.lock and reports/",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from commands import subcommand
+from conftest import ENGINE, Run, find_uv
 
 from gitops_ml.core import paths
 from gitops_ml.core.environment import (
@@ -131,3 +134,56 @@ def test_what_is_for_other_platforms_need_not_be_installed(project: Path) -> Non
         text + shop + package("not-for-this-platform"), encoding="utf-8"
     )
     check_installed(project)
+
+
+def write_wheel(folder: Path, name: str, number: str) -> None:
+    """A package without content."""
+    folder.mkdir(exist_ok=True)
+    stem = f"{name.replace('-', '_')}-{number}"
+    info = f"{stem}.dist-info"
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n"
+        wheel.writestr(f"{info}/METADATA", metadata)
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def test_what_is_advised_brings_the_locked_versions_back(tmp_path: Path, run: Run) -> None:
+    wheels, project = tmp_path / "wheels", tmp_path / "shop"
+    names = [name for part in PARTS.values() for name in part]
+    for name in names:
+        write_wheel(wheels, name, "2.0")
+    write_wheel(wheels, "polars", "1.0")
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        f"dependencies = {json.dumps(names)}\n"
+        f'[[tool.uv.index]]\nurl = "{wheels.as_uri()}"\nformat = "flat"\ndefault = true\n',
+        encoding="utf-8",
+    )
+    uv = find_uv()
+
+    def check() -> str:
+        program = (
+            "from pathlib import Path; from gitops_ml.core.environment import check_installed; "
+            "check_installed(Path())"
+        )
+        source = {"PYTHONPATH": str(ENGINE / "src")}
+        done = run([project / ".venv" / "bin" / "python", "-c", program], project, env=source)
+        return done.stderr
+
+    run([uv, "sync", "--quiet"], project, check=True)
+    assert check() == ""
+    older = [uv, "pip", "install", "--quiet", "--no-index", "--find-links", wheels, "polars==1.0"]
+    run(older, project, check=True)
+
+    said = check()
+
+    assert "other environment" in said
+    assert "  polars 1.0, locked is 2.0\n" in said
+    advice = re.search(r"run `uv (.*?)`", said)
+    assert advice is not None
+    run([uv, *advice[1].split()], project, check=True)
+    assert check() == ""

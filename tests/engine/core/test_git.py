@@ -42,6 +42,11 @@ def test_a_file_is_read_as_the_base_has_it(repository: Path) -> None:
     assert base.read(Path("params.yaml")) is None
     assert not base.same_file(Path("contract.yaml"))
     assert base.same_file(Path("params.yaml"))
+    (base.root / "params.yaml").write_bytes("# Größe".encode("latin1"))
+    assert not base.same_file(Path("params.yaml"))
+    (base.root / "params.yaml").unlink()
+    (base.root / "params.yaml").mkdir()
+    assert not base.same_file(Path("params.yaml"))
 
 
 def test_a_project_in_a_folder_of_the_repository_is_found(repository: Path) -> None:

@@ -69,7 +69,11 @@ def test_a_wrong_mark_names_file_line_and_function(mark: str, message: str) -> N
         (COST.replace("cost", "roc_auc"), "`roc_auc`: is a built-in metric; choose another name"),
         (COST + COST, "`cost`: is defined twice"),
         ("def outer():\n  @metric(better='larger')\n  def cost(t, p, w): ...\n", "of the module"),
-        ("def cost(:\n", r"m\.py:1: is not valid Python"),
+        ("def cost(:\n", r"m\.py:1: is not valid Python: invalid syntax$"),
+        (
+            COST.replace("def cost", "async def cost"),
+            "`cost`: must be a plain function, not an asy",
+        ),
     ],
 )
 def test_a_metric_that_cannot_be_found_again_is_refused(text: str, message: str) -> None:
@@ -99,3 +103,5 @@ def test_own_metrics_must_suit_the_task() -> None:
     )
     with pytest.raises(SettingsError, match="cost cannot be measured for regression; choose from"):
         parse_settings(params, Params, "params.yaml", known)
+    with pytest.raises(SettingsError, match=r"no metric cots: .* or mark a function of this name"):
+        parse_settings(params.replace("cost", "cots"), Params, "params.yaml", known)

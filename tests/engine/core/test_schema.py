@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from gitops_ml.core.errors import SettingsError
-from gitops_ml.core.schema import Schema, check_against_params
-from gitops_ml.core.settings import Params, parse_settings
+from gitops_ml.core.schema import Schema, check_against_params, check_behaviour
+from gitops_ml.core.settings import Contract, Params, parse_settings
 
 COLUMNS = """
 columns:
@@ -111,3 +111,46 @@ def test_a_schema_needs_a_feature_and_a_target_that_is_always_there() -> None:
         check_against_params(bare, params)
     assert "the target cannot be nullable" in str(caught.value)
     assert "no column has `feature: true`" in str(caught.value)
+
+
+def behaviour(**terms: Any) -> Contract:
+    model = {"metrics": {"accuracy": {"floor": 0.5}}, "size_mb": 1, "latency_p99_ms": 1}
+    return Contract.model_validate({"model": model, "data": {}, "behaviour": terms})
+
+
+def test_terms_of_behaviour_are_about_what_the_model_sees() -> None:
+    seen = {name: parse(COLUMNS).columns[name] for name in ("size", "city", "at")}
+    held = [("size", 3), ("city", "Oslo"), ("at", "2013-07-01T12:00:00Z")]
+    terms = [{"column": name, "set": value, "expect": "increase"} for name, value in held]
+    check_behaviour(behaviour(directional=terms, invariant=["city"]), seen)
+
+    unseen = {"column": "delay", "set": 1, "expect": "increase"}
+    with pytest.raises(SettingsError) as caught:
+        check_behaviour(behaviour(directional=[unseen], invariant=["id"]), seen)
+
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("contract.yaml: behaviour.invariant: id: the model never sees such a")
+    assert second.startswith("contract.yaml: behaviour.directional: delay: the model never sees")
+    assert second.endswith("choose from size, city, at")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "wanted"),
+    [
+        ("size", "large", "a number"),
+        ("size", True, "a number"),
+        ("size", 10, "between 0 and 9"),
+        ("id", 1.5, "a whole number"),
+        ("city", "Paris", "one of Oslo, Bergen"),
+        ("city", 1, "a text"),
+        ("late", "yes", "true or false"),
+        ("at", "2013-07-01", "a moment with its zone"),
+        ("at", "noon", "a moment with its zone"),
+    ],
+)
+def test_a_direction_sets_a_column_to_what_it_can_hold(
+    column: str, value: Any, wanted: str
+) -> None:
+    term = {"column": column, "set": value, "expect": "increase"}
+    with pytest.raises(SettingsError, match=f"directional: {column}: set: must be {wanted}"):
+        check_behaviour(behaviour(directional=[term]), parse(COLUMNS).columns)

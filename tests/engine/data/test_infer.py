@@ -124,6 +124,8 @@ def test_the_draft_describes_the_data_and_accepts_it(
     }
     features = [name for name, column in columns.items() if column.feature]
     assert features == ["age", "balance", "plan", "town", "autopay", "spent"]
+    outcomes = [name for name, column in columns.items() if column.outcome]
+    assert outcomes == ["refund", "left"]
     nullable = [name for name, column in columns.items() if column.nullable]
     assert nullable == ["age", "plan", "nothing"]
     assert columns["plan"].categories == ("basic", "no", "pro")

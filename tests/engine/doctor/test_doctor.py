@@ -26,11 +26,12 @@ from fake_github import (
 )
 from pytest_httpserver import HTTPServer
 
+from gitops_ml.core.base_image import DOCKERFILE
 from gitops_ml.doctor.check import Check
 from gitops_ml.doctor.github import check_github
 from gitops_ml.doctor.local import check_local
 from gitops_ml.github.codeowners import CODEOWNERS
-from gitops_ml.github.ruleset import RULESET, WORKFLOWS
+from gitops_ml.github.ruleset import RULESET, RULESETS, WORKFLOWS
 from gitops_ml.github.workflows import ACTIONS
 
 github_setup = subcommand("github-setup")
@@ -150,9 +151,10 @@ LOCAL = (
 )  # fmt: skip
 ON_GITHUB = (
     "rulesets", "required checks", "code owners", "GitHub", "default branch", "Actions",
-    "label contract: loosen", "label model: new baseline", "workflow permissions",
-    "Dependabot alerts", "squash merging", "ruleset main", "ruleset environments",
-    "code owners on GitHub", "approvals", "dependency review", "DVC remote of workflows",
+    "label contract: loosen", "label model: new baseline", "label engine: judge itself",
+    "workflow permissions", "Dependabot alerts", "squash merging", "ruleset main",
+    "ruleset environments", "code owners on GitHub", "approvals", "dependency review",
+    "DVC remote of workflows",
 )  # fmt: skip
 
 
@@ -345,6 +347,20 @@ def test_finds_each_defect_here(
     assert found.remedy
 
 
+def test_says_whether_the_base_image_is_pinned(project: Path) -> None:
+    DOCKERFILE.parent.mkdir(parents=True)
+    for line, status, detail in (
+        ("FROM python:3.11-slim", "skipped", "python:3.11-slim is not pinned by its digest"),
+        (f"FROM python:3.11@sha256:{'ab' * 32}", "ok", f"python:3.11@sha256:{'ab' * 6}"),
+        ("FROM ${BUILT}", "fail", "0 lines like"),
+    ):
+        DOCKERFILE.write_text(f"{line}\n", encoding="utf-8")
+        found = named("base image", check_local(Path()))
+        assert found.status == status
+        assert detail in found.detail
+        assert ("make pin-base-image" in found.remedy) == (status == "skipped")
+
+
 def test_a_fresh_clone_is_not_stale(project: Path) -> None:
     for name in ("out.txt", "last.txt"):
         (project / name).unlink()
@@ -528,6 +544,46 @@ def test_each_ruleset_is_a_check_of_its_own(github: FakeGitHub) -> None:
     second_ruleset_weakened(github)
     found = {check.name: check for check in check_github(Path())}
     assert [n for n, check in found.items() if check.status == "fail"] == ["ruleset environments"]
+
+
+def test_says_who_may_deploy_until_the_deliveries_have_a_key(github: FakeGitHub) -> None:
+    file = RULESETS / "deliveries.json"
+    wanted = {
+        **SECOND_RULES,
+        "name": "deliveries",
+        "bypass_actors": [{"actor_id": None, "actor_type": "DeployKey", "bypass_mode": "always"}],
+        "rules": [{"type": "creation"}, {"type": "update"}],
+    }
+    file.write_text(json.dumps(wanted), encoding="utf-8")
+    (WORKFLOWS / "live.yml").write_text(
+        "jobs: {a: {environment: staging, env: {K: '${{ secrets.DELIVERY_KEY }}'}}}"
+    )
+    found = named("ruleset deliveries", check_github(Path()))
+    assert (found.status, found.detail, found.remedy) == (
+        "warn",
+        "absent: whoever may write here may deploy, since no deploy key may write",
+        "docs/deliver.md says how",
+    )
+    github.keys = [{"id": 1, "read_only": False}]
+    github.environments["staging"] = Environment(secrets=["DELIVERY_KEY"])
+    assert named("ruleset deliveries", check_github(Path())).status == "fail"
+    github.rulesets.append({**wanted, "id": 9})
+    assert named("ruleset deliveries", check_github(Path())).status == "ok"
+
+
+def test_a_secret_of_an_environment_must_not_be_the_repositorys(github: FakeGitHub) -> None:
+    """A workflow of any branch could read it."""
+    (WORKFLOWS / "live.yml").write_text(
+        "jobs: {a: {environment: registry, env: {K: '${{ secrets.REGISTRY_TOKEN }}'}}}"
+    )
+    github.secrets = ["REGISTRY_TOKEN"]
+    found = named("variables and secrets", check_github(Path()))
+    assert found.status == "fail"
+    assert found.detail.startswith("secret REGISTRY_TOKEN is the repository's")
+    assert "`gh secret set REGISTRY_TOKEN --env` for registry" in found.remedy
+    github.secrets = []
+    github.environments["registry"] = Environment(secrets=["REGISTRY_TOKEN"])
+    assert told()[0] == "ok"
 
 
 def test_a_broken_ruleset_hides_nothing_else(github: FakeGitHub) -> None:
@@ -887,7 +943,7 @@ MAIN = "Deployment branches and tags: main"
             "environment production",
             "skipped",
             "not there yet: the first job that names it makes it, open to every branch",
-            "Settings, Environments, New environment: production",
+            "`make github-setup APPLY=1` makes it, for the default branch only",
         ),
     ],
 )

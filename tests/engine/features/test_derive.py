@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,18 @@ def test_a_table_and_its_records_one_by_one_or_as_json_give_the_same_bits(seed: 
     assert features.from_records(as_json).tobytes() == by_column.tobytes()
 
 
+def test_a_derived_column_can_be_held_and_others_follow_from_it() -> None:
+    derivation = plan(ratio, heavy, told)
+    frame = with_derived(as_frame([ROW, ROW]), derivation)
+
+    free = derive(frame.with_columns(ratio=9.0), derivation)
+    held = derive(frame.with_columns(ratio=9.0), derivation, frozenset({"ratio"}))
+
+    assert free["ratio"].tolist() == [0.5, 0.5]
+    assert held["ratio"].tolist() == [9.0, 9.0]
+    assert (free["heavy"].tolist(), held["heavy"].tolist()) == ([False] * 2, [True] * 2)
+
+
 def test_derived_columns_stand_in_a_table_with_their_types() -> None:
     rows = [ROW, ROW | {"until": ROW["at"] + timedelta(seconds=9), "note": None, "weight": 9.0}]
 
@@ -246,24 +259,53 @@ def fails(column: Values) -> Values:
     raise KeyError("blue")
 
 
+def fails_in_lines(column: Values) -> Values:
+    raise ValueError("one\n  two")
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def fails_twice(column: Values) -> Values:
+    raise MuteError
+
+
 Answer = Callable[[Values], Any]
 
 
 @pytest.mark.parametrize(
     ("declared", "answer", "message"),
     [
-        ({"type": "number"}, lambda c: c * np.nan, r"1 value: NaN, but .*\(row 1: nan\)"),
-        ({"type": "number"}, lambda c: c * np.inf, r"must be a finite number \(row 1: inf\)"),
-        ({"type": "number"}, lambda c: c * 1e39, r"too large for the model \(row 1: 3e\+39\)"),
-        ({"type": "number", "max": 2, "unit": "kg"}, lambda c: c * 1.0, r"above 2 kg \(row 1: 3"),
-        ({"type": "integer", "min": 4}, lambda c: c, r"below 4 \(row 1: 3\)"),
-        ({"type": "integer"}, lambda c: c / 2, r"must be whole numbers \(row 1: 1.5\)"),
+        (
+            {"type": "number"},
+            lambda c: c * np.nan,
+            r"1 value: NaN, but .*\(row 1: count=3, made=nan\)",
+        ),
+        (
+            {"type": "number"},
+            lambda c: c * np.inf,
+            r"must be a finite number \(row 1: count=3, made=inf\)",
+        ),
+        ({"type": "number"}, lambda c: c * 1e39, r"too large for the model .*made=3e\+39\)"),
+        (
+            {"type": "number", "max": 2, "unit": "kg"},
+            lambda c: c * 1.0,
+            r"above 2 kg \(row 1: count=3, made=3",
+        ),
+        ({"type": "integer", "min": 4}, lambda c: c, r"below 4 \(row 1: count=3, made=3\)"),
+        (
+            {"type": "integer"},
+            lambda c: c / 2,
+            r"must be whole numbers \(row 1: count=3, made=1.5\)",
+        ),
         ({"type": "integer"}, lambda c: c * np.nan, "NaN, but"),
         ({"type": "integer", "nullable": True, "max": 2}, lambda c: c * 1.0, "above 2"),
         ({"type": "integer"}, lambda c: c > 1, "must give integers, not bool"),
-        ({"type": "number"}, lambda c: c.astype(str), "must give numbers, not <U"),
+        ({"type": "number"}, lambda c: c.astype(str), "must give numbers, not texts"),
         ({"type": "boolean"}, lambda c: c, "must give booleans, not int64"),
-        ({"type": "boolean"}, lambda c: np.array([None]), r"None, but .*\(row 1: None\)"),
+        ({"type": "boolean"}, lambda c: np.array([None]), r"None, but .*made=None\)"),
         ({"type": "boolean", "nullable": True}, lambda c: c * np.nan, "None where it is missing"),
         ({"type": "category", "categories": ["a"]}, lambda c: np.array(["b"]), "not among"),
         ({"type": "category", "categories": ["a"]}, lambda c: np.array([None]), "None, but"),
@@ -273,10 +315,22 @@ Answer = Callable[[Values], Any]
             lambda c: np.array([{}]),
             "must give texts, not objects of dict",
         ),
-        ({"type": "number"}, lambda c: None, "must give 1 value, one for each row"),
-        ({"type": "number"}, lambda c: 1.0, r"not an array of shape \(\)"),
+        ({"type": "number"}, lambda c: None, "must give 1 value, one for each row, not None"),
+        ({"type": "number"}, lambda c: 1.0, "one for each row, not a single float"),
         ({"type": "number"}, lambda c: [*c, 1.0], r"must give 1 value, one for each row, not 2"),
         ({"type": "number"}, lambda c: c.reshape(-1, 1), r"not an array of shape \(1, 1\)"),
+        (
+            {"type": "integer"},
+            lambda c: np.full(1, 2**63, dtype=np.uint64),
+            "1 value: too large for the model",
+        ),
+        ({"type": "integer", "max": 1e30}, lambda c: [1e25], "1 value: too large for the model"),
+        ({"type": "integer"}, lambda c: [2**80], "not objects of int that 64 bits cannot hold"),
+        ({"type": "number"}, lambda c: np.ma.masked_equal(c, 3), "not a masked array"),
+        ({"type": "number"}, lambda c: c.fill(1), "read-only; copy an array before you change it"),
+        ({"type": "number"}, lambda c: sys.exit(0), r"the function fails: SystemExit: 0"),
+        ({"type": "number"}, fails_in_lines, "fails: ValueError: one two"),
+        ({"type": "number"}, fails_twice, "fails: MuteError: .its text fails with RuntimeError"),
         ({"type": "number"}, fails, r"the function fails: KeyError: 'blue' \(row 1: count=3\)"),
     ],
 )
@@ -330,6 +384,10 @@ def test_dropped_rows_are_found_too() -> None:
         ({"type": "category"}, "a category needs `categories`"),
         ({"type": "boolean", "min": 0}, "min and max are for integer and number"),
         ({"type": "number", "min": 2, "max": 1}, "min 2 is larger than max 1"),
+        ({"type": "number", "min": "one"}, r"min: Input should be a valid number.* .found 'one'"),
+        ({"type": "number", "max": np.nan}, "max: Input should be a finite number"),
+        ({"type": "category", "categories": "abc"}, "a list of texts, not the text 'abc'"),
+        ({"type": "category", "categories": [1]}, r"categories.0: Input should be .*found 1"),
     ],
 )
 def test_a_declaration_that_contradicts_itself_is_refused(
@@ -345,17 +403,62 @@ def test_a_declaration_that_contradicts_itself_is_refused(
 
 
 def test_parameters_are_plain_names() -> None:
+    def many(*count: Values) -> Values:
+        return count[0]
+
+    def named(**count: Values) -> Values:
+        return count["count"]
+
+    def placed(count: Values, /) -> Values:
+        return count
+
+    def given(count: int = 1) -> int:
+        return count
+
+    def without() -> int:
+        return 1
+
     number = derived(type="number")
-    functions: list[Callable[..., Any]] = [
-        lambda *count: count,
-        lambda **count: count,
-        lambda count=1: count,
-    ]
+    functions: list[Callable[..., Any]] = [many, named, placed, given]
     for function in functions:
         with pytest.raises(DerivedColumnError, match="must be the plain name of a column"):
             number(function)
     with pytest.raises(DerivedColumnError, match="has no parameter"):
-        number(lambda: 1)
+        number(without)
+
+
+async def waits(count: Values) -> Values:
+    return count
+
+
+def yields(count: Values) -> Iterator[Any]:
+    yield from count
+
+
+class Called:
+    def __call__(self, count: Values) -> Values:
+        return count
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (waits, "an async function"),
+        (yields, "a generator"),
+        (lambda count: count, "a lambda"),
+        (Called, "a class"),
+        (Called(), "a Called"),
+        (partial(ratio, weight=1), "a partial"),
+        (np.vectorize(abs), "a vectorize"),
+        (lru_cache(re_location), "a _lru_cache_wrapper"),
+        (np.sin, "a ufunc"),
+    ],
+)
+def test_only_a_plain_function_is_a_column(function: Callable[..., Any], kind: str) -> None:
+    with pytest.raises(DerivedColumnError, match=f"must be a plain function, .*, not {kind}") as it:
+        derived(type="number")(function)
+
+    assert "test_derive.py:" in str(it.value)
 
 
 def test_what_cannot_be_known_is_no_parameter() -> None:
@@ -424,9 +527,8 @@ def twice(count):
 
 
 @pytest.fixture
-def write(project: Path) -> Iterator[Callable[..., Path]]:
-    """Write files of the project's package; forget the package afterwards."""
-    path = list(sys.path)
+def write(project: Path) -> Callable[..., Path]:
+    """Write files of the project's package."""
 
     def files(root: Path = project, /, **texts: str) -> Path:
         folder = root / "src" / "flight_delays"
@@ -435,10 +537,7 @@ def write(project: Path) -> Iterator[Callable[..., Path]]:
             (folder / f"{name}.py").write_text(text, encoding="utf-8")
         return folder
 
-    yield files
-    sys.path[:] = path
-    for name in [name for name in sys.modules if name.partition(".")[0] == "flight_delays"]:
-        del sys.modules[name]
+    return files
 
 
 def test_the_projects_functions_are_found(project: Path, write: Callable[..., Path]) -> None:

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import polars as pl
 import pytest
 import yaml
 from commands import subcommand
+from projects import forget_package
 
 from gitops_ml.core import paths
 from gitops_ml.core.schema import Schema
@@ -67,10 +67,12 @@ def test_a_value_outside_its_range_is_told_with_file_and_row() -> None:
         "derived.max",
         1,
     )
-    assert first.examples == ({"row": 12, "value": "11.0"},)
+    assert first.examples == ({"row": 12, "value": {"size": "11.0", "same": "11.0"}},)
     assert (second.file, second.count) == ("b.csv", 8)
     assert second.examples[0]["row"] == 1
-    assert re.search(r"test_derived_rows\.py:\d+: 9 values: above 10", str(first))
+    assert second.examples[0] == {"row": 1, "value": {"size": "12.0", "same": "12.0"}}
+    assert re.search(r"test_derived_rows\.py:\d+: 1 value: above 10 ", str(first))
+    assert re.search(r"test_derived_rows\.py:\d+: 8 values: above 10 ", str(second))
 
 
 def test_a_function_that_fails_is_told_with_its_line_and_row() -> None:
@@ -81,7 +83,7 @@ def test_a_function_that_fails_is_told_with_its_line_and_row() -> None:
     (problem,) = problems(inverse)
 
     assert (problem.file, problem.rule) == ("b.csv", "derived.function")
-    assert problem.examples == ({"row": 2, "value": "size=13.0"},)
+    assert problem.examples == ({"row": 2, "value": {"size": "13.0"}},)
     assert "the function fails: ZeroDivisionError: float division by zero" in problem.message
 
 
@@ -91,13 +93,13 @@ def test_a_function_that_fails_is_told_with_its_line_and_row() -> None:
         (
             lambda s: s - s.sum() / 20,
             "one_row",
-            r"a row alone gets .*0\.0.* among others .*-9\.5",
+            r"a row alone gets 0\.0, among others -9\.5",
         ),
-        (lambda s: np.random.default_rng().random(len(s)), "one_row", "nothing random"),
+        (lambda s: np.random.default_rng().random(len(s)), "one_row", "on chance or on the clock"),
         (lambda s: s / (len(s) - 1), "one_row", "for one row alone: 1 value: "),
         (lambda s: s - s[0] * 0, "no_rows", "without rows: the function fails: IndexError"),
         (lambda s: s[:3], "length", "must give 20 values, one for each row, not 3"),
-        (lambda s: s.astype(str), "dtype", "must give numbers, not <U32"),
+        (lambda s: s.astype(str), "dtype", "must give numbers, not texts"),
     ],
 )
 def test_what_would_go_wrong_in_the_service_is_found(
@@ -155,7 +157,7 @@ CONTRACT = {
 
 
 @pytest.fixture
-def features(project: Path) -> Iterator[Callable[[str], None]]:
+def features(project: Path) -> Callable[[str], None]:
     """A project with data; call it with the text of its features.py."""
     documents = {paths.PARAMS: PARAMS, paths.SCHEMA: {"columns": COLUMNS}, paths.CONTRACT: CONTRACT}
     for path, document in documents.items():
@@ -163,21 +165,14 @@ def features(project: Path) -> Iterator[Callable[[str], None]]:
     for folder in (paths.INGESTED.parent, paths.REPORTS):
         folder.mkdir()
     ROWS.write_parquet(paths.INGESTED)
-    before = list(sys.path)
 
     def write(text: str) -> None:
-        forget()
+        forget_package()
         folder = project / "src" / "flight_delays"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "features.py").write_text(text, encoding="utf-8")
 
-    def forget() -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "flight_delays"]:
-            del sys.modules[name]
-
-    yield write
-    forget()
-    sys.path[:] = before
+    return write
 
 
 def test_the_command_describes_the_derived_columns_of_good_data(
@@ -207,6 +202,24 @@ def test_the_command_refuses_what_is_derived_wrongly(
     assert [problem["column"] for problem in report["problems"]] == ["double"]
     said = capsys.readouterr().err
     assert "b.csv: double: src/flight_delays/features.py:4: 4 values: above 30" in said
+
+
+def test_the_command_refuses_more_copies_than_the_contract_allows(
+    features: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    features(FEATURES.replace("LIMIT", "99"))
+    contract = {**CONTRACT, "data": {"duplicate_rows_max": 0.1}}
+    paths.CONTRACT.write_text(yaml.safe_dump(contract, sort_keys=False), encoding="utf-8")
+    assert main() == 0
+    pl.concat([ROWS, ROWS[:5].with_columns(pl.col("id") + 100)]).write_parquet(paths.INGESTED)
+
+    assert main() == 1
+
+    report = json.loads(paths.VALIDATION_REPORT.read_text(encoding="utf-8"))
+    assert {problem["rule"]: problem["count"] for problem in report["problems"]} == {
+        "duplicate_rows": 5
+    }
+    assert "5 rows (20.00%) repeat another row in every feature" in capsys.readouterr().err
 
 
 def test_the_command_says_what_to_do_about_functions_for_other_data(

@@ -5,11 +5,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from projects import PACKAGE
 
 from gitops_ml.core.dvc import DvcError, LockedOutput
 from gitops_ml.core.git import BaseRevision, find_base
-from gitops_ml.gate.champion import Champion, ChampionError, bring_back
+from gitops_ml.gate.champion import ChampionError, bring_back
 
 MODEL = LockedOutput(hash="0123.dir", stage="train")
 
@@ -43,7 +42,7 @@ def worktrees(base: BaseRevision) -> list[str]:
 def test_a_champion_that_cannot_be_brought_back_leaves_nothing_behind(
     base: BaseRevision, tmp_path: Path
 ) -> None:
-    with pytest.raises(DvcError, match="`dvc cache` failed"), bring_back(base, MODEL):
+    with pytest.raises(DvcError, match="`dvc cache` failed"), bring_back(base, MODEL, base.root):
         pytest.fail("there is no champion")
     assert len(worktrees(base)) == 1
     assert list((tmp_path / "scratch").iterdir()) == []
@@ -51,26 +50,10 @@ def test_a_champion_that_cannot_be_brought_back_leaves_nothing_behind(
 
 def test_a_commit_that_is_not_there_is_named(base: BaseRevision, tmp_path: Path) -> None:
     gone = BaseRevision(base.root, base.prefix, "main", "f" * 40, "f" * 40)
-    with pytest.raises(ChampionError, match="git cannot check out ffff"), bring_back(gone, MODEL):
+    with (
+        pytest.raises(ChampionError, match="git cannot check out ffff"),
+        bring_back(gone, MODEL, base.root),
+    ):
         pytest.fail("there is no champion")
     assert len(worktrees(base)) == 1
     assert list((tmp_path / "scratch").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("file", "command"),
-    [
-        ("engine/src/gitops_ml/model/predict.py", ("gitops_ml", "predict")),
-        # The engine as a dependency: no folder.
-        (f"src/{PACKAGE}/model.py", ("gitops_ml", "predict")),
-        # Of release 0.1.
-        (f"src/{PACKAGE}/model/predict.py", (f"{PACKAGE}.model.predict",)),
-    ],
-)
-def test_the_champion_answers_with_what_its_own_commit_has(
-    tmp_path: Path, file: str, command: tuple[str, ...]
-) -> None:
-    (tmp_path / file).parent.mkdir(parents=True)
-    (tmp_path / file).touch()
-
-    assert tuple(Champion(tmp_path, tmp_path)._predict_command()) == command

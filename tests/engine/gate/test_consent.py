@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import subcommand
-from fake_actions import HEAD, NAME, TOKEN, FakeActions, pull_request
+from fake_actions import HEAD, NAME, TOKEN, FakeActions, pipeline_run, pull_request
 from pytest_httpserver import HTTPServer
 
 from gitops_ml.gate.consent import Answer, consent_of
@@ -181,25 +183,34 @@ def test_an_answer_that_is_not_understood_is_no_consent(
     assert "was not understood" in refused(consent_of(PULL_REQUEST))
 
 
+def commit_in(folder: Path) -> str:
+    """Make a repository with one commit."""
+    identity = ("-c", "user.name=T", "-c", "user.email=t@example.com")
+    for command in (("init", "-q"), (*identity, "commit", "-qm", "Start", "--allow-empty")):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)
+    return head.stdout.strip()
+
+
 def test_the_gate_takes_base_and_consent_from_the_event(
     api: FakeActions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[tuple[str, Consent]] = []
 
-    def judge(root: Path, revision: str, consent: Consent) -> None:
+    def judge(root: Path, revision: str, consent: Consent, home: Path | None) -> None:
         asked.append((revision, consent))
         raise OSError("far enough")
 
+    base = commit_in(tmp_path)
+    api.runs.append(pipeline_run(1, base))
     event = tmp_path / "event.json"
-    event.write_text(
-        '{"repository": {"default_branch": "main"}, '
-        f'"pull_request": {{"number": 7, "base": {{"sha": "{"b" * 40}"}}}}}}',
-        encoding="utf-8",
-    )
+    pull = {"number": 7, "base": {"sha": base, "ref": "main"}}
+    payload = {"repository": REPOSITORY, "pull_request": pull}
+    event.write_text(json.dumps(payload), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GITHUB_EVENT_NAME", "pull_request")
     monkeypatch.setenv("GITHUB_EVENT_PATH", str(event))
     monkeypatch.setattr(gate, "judge", judge)
     assert main(["--base", "event"]) == 2
-    assert main(["--base", "b" * 40]) == 2
-    assert asked == [("b" * 40, Consent(allow_loosening=True)), ("b" * 40, Consent())]
+    assert main(["--base", base]) == 2
+    assert asked == [(base, Consent(allow_loosening=True)), (base, Consent())]

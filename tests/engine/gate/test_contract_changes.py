@@ -28,11 +28,18 @@ main = subcommand("contract")
 DOCUMENT: Mapping[str, Any] = {
     "model": {
         "metrics": {
-            "roc_auc": {"floor": 0.7, "margin": 0.01},
+            "roc_auc": {"floor": 0.7, "margin": 0.01, "erosion": 0.02},
             "log_loss": {"ceiling": 0.5},
         },
         "slices": [
-            {"column": "origin", "metric": "roc_auc", "min_rows": 300, "floor": 0.6, "margin": 0.02}
+            {
+                "column": "origin",
+                "metric": "roc_auc",
+                "min_rows": 300,
+                "floor": 0.6,
+                "margin": 0.02,
+                "erosion": 0.2,
+            }
         ],
         "confidence": 0.95,
         "size_mb": 10,
@@ -42,6 +49,8 @@ DOCUMENT: Mapping[str, Any] = {
         "freshness_days": 35,
         "row_count_change": {"min": -0.05, "max": 1.0},
         "rows_min": 1000,
+        "test_rows_changed": 0.01,
+        "duplicate_rows_max": 0.02,
     },
     "behaviour": {
         "directional": [{"column": "rain", "set": 0.3, "expect": "increase"}],
@@ -77,12 +86,15 @@ ORDERED = [
     ("model.metrics.roc_auc.floor", None, 0.71),
     ("model.metrics.roc_auc.margin", 0.02, 0.0),
     ("model.metrics.roc_auc.margin", None, 0.0),
+    ("model.metrics.roc_auc.erosion", 0.03, 0.01),
+    ("model.metrics.roc_auc.erosion", None, 0.01),
     ("model.metrics.log_loss.ceiling", 0.6, 0.4),
     ("model.metrics.log_loss", None, {"ceiling": 0.5, "margin": 0.1}),
     ("model.slices.0.min_rows", 400, 200),
     ("model.slices.0.floor", 0.5, 0.65),
     ("model.slices.0.floor", None, 0.65),
     ("model.slices.0.margin", 0.05, 0.01),
+    ("model.slices.0.erosion", None, 0.1),
     ("model.slices", [], [*DOCUMENT["model"]["slices"], CARRIER]),
     ("model.confidence", 0.9, 0.99),
     ("model.size_mb", 11, 9),
@@ -94,6 +106,9 @@ ORDERED = [
     ("data.row_count_change", None, {"min": 0.0, "max": 0.5}),
     ("data.rows_min", 999, 1001),
     ("data.rows_min", None, 1001),
+    ("data.test_rows_changed", 0.02, 0.0),
+    ("data.duplicate_rows_max", None, 0.01),
+    ("data.duplicate_rows_max", 0.03, 0.01),
     ("behaviour.directional", [], [*DOCUMENT["behaviour"]["directional"], WIND]),
     ("behaviour.invariant", [], ["origin", "carrier"]),
     ("behaviour.calibration_error_max", 0.06, 0.04),
@@ -111,10 +126,16 @@ def test_every_term_of_the_settings_has_a_case() -> None:
             assert term.replace("slices.origin.roc_auc", "slices.0") in tried, term
     fields = json.loads(json_schema())["$defs"]
     known = {
-        "MetricTerms": {"floor", "ceiling", "margin"},
-        "SliceTerms": {"floor", "ceiling", "margin", "column", "metric", "min_rows"},
-        "ModelTerms": {"metrics", "slices", "confidence", "size_mb", "latency_p99_ms"},
-        "DataTerms": {"freshness_days", "row_count_change", "rows_min"},
+        "MetricTerms": {"floor", "ceiling", "margin", "erosion"},
+        "SliceTerms": {"floor", "ceiling", "margin", "erosion", "column", "metric", "min_rows"},
+        "ModelTerms": {"metrics", "slices", "reference", "confidence", "size_mb", "latency_p99_ms"},
+        "DataTerms": {
+            "freshness_days",
+            "row_count_change",
+            "rows_min",
+            "test_rows_changed",
+            "duplicate_rows_max",
+        },
         "RowCountChange": {"min", "max"},
         "DirectionalTerm": {"column", "set", "expect"},
         "BehaviourTerms": {"directional", "invariant", "calibration_error_max", "bias_max"},
@@ -138,6 +159,25 @@ def test_a_change_is_named_with_its_effect(path: str, looser: Any, stricter: Any
     assert {change.effect for change in tightened} == {"tightened"}
     name = path.replace("slices.0", "slices.origin.roc_auc")
     assert all(change.term.startswith(name) for change in loosened + tightened)
+
+
+FIRST, SECOND = f"{'1' * 32}.dir", f"{'2' * 32}.dir"
+
+
+@pytest.mark.parametrize(
+    ("base", "head"),
+    [(None, FIRST), (FIRST, SECOND), (FIRST, None)],
+    ids=["named", "moved", "left"],
+)
+def test_another_reference_is_always_a_loosening_and_the_base_s_stays(
+    base: str | None, head: str | None
+) -> None:
+    old, new = (BASE if one is None else with_value("model.reference", one) for one in (base, head))
+    assert changes_between(old, new) == [
+        Change("model.reference", base=base, head=head, effect="loosened")
+    ]
+    assert stricter_of(old, new).model.reference == base
+    assert changes_between(old, old) == []
 
 
 def test_an_equal_contract_has_no_changes() -> None:

@@ -3,12 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.schema import Schema
-from gitops_ml.features.matrix import TableError
 from gitops_ml.gate.data_changes import data_changes
 
 SCHEMA = """
@@ -39,8 +37,6 @@ class Files(BaseRevision):
 
 @pytest.fixture
 def base(tmp_path: Path) -> Files:
-    (tmp_path / "data").mkdir()
-    pl.DataFrame({"age": [1, 2, 3]}).write_parquet(tmp_path / "data" / "ingested.parquet")
     base = Files(root=tmp_path, prefix="", revision="main", commit="tip", fork="tip")
     base.files.clear()
     return base
@@ -49,7 +45,7 @@ def base(tmp_path: Path) -> Files:
 def test_rows_are_counted_and_the_schemas_compared(base: Files) -> None:
     base.files["reports/data_profile.json"] = json.dumps({"rows": 2, "columns": {}})
     base.files["schema.yaml"] = SCHEMA
-    found = data_changes(base.root, base, Schema.model_validate(NOW))
+    found = data_changes(3, base, Schema.model_validate(NOW))
     assert (found.rows, found.base_rows) == (3, 2)
     assert set(found.schema_changes) == {
         "removed `gone`",
@@ -64,16 +60,11 @@ def test_rows_are_counted_and_the_schemas_compared(base: Files) -> None:
 def test_a_base_without_a_usable_profile_has_no_row_count(base: Files, profile: str | None) -> None:
     if profile is not None:
         base.files["reports/data_profile.json"] = profile
-    assert data_changes(base.root, base, Schema.model_validate(NOW)).base_rows is None
-    assert data_changes(base.root, None, Schema.model_validate(NOW)).schema_changes == ()
+    assert data_changes(3, base, Schema.model_validate(NOW)).base_rows is None
+    assert data_changes(3, None, Schema.model_validate(NOW)).schema_changes == ()
 
 
 def test_a_base_schema_that_cannot_be_read_is_said(base: Files) -> None:
     base.files["schema.yaml"] = "columns: 3"
-    (change,) = data_changes(base.root, base, Schema.model_validate(NOW)).schema_changes
+    (change,) = data_changes(3, base, Schema.model_validate(NOW)).schema_changes
     assert "cannot be read" in change
-
-
-def test_without_data_the_gate_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"data/ingested\.parquet.*make pipeline"):
-        data_changes(tmp_path, None, Schema.model_validate(NOW))

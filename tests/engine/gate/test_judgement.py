@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from projects import forget_package
 
 from gitops_ml.core.settings import MetricTerms, SliceTerms
 from gitops_ml.gate.judgement import Judge, Opponent, judge_limit
@@ -70,6 +70,15 @@ def test_a_worse_model_is_named_with_metric_difference_and_bound() -> None:
 def test_noise_within_the_margin_passes() -> None:
     (found,) = judge(erring(noise(1)), erring(noise(2))).metrics({"mae": MetricTerms(margin=0.05)})
     assert (found.outcome, found.failures) == ("non-inferior", ())
+
+
+def test_where_doubt_is_no_failure_only_a_sure_loss_is() -> None:
+    terms = {"mae": MetricTerms(margin=0.05)}
+    (unsure,) = judge(erring(noise(2) + 0.05), erring(noise(1)), doubtful=False).metrics(terms)
+    assert (unsure.outcome, unsure.failures) == ("inconclusive", ())
+    (lost,) = judge(erring(noise(2) + 0.2), erring(noise(1)), doubtful=False).metrics(terms)
+    assert lost.outcome == "inferior"
+    assert lost.failures
 
 
 def test_a_difference_that_the_rows_cannot_tell_from_the_margin_does_not_pass() -> None:
@@ -222,8 +231,7 @@ def own_metrics(project: Path) -> None:
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "metrics.py").write_text(OWN, encoding="utf-8")
-    for name in [one for one in sys.modules if one.startswith("flight_delays")]:
-        del sys.modules[name]
+    forget_package()
 
 
 @pytest.mark.usefixtures("own_metrics")

@@ -63,7 +63,9 @@ def scored(task: str) -> Scored:
     return Scored(truth, (stated > 0.5).astype(np.int64), np.column_stack([1 - stated, stated]), 2)
 
 
-def proposed(task: str, time: str | None = "when") -> tuple[Contract, str, Challenger]:
+def proposed(
+    task: str, time: str | None = "when", heat: Any = range(30)
+) -> tuple[Contract, str, Challenger]:
     wanted, answers = params(task, time), scored(task)
 
     def measured(part: Scored) -> dict[str, Any]:
@@ -95,7 +97,9 @@ def proposed(task: str, time: str | None = "when") -> tuple[Contract, str, Chall
         interval="1d",
         eager=True,
     )
-    text = contract_text(wanted, evaluation, challenger, pl.DataFrame({"when": start}))
+    text = contract_text(
+        wanted, evaluation, challenger, pl.DataFrame({"when": start, "x": heat, "y": 30 * [1.5]})
+    )
     return parse_settings(text, Contract, "contract.yaml"), text, challenger
 
 
@@ -141,6 +145,8 @@ def test_limits_leave_room_and_are_round() -> None:
     assert contract.model.latency_p99_ms == 5
     assert contract.data.rows_min == 10
     assert contract.data.freshness_days == 7
+    assert contract.data.test_rows_changed == 0.01
+    assert contract.data.duplicate_rows_max == 0.01
     assert contract.data.row_count_change is not None
     assert 0.05 <= (contract.behaviour.calibration_error_max or 0) < 0.3
     assert contract.behaviour.bias_max is None
@@ -159,6 +165,14 @@ def test_a_regression_gets_a_bias_and_ceilings() -> None:
     assert mae.floor is None
     assert mae.ceiling is not None
     assert mae.ceiling > np.abs(errors).mean()
+
+
+def test_all_steps_together_may_lose_twice_what_one_may() -> None:
+    contract, text, _ = proposed("classification")
+    for terms in contract.model.metrics.values():
+        assert terms.margin is not None
+        assert terms.erosion == pytest.approx(2 * terms.margin)
+    assert "make reference" in text
 
 
 def test_a_margin_is_a_share_of_the_interval_and_never_nothing() -> None:
@@ -186,6 +200,14 @@ def test_a_bound_is_the_far_end_of_the_interval_rounded_away(
 def test_the_worst_slice_sets_the_bound() -> None:
     found = [{"value": 0.8, "low": 0.7, "high": 0.9}, {"value": 0.7, "low": 0.6, "high": 0.8}]
     assert bound_for("accuracy", found, margin=0.01) == ("floor", 0.6)
+
+
+def test_rows_that_are_alike_by_nature_may_be_so() -> None:
+    few, _, _ = proposed("classification", heat=[0, *range(29)])
+    assert few.data.duplicate_rows_max == 0.067
+    many, text, _ = proposed("classification", heat=30 * [1])
+    assert many.data.duplicate_rows_max is None
+    assert "duplicate_rows_max" not in text
 
 
 def test_the_proposal_is_yaml_with_its_comments() -> None:

@@ -52,17 +52,26 @@ def put(commit: str, held: Contract) -> None:
     FILES[commit, "contract.yaml"] = yaml.safe_dump(held.model_dump(mode="json"))
 
 
-def params(split: Mapping[str, Any], key: tuple[str, ...] = ("id",)) -> Params:
-    return Params.model_validate(
-        {
-            "task": "classification",
-            "target": "late",
-            "data": {"source": "data", "key": key, "time": "when"},
-            "split": split,
-            "train": {"estimator": "sklearn.dummy.DummyClassifier"},
-            "evaluate": {"metrics": ["roc_auc"]},
-        }
-    )
+def changed(*changes: Mapping[str, Any]) -> Params:
+    """Parameters, with some of them changed, section by section."""
+    document: dict[str, Any] = {
+        "task": "classification",
+        "target": "late",
+        "data": {"source": "data", "key": ["id"], "time": "when"},
+        "split": SPLIT,
+        "train": {"estimator": "sklearn.dummy.DummyClassifier"},
+        "evaluate": {"metrics": ["roc_auc"]},
+    }
+    for change in changes:
+        for name, value in change.items():
+            whole = not isinstance(value, Mapping)
+            document[name] = value if whole else {**document[name], **value}
+    return Params.model_validate(document)
+
+
+def put_params(*changes: Mapping[str, Any]) -> None:
+    held = changed(*changes).model_dump(mode="json")
+    FILES["tip", "params.yaml"] = yaml.safe_dump(held)
 
 
 def applicable(
@@ -165,53 +174,64 @@ def test_terms_that_cannot_be_measured_are_mistakes() -> None:
     with pytest.raises(SettingsError) as caught:
         check_contract(wrong, "classification", COLUMNS)
     first, second = str(caught.value).splitlines()
-    assert "contract.yaml: model.metrics.mae: cannot be measured for classification" in first
+    assert "contract.yaml: model.metrics.mae: mae cannot be measured for classification" in first
     assert "`airport` is not a column of the test rows" in second
     check_contract(contract(), "classification", COLUMNS)
 
 
 SPLIT = {"method": "hash", "columns": ["when"], "test_fraction": 0.2, "salt": "1"}
+BY_TIME = {"method": "time", "test_from": "2024-01-01T00:00:00Z"}
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("before", "change", "says"),
     [
-        ({"test_fraction": 0.1}, "split.test_fraction 0.2 → 0.1"),
-        ({"salt": "2"}, "split.salt 1 → 2"),
-        ({"columns": ["origin"]}, "split.columns"),
-        ({"method": "time", "test_from": "2024-01-01T00:00:00Z"}, "split.method hash → time"),
+        ({}, {"split": {"test_fraction": 0.1}}, "split.test_fraction 0.2 → 0.1"),
+        ({}, {"split": {"salt": "2"}}, "split.salt 1 → 2"),
+        ({}, {"split": {"columns": ["origin"]}}, "split.columns [when] → [origin]"),
+        ({}, {"split": BY_TIME}, "split.method hash → time"),
+        ({"split": BY_TIME}, {"split": {"test_from": "2024-02-01T00:00:00Z"}}, "split.test_from"),
+        ({"split": BY_TIME}, {"data": {"time": "landed"}}, "data.time when → landed"),
+        ({}, {"data": {"source": "other"}}, "data.source data → other"),
+        ({}, {"data": {"key": []}}, "data.key [id] → []"),
+        ({"split": {"columns": []}}, {"data": {"key": ["when"]}}, "data.key [id] → [when]"),
+        ({}, {"target": "lost"}, "target late → lost"),
+        (
+            {},
+            {"task": "regression", "evaluate": {"metrics": ["mae"]}},
+            "task classification → regression",
+        ),
     ],
 )
-def test_another_split_needs_consent(base: BaseRevision, change: dict[str, Any], says: str) -> None:
-    FILES["tip", "params.yaml"] = yaml.safe_dump(params(SPLIT).model_dump(mode="json"))
+def test_other_test_rows_need_consent(
+    base: BaseRevision, before: dict[str, Any], change: dict[str, Any], says: str
+) -> None:
+    put_params(before)
     blocked, agreed = GateLog(), GateLog()
-    guard_split(blocked, base, params({**SPLIT, **change}), Consent())
-    guard_split(agreed, base, params({**SPLIT, **change}), CONSENT)
+    guard_split(blocked, base, changed(before, change), Consent())
+    guard_split(agreed, base, changed(before, change), CONSENT)
     assert says in blocked.reasons[0]
     assert "--allow-loosening" in blocked.reasons[0]
     assert (agreed.reasons, says in agreed.notes[0]) == ([], True)
 
 
-def test_the_same_split_of_other_data_is_fine(base: BaseRevision) -> None:
-    FILES["tip", "params.yaml"] = yaml.safe_dump(params(SPLIT).model_dump(mode="json"))
+def test_what_leaves_the_test_rows_as_they_are_needs_no_consent(base: BaseRevision) -> None:
+    put_params({})
     log = GateLog()
-    guard_split(log, base, params(SPLIT, key=("id", "when")), Consent())
-    guard_split(log, None, params(SPLIT), Consent())
+    other: dict[str, Any] = {
+        "data": {"as_of": "2024-05-01T00:00:00Z"},
+        "train": {"seed": 5, "estimator": "sklearn.linear_model.LogisticRegression"},
+        "evaluate": {"metrics": ["log_loss"], "resamples": 200},
+    }
+    guard_split(log, base, changed({}, other), Consent())
+    guard_split(log, None, changed({}, {"data": {"source": "other"}}), Consent())
     assert (log.reasons, log.notes) == ([], [])
-
-
-def test_where_the_key_decides_the_split_another_key_is_another_split(base: BaseRevision) -> None:
-    by_key = {**SPLIT, "columns": []}
-    FILES["tip", "params.yaml"] = yaml.safe_dump(params(by_key).model_dump(mode="json"))
-    log = GateLog()
-    guard_split(log, base, params(by_key, key=("when",)), Consent())
-    assert "data.key id → when" in log.reasons[0]
 
 
 def test_base_params_that_cannot_be_read_need_consent(base: BaseRevision) -> None:
     FILES["tip", "params.yaml"] = "split: {method: dice}"
     log = GateLog()
-    guard_split(log, base, params(SPLIT), Consent())
+    guard_split(log, base, changed(), Consent())
     assert "cannot be read to compare" in log.reasons[0]
 
 
@@ -256,7 +276,7 @@ def test_a_metric_that_is_gone_is_a_term_lost(with_cost: BaseRevision, project: 
     log, terms = judged(with_cost, contract())
     assert list(terms.model.metrics) == ["roc_auc"]
     assert "model.metrics.cost.ceiling 4 → removed" in log.reasons[0]
-    with pytest.raises(SettingsError, match=r"model\.metrics\.cost: cannot be measured"):
+    with pytest.raises(SettingsError, match=r"model\.metrics\.cost: there is no metric cost"):
         check_contract(contract(metrics={"cost": {"ceiling": 4}}), "classification", COLUMNS)
 
 

@@ -1,4 +1,4 @@
-"""What each event of a workflow is judged against."""
+"""What each event of a workflow names as its base."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from commands import subcommand
 
-from gitops_ml.github.event import Event, EventError, base_of, read_event
+from gitops_ml.github.event import Event, EventError, named_base, read_event
 
 main = subcommand("gate")
 
@@ -30,15 +30,15 @@ REPOSITORY = {"default_branch": "trunk"}
         ("schedule", {}, "origin/trunk"),
     ],
 )
-def test_the_base_of_an_event(name: str, payload: dict[str, Any], base: str) -> None:
-    assert base_of(Event(name, {"repository": REPOSITORY, **payload})) == base
+def test_the_named_base_an_event(name: str, payload: dict[str, Any], base: str) -> None:
+    assert named_base(Event(name, {"repository": REPOSITORY, **payload})) == base
 
 
 def test_a_schedule_that_does_not_name_the_repository_runs_on_its_default_branch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GITHUB_REF_NAME", "trunk")
-    assert base_of(Event("schedule", {})) == "origin/trunk"
+    assert named_base(Event("schedule", {})) == "origin/trunk"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_schedule_that_does_not_name_the_repository_runs_on_its_default_branch
 )
 def test_what_an_event_lacks_is_named(name: str, payload: dict[str, Any], said: str) -> None:
     with pytest.raises(EventError, match=said):
-        base_of(Event(name, payload))
+        named_base(Event(name, payload))
 
 
 def describe(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, text: str) -> None:

@@ -15,13 +15,14 @@ from fake_github import (
     SECOND,
     SECOND_RULES,
     TOKEN,
+    Environment,
     FakeGitHub,
     write_rules,
 )
 from pytest_httpserver import HTTPServer
 
 from gitops_ml.github.codeowners import CODEOWNERS
-from gitops_ml.github.ruleset import RULESET, WORKFLOWS
+from gitops_ml.github.ruleset import RULESET, RULESETS, WORKFLOWS
 
 main = subcommand("github-setup")
 
@@ -57,6 +58,7 @@ def test_shows_everything_and_changes_nothing(
         "  code owners                2 lines without an owner -> filled in",
         "  label contract: loosen     absent -> present",
         "  label model: new baseline  absent -> present",
+        "  label engine: judge itself absent -> present",
         "  workflow permissions       write, may approve pull requests -> "
         "read, may not approve pull requests",
         "  Dependabot alerts          off -> on",
@@ -73,6 +75,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert github.changes == [
         f"POST {PATH}/labels",
         f"POST {PATH}/labels",
+        f"POST {PATH}/labels",
         f"PUT {PATH}/actions/permissions/workflow",
         f"PUT {PATH}/vulnerability-alerts",
         f"PATCH {PATH}",
@@ -83,6 +86,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert [label["name"] for label in github.labels] == [
         "contract: loosen",
         "model: new baseline",
+        "engine: judge itself",
     ]
     assert github.workflow_permissions == {
         "default_workflow_permissions": "read",
@@ -99,7 +103,7 @@ def test_sets_everything_once(github: FakeGitHub, capsys: pytest.CaptureFixture[
     assert github.changes == []
     shown = capsys.readouterr().out
     assert "->" not in shown
-    assert shown.count("as wanted") == 8
+    assert shown.count("as wanted") == 9
 
 
 def test_names_what_differs_and_updates_it(
@@ -139,6 +143,93 @@ def test_repairs_the_second_ruleset_alone(
     assert github.changes == [f"PUT {PATH}/rulesets/2"]
     assert github.rulesets == [{**RULES, "id": 1}, {**SECOND_RULES, "id": 2}]
     assert "set: ruleset environments\n" in capsys.readouterr().out
+
+
+ENVIRONMENTS = (
+    "on: push\njobs: {a: {environment: staging, env: {K: '${{ secrets.DELIVERY_KEY }}'}}}"
+)
+DELIVERIES = RULESETS / "deliveries.json"
+DELIVERY_RULES: dict[str, Any] = {
+    "name": "deliveries",
+    "target": "branch",
+    "enforcement": "active",
+    "bypass_actors": [{"actor_id": None, "actor_type": "DeployKey", "bypass_mode": "always"}],
+    "conditions": {"ref_name": {"include": ["refs/heads/env/**"], "exclude": []}},
+    "rules": [{"type": "creation"}, {"type": "update"}],
+}
+SELECTED = {"protected_branches": False, "custom_branch_policies": True}
+
+
+@pytest.fixture
+def delivering(capsys: pytest.CaptureFixture[str], github: FakeGitHub) -> FakeGitHub:
+    """A project whose deliveries push with a key of their own."""
+    (WORKFLOWS / "deliver.yml").write_text(ENVIRONMENTS, encoding="utf-8")
+    DELIVERIES.write_text(json.dumps(DELIVERY_RULES), encoding="utf-8")
+    assert main(["--owner", "@team/ml", "--apply"]) == 0
+    return github
+
+
+def test_an_environment_is_for_the_default_branch_alone(
+    delivering: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert delivering.environments == {
+        "staging": Environment([], SELECTED, [{"name": "main", "type": "branch"}])
+    }
+    assert "environment staging        absent -> for main only" in capsys.readouterr().out
+    delivering.requests.clear()
+    assert main(["--apply"]) == 0
+    assert delivering.changes == []
+
+
+def test_what_somebody_set_for_an_environment_stays(delivering: FakeGitHub) -> None:
+    team = {"type": "Team", "reviewer": {"id": 7, "slug": "owners"}}
+    delivering.environments["staging"] = Environment([team], wait_timer=30)
+    assert main(["--apply"]) == 0
+    main_only = [{"name": "main", "type": "branch"}]
+    assert delivering.environments["staging"] == Environment(
+        [team], SELECTED, main_only, wait_timer=30
+    )
+    chosen = Environment([team], {"protected_branches": True, "custom_branch_policies": False})
+    for environment in (chosen, Environment([], SELECTED, [{"name": "live", "type": "branch"}])):
+        delivering.environments["staging"] = environment
+        delivering.requests.clear()
+        assert main(["--apply"]) == 0
+        assert delivering.changes == []
+    delivering.environments["staging"] = Environment([], SELECTED)
+    assert main(["--apply"]) == 0
+    assert delivering.environments["staging"].policies == main_only
+
+
+def test_the_branches_are_closed_once_the_deliveries_have_a_key(
+    delivering: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before, it would turn away the deliveries themselves."""
+    names = [ruleset["name"] for ruleset in delivering.rulesets]
+    assert names == ["main", "environments"]
+    said = capsys.readouterr().out
+    assert (
+        "absent -> as in .github/rulesets/deliveries.json, once the deliveries have a key" in said
+    )
+    assert "not set: ruleset deliveries: no deploy key may write: docs/deliver.md" in said
+
+    delivering.keys = [{"id": 1, "read_only": True}]
+    assert main([]) == 0
+    assert "no deploy key may write" in capsys.readouterr().out
+    delivering.keys.append({"id": 2, "read_only": False})
+    assert main([]) == 0
+    assert "the environment staging has no secret DELIVERY_KEY" in capsys.readouterr().out
+    delivering.environments["staging"].secrets = ["DELIVERY_KEY"]
+    assert main(["--apply"]) == 0
+
+    assert delivering.rulesets[-1] == {**DELIVERY_RULES, "id": 3}
+    # GitHub may say whatever it likes of the number that means no one.
+    delivering.rulesets[-1]["bypass_actors"][0]["actor_id"] = 1
+    delivering.requests.clear()
+    assert main(["--apply"]) == 0
+    assert delivering.changes == []
+    delivering.rulesets[-1]["bypass_actors"].append({"actor_type": "Team", "actor_id": 1})
+    assert main(["--apply"]) == 0
+    assert delivering.rulesets[-1]["bypass_actors"] == DELIVERY_RULES["bypass_actors"]
 
 
 def test_a_project_may_have_mains_ruleset_only(

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import PROJECT_TEMPLATE
+from projects import forget_package
 
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Schema
@@ -144,6 +145,10 @@ def test_what_is_inside_is_seeded_too(make_params: MakeParams) -> None:
             {"estimator": {"class": "sklearn.linear_model.Logistic"}},
             r"hyperparameters\.estimator\.class: sklearn\.linear_model has no class Logistic",
         ),
+        (
+            {"estimator": {"class": "flight_delays_.model.MinCov"}},
+            r"cannot import flight_delays_\.model: .*No module named 'flight_delays_'$",
+        ),
         ({"estimator": {"class": 3}}, r"estimator\.class: must be a class path, found 3"),
         ({"estimator": LINEAR}, r"hyperparameters\.estimator: .* is text here; write {class: "),
         ({"estimators": []}, r"hyperparameters: CalibratedClassifierCV has no estimators; did you"),
@@ -238,6 +243,10 @@ def test_the_threshold_itself_is_the_second_class() -> None:
     probabilities = np.array([[0.7, 0.3], [0.701, 0.299], [0.5, 0.5]], dtype=np.float32)
     assert chosen(probabilities, 0.3).tolist() == [1, 0, 1]
     assert chosen(probabilities, None).tolist() == [0, 0, 0]
+    nearly = np.array([[0.5, 0.5], [0.49999994, 0.50000006], [0.4, 0.6]], dtype=np.float32)
+    assert chosen(nearly, None, 1e-6).tolist() == [0, 0, 1]
+    assert chosen(nearly, 0.50000012, 1e-6).tolist() == [1, 1, 1]
+    assert chosen(nearly, 0.51, 1e-6).tolist() == [0, 0, 1]
 
 
 def test_the_example_estimator_is_trained_and_loaded_by_another_process(
@@ -284,8 +293,7 @@ def test_own_code_that_fails_is_named_with_its_line(project: Path, make_params: 
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "model.py").write_text("x = 1\nraise RuntimeError('no')\n", encoding="utf-8")
-    for name in [one for one in sys.modules if one.startswith("flight_delays")]:
-        del sys.modules[name]
+    forget_package()
     settings = make_params("returned", "flight_delays.model.Mine").train
     with pytest.raises(SettingsError, match=r"RuntimeError: no \(src/flight_delays/model\.py:2\)"):
         load_estimator(settings, "classification")

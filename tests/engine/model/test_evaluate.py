@@ -69,6 +69,8 @@ def test_rows_that_the_split_keeps_together_are_resampled_together(
     together = alone.model_copy(update={"split": split})
     rows = make_orders(100, seed=2)
     copies = rows.select(pl.all().repeat_by(9)).explode(pl.all())
+    # Equal rows would be copies to any split.
+    copies = copies.with_columns(pl.col("weight") + 1e-6 * pl.int_range(pl.len()))
     predictor, target = load(alone), make_orders(400).get_column("price")
 
     def widths(frame: pl.DataFrame, params: Params) -> list[float]:
@@ -314,6 +316,37 @@ def test_the_stage_writes_its_reports(project: Path, capsys: pytest.CaptureFixtu
     first = {path: path.read_bytes() for path in reports.rglob("*") if path.is_file()}
     assert main() == 0
     assert first == {path: path.read_bytes() for path in reports.rglob("*") if path.is_file()}
+
+
+FALSE_ALARMS = """
+from gitops_ml.model import metric
+
+@metric(better="smaller")
+def false_alarms(truth, prediction, weights):
+    warned = prediction == 1
+    return weights @ (warned & (truth == 0)) / (weights @ warned)
+"""
+
+
+def test_a_metric_need_not_be_defined_for_the_model_that_ignores_the_features(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = project / "src" / "flight_delays"
+    package.mkdir(parents=True)
+    (package / "metrics.py").write_text(FALSE_ALARMS, encoding="utf-8")
+    params = (project / "params.yaml").read_text(encoding="utf-8")
+    assert "- log_loss\n" in params
+    (project / "params.yaml").write_text(
+        params.replace("- log_loss\n", "- log_loss\n  - false_alarms\n"), encoding="utf-8"
+    )
+
+    assert main() == 0, capsys.readouterr().err  # a model that never warns has no false alarms
+
+    evaluation = json.loads((project / "reports/evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["baseline"]["false_alarms"] is None
+    assert 0 <= evaluation["metrics"]["false_alarms"]["value"] < 1
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if "false_alarms" in one]
+    assert line.endswith("baseline undefined")
 
 
 def test_the_stage_tells_mistakes_without_a_traceback(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import forget_package
 
 from gitops_ml.core.settings import EvaluateParams
 from gitops_ml.core.user_code import UserCodeError
@@ -40,8 +40,7 @@ def metrics_py(project: Path) -> Write:
     (package / "__init__.py").touch()
 
     def write(text: str) -> None:
-        for name in [one for one in sys.modules if one.startswith("flight_delays")]:
-            del sys.modules[name]
+        forget_package()
         (package / "metrics.py").write_text(text, encoding="utf-8")
 
     return write
@@ -99,7 +98,8 @@ def test_a_probability_is_that_of_the_second_of_two_classes(metrics_py: Write) -
         ),
         ("return None", r"`cost` failed on 300 rows: TypeError: .*"),
         ("return weights.nosuch", r"AttributeError: .*\(src/flight_delays/metrics\.py:6\)"),
-        ("return 'much'", r"`cost` failed on 300 rows: ValueError: could not convert"),
+        ("return '0.5'", r"`cost` failed on 300 rows: TypeError: it returned '0.5'"),
+        ("import sys; sys.exit(0)", r"failed on 300 rows: SystemExit: 0 .src/flight_delays/met"),
         ("truth[0] = 1; return 0.0", r"ValueError: assignment destination is read-only"),
     ],
 )
@@ -128,6 +128,14 @@ def test_a_metric_that_ignores_its_weights_is_an_error(metrics_py: Write) -> Non
     settings = EvaluateParams(metrics=("cost",), resamples=100)
     with pytest.raises(EvaluateError, match=r"cost is the same in each of 100 resamples"):
         measure_overall(SCORED, settings, 1, None)
+
+
+def test_a_metric_of_chance_is_an_error(metrics_py: Write) -> None:
+    body = "weights @ wrong / weights.sum(axis=-1)"
+    metrics_py(COST.replace(body, body + " + np.random.default_rng().random()"))
+
+    with pytest.raises(MetricError, match=r"`cost` gave .* and then .* for the same 300 rows; not"):
+        estimate(["cost"], SCORED, 0.95, 100, 1)
 
 
 def test_an_unknown_metric_lists_those_that_exist(metrics_py: Write) -> None:

@@ -178,6 +178,69 @@ def test_an_answer_that_is_no_number_is_an_error(trained: Train) -> None:
         predictor.predict(matrix)
 
 
+class Own:
+    """An estimator that somebody wrote."""
+
+    def __init__(self, answer: Callable[[Any], Any]) -> None:
+        self.predict = self.predict_proba = answer
+
+
+def no_number(matrix: Any) -> Any:
+    raise KeyError("colour")
+
+
+def leave(matrix: Any) -> Any:
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("predict", no_number, "predict: fails on 50 rows: KeyError: 'colour' .*test_predictor"),
+        ("predict", leave, "predict: fails on 50 rows: SystemExit: 0"),
+        ("predict", lambda m: m[:3, 0], r"an array of shape \(3,\); it must give shape \(50,\)"),
+        ("predict", lambda m: ["a"] * len(m), "gives <U1; it must give numbers"),
+        ("predict", lambda m: [7] * len(m), r"gives 7; .* whole numbers 0 to 1"),
+        ("predict", lambda m: [0.5] * len(m), r"gives 0.5; .* whole numbers 0 to 1"),
+        ("predict_proba", lambda m: m[:, 0], r"shape \(50,\); it must give shape \(50, 2\)"),
+        ("predict_proba", lambda m: np.ones((50, 3)), r"shape \(50, 3\); it must give shape"),
+        ("predict_proba", lambda m: np.full((50, 2), 0.3), "0.3], which are no shares of one"),
+        ("predict_proba", lambda m: [[-1.0, 2.0]] * len(m), "2.0], which are no shares of one"),
+        ("predict_proba", lambda m: np.full((50, 2), np.nan), "no finite number for 50 of 50"),
+    ],
+)
+def test_what_an_own_estimator_answers_is_checked(
+    matrix: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    answer: Callable[[Any], Any],
+    message: str,
+) -> None:
+    monkeypatch.setattr("joblib.load", lambda _: Own(answer))
+    manifest = {"probabilities": method == "predict_proba", "classes": [False, True]}
+    predictor = SklearnPredictor(b"", manifest, Features(()), Path(__file__).parent)
+
+    with pytest.raises(PredictionError, match=message):
+        predictor.predict(matrix)
+
+
+def test_classes_may_be_told_as_booleans_or_floats(
+    matrix: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = {"probabilities": False, "classes": ["no", "yes"]}
+    for answer in (np.ones(50, bool), np.ones((50, 1))):
+        monkeypatch.setattr("joblib.load", lambda _, given=answer: Own(lambda _: given))
+        assert SklearnPredictor(b"", manifest, Features(())).predict(matrix).labels == ["yes"] * 50
+
+
+def test_a_pickle_that_does_not_load_is_named() -> None:
+    manifest = {"probabilities": False, "classes": None, "served": "model.joblib"}
+    with pytest.raises(
+        ModelError, match=r"model\.joblib: cannot be loaded: .*; run `make pipeline`"
+    ):
+        SklearnPredictor(b"nothing", manifest, Features(()))
+
+
 def test_part_of_the_predictions_keeps_rows_together(trained: Train, matrix: Any) -> None:
     predictions = load_predictor(trained("returned")).predict(matrix)
 

@@ -48,6 +48,7 @@ from gitops_ml.features.encode import Feature, Features, Matrix
 from gitops_ml.model import export, thresholds
 from gitops_ml.model.converters import round_down
 from gitops_ml.model.export import convert, export_onnx
+from gitops_ml.model.predictor import OnnxPredictor, chosen
 from gitops_ml.model.thresholds import split_rows
 
 STEP = 2.0**-13  # between float32 numbers from 1024 to 2048
@@ -223,7 +224,7 @@ def test_an_export_with_thresholds_rounded_to_the_nearest_is_refused(name: str) 
 def test_the_table_alone_would_not_show_it(
     rounds_to_nearest: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "split_rows", lambda _, matrix, __: matrix[:0])
+    monkeypatch.setattr(export, "split_rows", lambda _, matrix, *__: matrix[:0])
     pipeline, task, matrix = fitted(small_hist_regressor)
 
     assert export_onnx(pipeline, task, matrix, [], FEATURES).model is not None
@@ -331,6 +332,78 @@ def test_missing_values_lead_where_they_led() -> None:
 
     assert found.model is not None, found.parity
     assert differing(pipeline, found.model) == 0
+
+
+def test_trees_that_can_all_be_certain_of_another_class_are_refused() -> None:
+    """Where each of them says 0, the converter's sum is 0, and its answer no number."""
+    matrix, _ = table()
+    places = np.digitize(matrix[:, 0], np.quantile(matrix[:, 0], [0.33, 0.66]))
+    # Each by a column of its own, so that a row can have what speaks against every class.
+    marked = np.eye(3, dtype=np.float32)[places]
+    estimator = OneVsRestClassifier(DecisionTreeClassifier(random_state=0)).fit(marked, places)
+    pipeline = Pipeline([("estimator", estimator)])
+    features = Features(tuple(Feature(name, "number") for name in "abc"))
+
+    found = export_onnx(pipeline, "classification", marked, [], features)
+
+    assert estimator.predict_proba(np.zeros((1, 3), dtype=np.float32)).sum() == 0
+    assert found.model is None
+    assert "can all be certain of another class" in found.parity["reason"]
+    two = Pipeline([("estimator", estimator.fit(marked, places > 0))])
+    assert export_onnx(two, "classification", marked, [], features).model is not None
+
+
+def test_a_missing_value_that_goes_astray_at_one_split_alone_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The converter lets it fail the comparison; the tree, by where most rows went, lets it pass.
+
+    Few rows come to that split, and none of the first ones.
+    """
+    random = np.random.default_rng(0)
+    matrix = random.random((600, 2)).astype(np.float32)
+    matrix[:, 0] = np.arange(600) >= 590
+    truth = np.where(matrix[:, 0] > 0.5, 2.0 + (matrix[:, 1] > 0.8), 1.0)
+    truth[:590] += random.normal(0, 1e-9, 590)
+    matrix[590:, 1] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.9, 0.95]
+    truth[590:] = [2, 2, 2, 2, 2, 2, 2, 2, 3, 3]
+    estimator = DecisionTreeRegressor(max_leaf_nodes=3, random_state=0)
+    pipeline = Pipeline([("estimator", estimator.fit(matrix, truth))])
+
+    found = export_onnx(pipeline, "regression", matrix, [1], FEATURES)
+
+    assert found.model is None
+    assert "ONNX answers differ by" in found.parity["reason"]
+    monkeypatch.setattr(thresholds, "_without", lambda rows, *_: rows[:0])
+    assert export_onnx(pipeline, "regression", matrix, [1], FEATURES).model is not None
+
+
+def forest_of_votes() -> tuple[Pipeline, Matrix]:
+    """Trees whose leaves are pure: shares are whole hundredths, and many are equal to one."""
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(1_500, 2)).astype(np.float32)
+    truth = random.random(1_500) < 0.3 + 0.4 * (matrix[:, 0] > 0)
+    forest = RandomForestClassifier(100, random_state=0).fit(matrix, truth.astype(int))
+    return Pipeline([("estimator", forest)]), random.normal(size=(5_000, 2)).astype(np.float32)
+
+
+def test_probabilities_that_equal_the_threshold_choose_the_class_of_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In single precision a hundred votes add up to 0.29999998 or to 0.3."""
+    pipeline, rows = forest_of_votes()
+    for threshold in (0.3, 0.5, 0.7, None):
+        manifest = {"classes": [0, 1], "probabilities": True, "threshold": threshold}
+        expected = chosen(pipeline.predict_proba(rows), threshold).tolist()
+        found = export_onnx(pipeline, "classification", rows, [], FEATURES, threshold=threshold)
+        assert found.model is not None, found.parity
+        onnx = OnnxPredictor(found.model, manifest | {"served": "model.onnx"}, FEATURES)
+        assert onnx.predict(rows).labels == expected
+
+    monkeypatch.setattr(export, "SLACK", 0.0)
+    found = export_onnx(pipeline, "classification", rows, [], FEATURES, threshold=0.3)
+    assert found.model is None
+    assert found.parity["reason"] == "ONNX gives some rows another class, or no finite number"
 
 
 def test_a_model_without_trees_has_no_splits() -> None:

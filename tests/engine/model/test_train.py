@@ -17,6 +17,7 @@ import pytest
 import yaml
 from commands import subcommand
 from projects import make_project
+from sklearn.tree import DecisionTreeClassifier
 
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Schema
@@ -250,6 +251,26 @@ def test_an_estimator_that_fails_to_fit_says_why(
 
     with pytest.raises(TrainError, match=message):
         train(make_orders(60), params, shop_schema)
+
+
+class Secretive(DecisionTreeClassifier):  # type: ignore[misc]
+    """Keeps what cannot be stored."""
+
+    def fit(self, matrix: Any, target: Any) -> Secretive:
+        self.secret_ = lambda: 1
+        return super().fit(matrix, target)
+
+
+def test_an_estimator_that_cannot_be_stored_says_why(
+    tmp_path: Path, shop_schema: Schema, make_orders: Orders, make_params: MakeParams
+) -> None:
+    params = make_params("returned", f"{__name__}.Secretive")
+    trained = train(make_orders(50), params, shop_schema)
+
+    with pytest.raises(TrainError, match=r"cannot be stored: .*; keep functions defined inside"):
+        write(trained, params, tmp_path)
+
+    assert not (tmp_path / "model.joblib").exists()
 
 
 def test_a_classifier_needs_two_classes(

@@ -516,6 +516,13 @@ def twice() -> bytes:
         (archive({"reports/gate.json": verdict(verdict="ship")}), "verdict: Input should be"),
         (report(metrics=[finding(metric="@team")]), "unknown metrics"),
         (report(champion={"hash": "1", "source": "@team"}), "unknown source"),
+        (report(erosion=[finding(metric="@team")]), "unknown metrics"),
+        (
+            report(
+                reference={"model": {"hash": "1", "source": "@team"}, "commit": None, "named": True}
+            ),
+            "unknown source",
+        ),
         (archive({"reports/gate.json": "[]"}), "Input should be"),
     ],
 )

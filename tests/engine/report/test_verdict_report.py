@@ -13,7 +13,11 @@ from gitops_ml.gate.verdict import (
     DataChanges,
     Finding,
     ModelRecord,
+    OnBaseRows,
+    RecordCheck,
+    ReferenceRecord,
     Report,
+    RowChanges,
 )
 from gitops_ml.report.verdict_report import as_markdown, as_text, escape
 
@@ -86,6 +90,31 @@ def test_a_metric_that_should_be_small_has_its_ceiling() -> None:
     assert (row[0], row[6], row[7]) == ("mae ↓", "≤ 4", "✅")
 
 
+def test_the_base_s_test_rows_have_a_table_of_their_own_if_there_is_one() -> None:
+    assert "the base's test rows" not in as_markdown(report()) + as_text(report())
+    changes = RowChanges(rows=1000, to_training=100)
+    held = OnBaseRows(changes=changes, rows=900, metrics=(finding(challenger=0.8),))
+    markdown = as_markdown(report(on_base_rows=held))
+    assert "<details><summary>On 900 test rows of the base: all 1 terms hold;" in markdown
+    lost = held.model_copy(update={"slices": (COMPARED,)})
+    markdown = as_markdown(report(on_base_rows=lost))
+    assert "<details open><summary>On 900 test rows of the base: 1 of 2 terms do" in markdown
+    assert "on the base's test rows" in as_text(report(on_base_rows=lost))
+    nothing = OnBaseRows(changes=changes)
+    assert as_markdown(report(on_base_rows=nothing)) == as_markdown(report())
+
+
+def test_what_the_champion_says_of_changed_data_is_there_to_look_up() -> None:
+    check = RecordCheck(
+        metric="roc_auc", recorded=0.777, measured=0.777, rows=1000, before=0.776, after=0.224,
+        allowed=0.005, new_rows=50, new=0.3, new_advantage=-0.2,
+    )  # fmt: skip
+    markdown = as_markdown(report(record=(check,)))
+    values = "0.777 | 0.777 | 0.776 | 0.224 | 0.005 | 0.3 | -0.2 |"
+    assert rf"| roc\_auc | {values}" in markdown
+    assert "| 1,000 rows of both, by the base's values | by these values |" in markdown
+
+
 def test_slices_are_folded_with_the_worst_first() -> None:
     slices = tuple(
         finding(
@@ -127,13 +156,16 @@ def test_limits_contract_data_notes_and_timings_are_shown() -> None:
 
 
 def test_consent_is_recorded_with_its_reason() -> None:
-    agreed = report(consent=Consent(allow_loosening=True, accept_new_baseline="the label leaked"))
+    consent = Consent(allow_loosening=True, accept_new_baseline="the label leaked", own_engine=True)
+    agreed = report(consent=consent)
     for text in (as_markdown(agreed), as_text(agreed)):
         assert "consent to loosening" in text
         assert "the label leaked" in text
+        assert "consent to judge with this change's own engine" in text
     assert json.loads(agreed.model_dump_json())["consent"] == {
         "allow_loosening": True,
         "accept_new_baseline": "the label leaked",
+        "own_engine": True,
     }
 
 
@@ -141,6 +173,35 @@ def test_where_the_champion_came_from_is_said() -> None:
     record = ModelRecord(hash="2222222222.dir", source="reproduced")
     assert "Champion: 2222222222, trained again from the base" in as_text(report(champion=record))
     assert "Judged against nothing yet" in as_text(report(base=None, champion=None))
+
+
+def test_the_erosion_shows_the_reference_and_how_much_of_the_allowance_is_used() -> None:
+    lost = finding(
+        champion=0.8, challenger=0.794, margin=0.01, difference=-0.006, low=-0.008, high=-0.004,
+        outcome="non-inferior",
+    )  # fmt: skip
+    model = ModelRecord(hash="3333333333.dir", source="cache")
+    record = ReferenceRecord(model=model, commit="4" * 40, named=False)
+    eroded = report(reference=record, erosion=(lost, finding("r2", challenger=1.0, note="only 2")))
+    markdown = as_markdown(eroded)
+    section = markdown.partition("### Against the reference")[2]
+    assert "3333333333 of 4444444444, the first model in the history" in section
+    assert cells(section.partition("### Limits")[0], "roc") == [
+        r"roc\_auc ↑", "0.8", "0.794", "-0.0060", "-0.0080 to -0.0040", "0.01", "60%",
+        "✅ non-inferior",
+    ]  # fmt: skip
+    assert "60%" in as_text(eroded)
+    assert "### Against the reference" not in as_markdown(report())
+    gained = lost.model_copy(update={"difference": 0.1})
+    assert gained.used == 0.0
+
+
+def test_who_named_the_reference_is_said() -> None:
+    model = ModelRecord(hash="3333333333.dir", source="same")
+    named = ReferenceRecord(model=model, commit="4" * 40, named=True)
+    assert "named by the contract; the same model" in as_markdown(report(reference=named))
+    itself = named.model_copy(update={"commit": None})
+    assert "this model itself" in as_text(report(reference=itself))
 
 
 def test_names_from_data_cannot_format_link_or_mention() -> None:

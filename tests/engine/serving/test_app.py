@@ -9,61 +9,17 @@ from typing import Any
 
 import httpx
 import numpy as np
-import polars as pl
 import pytest
 import yaml
-from starlette.responses import PlainTextResponse
 
-from gitops_ml.core.schema import Schema
-from gitops_ml.core.settings import Params
 from gitops_ml.model.predictor import ModelError, PredictionError
-from gitops_ml.model.train import train, write
 from gitops_ml.serving import app as serving_app
-from gitops_ml.serving.app import FrontDoor, Model
+from gitops_ml.serving.app import Model
 from gitops_ml.serving.config import ServiceConfig
 from gitops_ml.serving.prediction_log import PredictionLog
 
 RECORD = {"weight": 1.5, "items": 3, "member": True, "colour": "blue"}
 Ask = Callable[..., httpx.Response]
-
-
-@pytest.fixture
-def make_model(
-    tmp_path: Path,
-    shop_schema: Schema,
-    make_orders: Callable[..., pl.DataFrame],
-    make_params: Callable[..., Params],
-) -> Callable[..., Model]:
-    """Train on orders and load it as the service does: `make_model("price", SERVICE_MAX_ROWS=5)`"""
-
-    def model(target: str = "returned", served: str = "model.onnx", **variables: Any) -> Model:
-        params = make_params(target)
-        manifest = write(train(make_orders(300), params, shop_schema), params, tmp_path / "models")
-        manifest["served"] = served
-        (tmp_path / "models" / "manifest.json").write_text(json.dumps(manifest))
-        schema = shop_schema.model_dump(mode="json", exclude_none=True)
-        (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
-        config = ServiceConfig.from_environment({k: str(v) for k, v in variables.items()})
-        return Model("shop", tmp_path, config)
-
-    return model
-
-
-@pytest.fixture
-def ask() -> Ask:
-    """Send a request to a model's service: `ask(model, "POST", "/predict", json=…)`."""
-
-    def request(model: Model, method: str, path: str, **options: Any) -> httpx.Response:
-        async def send() -> httpx.Response:
-            serving_app.app.state.model = model
-            platform = PlainTextResponse("platform")
-            transport = httpx.ASGITransport(FrontDoor(platform))
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
-
-    return request
 
 
 @pytest.mark.parametrize("served", ["model.onnx", "model.joblib"])
@@ -246,9 +202,9 @@ def test_a_deployed_release_says_by_which_digest(
 
 
 def test_a_release_of_another_model_is_refused(
-    make_model: Callable[..., Model], tmp_path: Path
+    make_model: Callable[..., Model], project: Path
 ) -> None:
-    (tmp_path / "release.json").write_text('{"release": "shop:1", "model": {"sha256": "0"}}')
+    (project / "release.json").write_text('{"release": "shop:1", "model": {"sha256": "0"}}')
 
     with pytest.raises(ModelError, match="was written for the model 0"):
         make_model()
@@ -263,15 +219,15 @@ def test_another_model_than_the_deployed_one_is_refused(make_model: Callable[...
 
 
 def test_a_schema_with_other_features_is_refused(
-    make_model: Callable[..., Model], tmp_path: Path
+    make_model: Callable[..., Model], project: Path
 ) -> None:
     make_model()
-    schema = yaml.safe_load((tmp_path / "schema.yaml").read_text())
+    schema = yaml.safe_load((project / "schema.yaml").read_text())
     schema["columns"]["colour"]["categories"].reverse()
-    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
+    (project / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
 
     with pytest.raises(ModelError, match=r"schema\.yaml does not have the features"):
-        Model("shop", tmp_path, ServiceConfig())
+        Model("shop", project, ServiceConfig())
 
 
 def test_the_documentation_has_the_schemas_request_model(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 import yaml
 from commands import subcommand
+from projects import forget_package
 from starlette.responses import PlainTextResponse
 
 from gitops_ml.core import paths
@@ -63,18 +64,13 @@ RECORD = {
 Ask = Callable[..., httpx.Response]
 
 
-def forget() -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-        del sys.modules[name]
-
-
 @pytest.fixture
 def trained(
     project: Path,
     shop_schema: Schema,
     make_orders: Callable[..., pl.DataFrame],
     make_params: Callable[..., Params],
-) -> Iterator[Path]:
+) -> Path:
     """A project that was trained with derived columns, and what its stages wrote."""
     own = {
         "ordered": {"type": "datetime", "feature": False},
@@ -106,29 +102,15 @@ def trained(
             note=pl.Series(notes),
             number=pl.int_range(100, 400),
         ).write_parquet(path)
-    before = list(sys.path)
-    forget()
     assert subcommand("train")() == 0
     assert subcommand("evaluate")() == 0
-    yield project
-    forget()
-    sys.path[:] = before
+    return project
 
 
 @pytest.fixture
-def ask(trained: Path) -> Ask:
-    model = Model("shop", trained, ServiceConfig())
-
-    def request(method: str, path: str, **options: Any) -> httpx.Response:
-        async def send() -> httpx.Response:
-            serving_app.app.state.model = model
-            transport = httpx.ASGITransport(FrontDoor(PlainTextResponse("platform")))
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
-
-    return request
+def ask(trained: Path, ask: Ask) -> Ask:
+    """Send a request to the service of this project: `ask("POST", "/predict", json=…)`."""
+    return functools.partial(ask, Model("shop", trained, ServiceConfig()))
 
 
 def as_requests(rows: pl.DataFrame) -> list[dict[str, Any]]:
@@ -262,7 +244,7 @@ def test_a_value_outside_the_declared_range_names_row_and_inputs(ask: Ask) -> No
     problem = {
         "field": "ordered",
         "problem": "`hour`, which is derived from it, cannot be: 1 value: above 20 h",
-        "value": "23",
+        "value": "ordered=2024-02-01T23:00:00.000000, hour=23",
     }
     assert (one.status_code, one.json()["problems"]) == (422, [problem])
     assert (many.status_code, many.json()["problems"]) == (422, [problem | {"row": 2}])
@@ -344,7 +326,7 @@ def test_a_schema_with_other_inputs_is_refused(trained: Path) -> None:
 
 def test_functions_that_a_model_was_not_trained_with_are_noticed(trained: Path) -> None:
     (trained / "src" / PACKAGE / "features.py").unlink()
-    forget()
+    forget_package()
     assert subcommand("train")() == 1  # the slices name a derived column
     params = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
     params["evaluate"]["slices"] = []
@@ -353,7 +335,7 @@ def test_functions_that_a_model_was_not_trained_with_are_noticed(trained: Path) 
     Model("shop", trained, ServiceConfig())
     (trained / "src" / PACKAGE / "features.py").write_text(FEATURES, encoding="utf-8")
 
-    with pytest.raises(ModelError, match=r"features\.py derives others"):
+    with pytest.raises(UserCodeError, match="is not the code that trained the"):
         Model("shop", trained, ServiceConfig())
 
 

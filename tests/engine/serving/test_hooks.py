@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import polars as pl
 import pytest
-import yaml
 from conftest import PROJECT_TEMPLATE
-from projects import PACKAGE
-from starlette.responses import PlainTextResponse
+from projects import PACKAGE, forget_package
 
-from gitops_ml.core.schema import Schema
-from gitops_ml.core.settings import Params
 from gitops_ml.core.user_code import UserCodeError, user_code
-from gitops_ml.model.train import train, write
-from gitops_ml.serving import app as serving_app
-from gitops_ml.serving.app import FrontDoor, Model
+from gitops_ml.serving.app import Model
 from gitops_ml.serving.config import ServiceConfig
 from gitops_ml.serving.hooks import load_hooks
 
@@ -40,34 +31,16 @@ Ask = Callable[[str, Any], httpx.Response]
 
 
 @pytest.fixture
-def ask(
-    project: Path,
-    shop_schema: Schema,
-    make_orders: Callable[..., pl.DataFrame],
-    make_params: Callable[..., Params],
-) -> Ask:
+def ask(project: Path, make_model: Callable[..., Model], ask: Callable[..., httpx.Response]) -> Ask:
     """Ask the service of a project with this `service.py`: `ask(BOTH, RECORD)`."""
 
     def request(source: str, body: Any) -> httpx.Response:
         package = project / "src" / PACKAGE
         package.mkdir(parents=True, exist_ok=True)
         (package / "service.py").write_text(source, encoding="utf-8")
-        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-            del sys.modules[name]
-        params = make_params("returned")
-        trained = train(make_orders(200), params, shop_schema)
-        write(trained, params, project / "models", user_code(project, PACKAGE))
-        schema = shop_schema.model_dump(mode="json", exclude_none=True)
-        (project / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
-        model = Model("shop", project, ServiceConfig.from_environment({"SERVICE_MAX_ROWS": "5"}))
-
-        async def send() -> httpx.Response:
-            serving_app.app.state.model = model
-            transport = httpx.ASGITransport(FrontDoor(PlainTextResponse("platform")))
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-                return await client.post("/predict", **body_of(body))
-
-        return asyncio.run(send())
+        forget_package()
+        model = make_model(code=user_code(project, PACKAGE), SERVICE_MAX_ROWS=5)
+        return ask(model, "POST", "/predict", **body_of(body))
 
     return request
 
@@ -138,6 +111,17 @@ def test_a_value_error_is_the_clients_mistake(ask: Ask, name: str) -> None:
             "after: changes prediction, probabilities of answer 0",
         ),
         (
+            "def after(records, answers):\n"
+            "    answers[0]['probabilities'].update(true=0.0)\n    return answers\n",
+            "after: changes probabilities of answer 0",
+        ),
+        (
+            "def after(records, answers):\n"
+            "    return [{**answers[0], 'prediction': int(answers[0]['prediction'])}]\n",
+            "after: changes prediction of answer 0",
+        ),
+        ("def before(records):\n    raise SystemExit(0)\n", "before: SystemExit: 0"),
+        (
             "def after(records, answers):\n    return [{**answers[0], 'x': object()}]\n",
             "after: gives back what JSON cannot hold",
         ),
@@ -158,6 +142,12 @@ def test_a_mistake_of_the_code_is_in_the_log_and_not_in_the_answer(
     ("source", "said"),
     [
         ("before = 3\n", "before: is no function"),
+        ("async def before(records):\n    return records\n", "before: must be a plain function"),
+        ("def before(records):\n    yield records\n", "before: must be a plain function"),
+        (
+            "def after(answers):\n    return answers\n",
+            "after: is called with records and answers: ",
+        ),
         ("import nowhere_at_all\n", r"service\.py:1: cannot be imported: ModuleNotFoundError"),
     ],
 )
@@ -170,6 +160,16 @@ def test_a_service_with_unusable_code_does_not_start(project: Path, source: str,
         load_hooks(project, PACKAGE)
 
 
+def test_a_service_with_other_code_than_the_gate_saw_does_not_start(
+    ask: Ask, project: Path
+) -> None:
+    ask("", RECORD)  # no column is derived, so that nothing else looks at the code
+    (project / "src" / PACKAGE / "service.py").write_text("answer = 1\n", encoding="utf-8")
+
+    with pytest.raises(UserCodeError, match="is not the code that trained the"):
+        Model("shop", project, ServiceConfig.from_environment({}))
+
+
 def test_without_the_file_nothing_is_changed(project: Path) -> None:
     hooks = load_hooks(project, PACKAGE)
 
@@ -179,7 +179,7 @@ def test_without_the_file_nothing_is_changed(project: Path) -> None:
 
 def test_the_documents_example_works(project: Path) -> None:
     page = (PROJECT_TEMPLATE / "docs" / "your-code.md").read_text(encoding="utf-8")
-    (source,) = re.findall(r"```python\n(def before.*?)```", page, re.DOTALL)
+    (source,) = re.findall(r"```python\n(from typing[^`]*def before.*?)```", page, re.DOTALL)
     package = project / "src" / PACKAGE
     package.mkdir(parents=True)
     (package / "service.py").write_text(source, encoding="utf-8")
@@ -189,6 +189,8 @@ def test_the_documents_example_works(project: Path) -> None:
     assert hooks.change(body, 5) == body.upper().replace(b"CARRIER", b"carrier").replace(
         b"ORIGIN", b"origin"
     ).replace(b"DESTINATION", b"destination").replace(b"DISTANCE", b"distance")
+    wrong = b'{"carrier":null,"origin":[1],"destination":{"a":1}}'
+    assert hooks.change(wrong, 5) == wrong
     record = {"origin": "LGA", "destination": "PBI"}
     assert hooks.add([record], [{"prediction": 1}], True) == (
         b'[{"prediction":1,"route":"LGA-PBI"}]'

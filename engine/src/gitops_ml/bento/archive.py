@@ -16,6 +16,7 @@ import yaml
 from gitops_ml.bento.store import FETCHED, BentoError
 from gitops_ml.core import paths
 from gitops_ml.core.project import load_project
+from gitops_ml.core.yaml_text import load_yaml
 
 ENTRIES = 20_000
 TEXT_BYTES = 20_000_000
@@ -93,7 +94,7 @@ class BentoArchive:
         if file not in self.texts:
             raise BentoError(f"{self.name}: lacks {file!r}")
         try:
-            read = yaml.safe_load if file == _DESCRIPTION else json.loads
+            read = load_yaml if file == _DESCRIPTION else json.loads
             document = read(self.texts[file])
         except (yaml.YAMLError, ValueError) as error:
             raise BentoError(f"{self.name}: {file} cannot be read: {error}") from error

@@ -32,6 +32,7 @@ from gitops_ml.bento.store import BentoError
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import check_up_to_date, locked_output, read_lock
 from gitops_ml.core.dvc_lock import committed, compare
+from gitops_ml.core.dvc_objects import check_outputs
 from gitops_ml.core.git import git
 from gitops_ml.core.project import load_project
 from gitops_ml.core.run import PYTHON, output
@@ -201,7 +202,7 @@ def build(root: Path) -> str:
     manifest = read_manifest(root / paths.MODELS)
     read_verified(root / paths.MODELS, manifest)
     check_user_code(root, manifest)
-    check_up_to_date(root)
+    check_outputs(root, check_up_to_date(root))
     release = describe_release(root, manifest)
     tag = str(release["release"])
     with tempfile.TemporaryDirectory() as folder:

@@ -85,7 +85,7 @@ class TableChecks:
         self, ingested: pl.DataFrame, params: Params, contract: Contract
     ) -> None:
         """What `contract.yaml` demands of the table as a whole."""
-        assert not told(whole_problems(ingested, params, contract.data, previous=None), "")
+        assert not told(whole_problems(ingested, params, contract.data), "")
 
 
 @pytest.mark.pipeline

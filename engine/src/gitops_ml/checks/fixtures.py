@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ import polars as pl
 import pytest
 
 from gitops_ml.core import paths
+from gitops_ml.core.dvc import DvcError, read_lock
+from gitops_ml.core.dvc_objects import check_outputs
+from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.schema import Column, Schema, load_schema
 from gitops_ml.core.settings import Contract, Params, load_contract, load_params
 from gitops_ml.data.problems import Problem
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from gitops_ml.gate.challenger import Challenger
 
 Made = Callable[[Path], Path]
-Answer = Callable[[pl.DataFrame], Floats]
+Answer = Callable[..., Floats]
 
 SERVICE = "gitops_ml.serving.service:Service"
 MARKER = "pipeline: looks at what the pipeline wrote; run `make pipeline` first"
@@ -47,6 +50,13 @@ SOME_ROWS = 500
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker of the checks known."""
     config.addinivalue_line("markers", MARKER)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Let `make check` pass in a project whose tests all need the pipeline."""
+    without_pipeline = session.config.option.markexpr == f"not {MARKER.partition(':')[0]}"
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and without_pipeline:
+        session.exitstatus = pytest.ExitCode.OK
 
 
 @pytest.fixture(scope="session")
@@ -87,11 +97,21 @@ def contract(root: Path) -> Contract:
 
 @pytest.fixture(scope="session")
 def made(root: Path) -> Made:
-    """Where the pipeline wrote an output; the test fails if it did not."""
+    """Where the pipeline wrote an output; the test fails if it did not, or not what is there.
 
+    A model and a report are hashed before anything of them is loaded. Tables are not: to tell what
+    is wrong with them is what the checks are for.
+    """
+
+    @cache
     def find(output: Path) -> Path:
         if not (root / output).exists():
             pytest.fail(f"{output} is missing: run `make pipeline` first", pytrace=False)
+        if output not in (paths.INGESTED, paths.TRAIN, paths.TEST):
+            try:
+                check_outputs(root, read_lock(root), [output])
+            except DvcError as error:
+                pytest.fail(str(error), pytrace=False)
         return root / output
 
     return find
@@ -136,6 +156,9 @@ def predictor(made: Made) -> Predictor:
 @pytest.fixture(scope="session")
 def trained(predictor: Predictor, root: Path) -> Pipeline:
     """The fitted scikit-learn pipeline, loaded only if its hash is the recorded one."""
+    trainer = trained_by(root)
+    if trainer is not None:
+        pytest.skip(f"trained elsewhere, by {trainer}: only its ONNX is loaded")
     manifest = {**predictor.manifest, "served": paths.MODEL.name}
     return joblib.load(io.BytesIO(read_verified(root / paths.MODELS, manifest)))
 
@@ -148,18 +171,26 @@ def scored(predictor: Predictor, test_rows: pl.DataFrame) -> Scored:
 
 @pytest.fixture(scope="session")
 def answer(predictor: Predictor) -> Answer:
-    """The model as a function from a table to one row of numbers for each of its rows."""
+    """The model as a function of a table, and perhaps derived columns to take from it.
+
+    It gives one row of numbers for each row of the table.
+    """
     return partial(numbers, predictor)
 
 
-def numbers(predictor: Predictor, rows: pl.DataFrame) -> Floats:
+def numbers(predictor: Predictor, rows: pl.DataFrame, held: frozenset[str] = frozenset()) -> Floats:
     """A model's answers as numbers.
+
+    Args:
+        predictor: The model.
+        rows: n rows.
+        held: Derived columns to take from the rows instead of deriving them.
 
     Returns:
         Shape (n, number of classes) for probabilities, else (n, 1): the predicted number, or 0 and
         1 for each class in turn.
     """
-    predictions = predict(predictor, rows)
+    predictions = predict(predictor, rows, held)
     if predictions.probabilities is not None:
         return predictions.probabilities.astype(np.float64)
     classes = predictor.manifest["classes"]

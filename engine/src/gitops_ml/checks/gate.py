@@ -7,6 +7,7 @@ class TestGate(GateChecks):
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.settings import Contract, Params
 from gitops_ml.gate.challenger import Challenger
 from gitops_ml.gate.judgement import Judge, Opponent
+from gitops_ml.gate.reference import erosion_terms
 from gitops_ml.gate.terms import check_contract
 from gitops_ml.model.metrics import Scored
 
@@ -45,7 +47,9 @@ class GateChecks:
         guess = guessing(challenger.scored)
         champion = Opponent(challenger.scored, np.arange(len(guess)))
         court = Judge(guess, champion, contract.model.confidence)
-        for found in court.metrics(contract.model.metrics):
+        eroded, _ = erosion_terms(contract.model.metrics)
+        against = replace(court, against="reference", key=".erosion")
+        for found in (*court.metrics(contract.model.metrics), *against.metrics(eroded)):
             assert found.failures, f"{found.term} would let a model pass that guesses"
         for terms in contract.model.slices:
             findings = court.slices([terms], challenger.test)

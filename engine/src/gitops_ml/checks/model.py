@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from gitops_ml.checks.fixtures import Answer
 from gitops_ml.core import paths
 from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.core.run import PYTHON, run
-from gitops_ml.core.schema import Column, Schema
+from gitops_ml.core.schema import Column, Schema, check_behaviour
 from gitops_ml.core.settings import Contract, Params
+from gitops_ml.features.derive import Derivation
 from gitops_ml.features.encode import Features, class_name
 from gitops_ml.features.matrix import matrix_of, row_groups
 from gitops_ml.model.evaluate import baseline
@@ -37,7 +39,7 @@ from gitops_ml.model.metrics import (
     measure,
     resample_weights,
 )
-from gitops_ml.model.predictor import Predictor, chosen
+from gitops_ml.model.predictor import Predictor, decided
 from gitops_ml.model.target import target_values
 from gitops_ml.model.train import fit
 
@@ -134,7 +136,7 @@ class MinimumChecks:
         assert scored.probability.min() >= 0
         assert scored.probability.max() <= 1
         np.testing.assert_allclose(scored.probability.sum(axis=1), 1, atol=1e-5)
-        expected = chosen(scored.probability, predictor.manifest.get("threshold"))
+        expected = decided(scored.probability, predictor.manifest)
         np.testing.assert_array_equal(scored.prediction, expected)
 
     def test_it_does_not_answer_everyone_alike(
@@ -179,16 +181,26 @@ class InvarianceChecks:
         np.testing.assert_array_equal(answer(shuffled), answer(some_rows))
 
     def test_columns_that_the_contract_calls_invariant_do_not_matter(
-        self, contract: Contract, some_rows: pl.DataFrame, answer: Answer
+        self,
+        contract: Contract,
+        schema: Schema,
+        derivation: Derivation,
+        some_rows: pl.DataFrame,
+        answer: Answer,
     ) -> None:
         """`behaviour.invariant` of `contract.yaml`."""
         if not contract.behaviour.invariant:
             pytest.skip("contract.yaml: behaviour.invariant is empty")
+        check_behaviour(contract, derivation.deciding(schema))
         expected = answer(some_rows)
 
         changes = {
             name: np.abs(
-                answer(some_rows.with_columns(pl.col(name).shuffle(seed=0))) - expected
+                answer(
+                    some_rows.with_columns(pl.col(name).shuffle(seed=0)),
+                    held=derivation.names & {name},
+                )
+                - expected
             ).max()
             for name in contract.behaviour.invariant
         }
@@ -202,12 +214,19 @@ class DirectionChecks:
     """Directional expectations: a change of one column must move the answers the right way."""
 
     def test_the_answers_move_as_the_contract_expects(
-        self, contract: Contract, predictor: Predictor, test_rows: pl.DataFrame, answer: Answer
+        self,
+        contract: Contract,
+        schema: Schema,
+        derivation: Derivation,
+        predictor: Predictor,
+        test_rows: pl.DataFrame,
+        answer: Answer,
     ) -> None:
         """`behaviour.directional` of `contract.yaml`."""
         terms = contract.behaviour.directional
         if not terms:
             pytest.skip("contract.yaml: behaviour.directional is empty")
+        check_behaviour(contract, derivation.deciding(schema))
         classes = predictor.manifest["classes"]
         assert classes is None or len(classes) == 2, (
             "contract.yaml: behaviour.directional: needs a number or two classes to have a "
@@ -218,8 +237,11 @@ class DirectionChecks:
         broken = []
         for term in terms:
             dtype = test_rows.schema[term.column]
-            changed = test_rows.with_columns(pl.lit(term.set).cast(dtype).alias(term.column))
-            moved = answer(changed)[:, -1] - before
+            value: Any = term.set
+            if isinstance(dtype, pl.Datetime) and isinstance(value, str):
+                value = datetime.fromisoformat(value)
+            changed = test_rows.with_columns(pl.lit(value).cast(dtype).alias(term.column))
+            moved = answer(changed, held=derivation.names & {term.column})[:, -1] - before
             if term.expect == "decrease":
                 moved = -moved
             # The mean must move for certain, not by the luck of some rows.

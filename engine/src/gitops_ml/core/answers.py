@@ -75,8 +75,8 @@ def _differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
 
 
 def _tolerance(where: str) -> float:
-    """How far a number may be from the committed one: what was asked, not at all."""
-    if where.startswith("records"):
+    """How far a number may be from the committed one: not at all in what was asked."""
+    if where.startswith(("records", "tolerance")):
         return 0.0
     return INTERVAL_TOLERANCE if where.endswith((".low", ".high")) else TOLERANCE
 

@@ -25,7 +25,7 @@ from gitops_ml.core.git import git
 MEND = "run `make pipeline`, then commit dvc.lock and reports/"
 SHARE = (
     "share the trained model through a DVC remote (docs/data.md says how), or commit the dvc.lock "
-    "and reports/ of this machine; those of a workflow run are in its artifact `report`"
+    "and reports/ of this machine; those of a workflow run are in its artifact `training`"
 )
 INPUTS = ("cmd", "deps", "params")
 # Writes the little that counts of a large file, so what it depends on may change without effect.
@@ -84,7 +84,10 @@ def compare(before: str, now: str) -> list[Difference]:
     found = [
         Difference(name, "the committed lock lacks this stage") for name in new.keys() - old.keys()
     ]
-    found += [Difference(name, "no longer a stage") for name in old.keys() - new.keys()]
+    found += [
+        Difference(name, "no longer a stage; take its entry out of dvc.lock")
+        for name in old.keys() - new.keys()
+    ]
     left = set(old.keys() & new.keys())
     other: set[str] = set()
     # From a stage that was not reproduced on to those that take what it wrote.

@@ -11,6 +11,7 @@ from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.run import run
 
 # What CI systems name as the revision before the first push.
+NO_COMMIT = "0" * 40
 _NO_COMMIT = re.compile(r"0{40}|0{64}")
 
 
@@ -44,7 +45,14 @@ class BaseRevision:
     def same_file(self, path: Path) -> bool:
         """Whether a file of the working tree is the base's, byte for byte."""
         here = self.root / path
-        return (here.read_text(encoding="utf-8") if here.exists() else None) == self.read(path)
+        # Decoded as `git` decodes what it says.
+        now = here.read_bytes().decode(errors="replace") if here.is_file() else None
+        return now == self.read(path) and not here.is_dir()
+
+
+def is_no_commit(revision: str) -> bool:
+    """Whether a revision is what CI systems name where there is none."""
+    return _NO_COMMIT.fullmatch(revision) is not None
 
 
 def find_base(root: Path, revision: str) -> BaseRevision | None:
@@ -60,7 +68,7 @@ def find_base(root: Path, revision: str) -> BaseRevision | None:
     if place.returncode != 0:
         raise GitError(f"the gate compares with a git revision: {place.stderr.strip()}")
     unborn = git(root, "rev-parse", "--verify", "--quiet", "HEAD").returncode != 0
-    if _NO_COMMIT.fullmatch(revision) or (unborn and revision == "HEAD"):
+    if is_no_commit(revision) or (unborn and revision == "HEAD"):
         return None
     commit_of = f"{revision}^{{commit}}"
     found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", commit_of)

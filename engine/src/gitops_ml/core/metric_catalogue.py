@@ -88,6 +88,18 @@ def metric_names(task: str, metrics: Mapping[str, MetricKind] = BUILT_IN) -> fro
     return frozenset(name for name, kind in metrics.items() if kind.suits(task))
 
 
+def why_not(name: str, task: str, metrics: Mapping[str, MetricKind] = BUILT_IN) -> str | None:
+    """Why a metric cannot be measured for a task, and what to do; None if it can."""
+    choices = f"choose from {', '.join(sorted(metric_names(task, metrics)))}"
+    kind = metrics.get(name)
+    if kind is None:
+        return (
+            f"there is no metric {name}: {choices}; or mark a function of this name with "
+            f'@metric(better="smaller") or "larger" in {paths.SOURCES}/<package>/metrics.py'
+        )
+    return None if kind.suits(task) else f"{name} cannot be measured for {task}; {choices}"
+
+
 def own_metrics_file(root: Path = Path()) -> Path:
     """Where a project's own metrics are, relative to its root; the file need not exist.
 
@@ -130,7 +142,8 @@ def declared_metrics(text: str, name: str) -> dict[str, MetricKind]:
         module = ast.parse(text)
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise MetricDeclarationError(f"{name}{line}: is not valid Python: {error}") from error
+        said = error.msg if isinstance(error, SyntaxError) else error
+        raise MetricDeclarationError(f"{name}{line}: is not valid Python: {said}") from error
     found: dict[str, MetricKind] = {}
     problems: list[str] = []
     for function in ast.walk(module):
@@ -140,7 +153,9 @@ def declared_metrics(text: str, name: str) -> dict[str, MetricKind]:
             if not _is_mark(mark):
                 continue
             where = f"{name}:{mark.lineno}: `{function.name}`"
-            if function.name in BUILT_IN:
+            if isinstance(function, ast.AsyncFunctionDef):
+                problems.append(f"{where}: must be a plain function, not an async one")
+            elif function.name in BUILT_IN:
                 problems.append(f"{where}: is a built-in metric; choose another name")
             elif function.name in found:
                 problems.append(f"{where}: is defined twice; rename one")

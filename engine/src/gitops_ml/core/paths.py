@@ -8,6 +8,7 @@ PARAMS = Path("params.yaml")
 CONTRACT = Path("contract.yaml")
 CONTRACT_SCHEMA = Path("contract.schema.json")
 SCHEMA = Path("schema.yaml")
+DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 UV_LOCK = Path("uv.lock")
 
@@ -22,6 +23,7 @@ MANIFEST = MODELS / "manifest.json"
 
 REPORTS = Path("reports")
 LOCKED_VERSIONS = REPORTS / "locked_versions.json"
+TRAINED_ELSEWHERE = REPORTS / "trained_elsewhere.json"
 TRAINING_ENVIRONMENT = REPORTS / "training_environment.json"
 INGEST_REPORT = REPORTS / "ingest.json"
 VALIDATION_REPORT = REPORTS / "validation.json"

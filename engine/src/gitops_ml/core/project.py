@@ -3,6 +3,7 @@
 [tool.gitops-ml]
 package = "flight_delays"       # the folder in src/, the bento and the release are called so
 deploy-target = "kubernetes"    # kubernetes, host, bentocloud or none
+trained-elsewhere = "gpu-cluster"  # optional: who may train in the place of a workflow's run
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ class Project(BaseModel):
     Attributes:
         package: The user's Python package; bentos and releases have its name.
         deploy_target: Where the service runs.
+        trained_elsewhere: The identity that may train in the place of a workflow's run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     package: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     deploy_target: Annotated[DeployTarget, Field(alias="deploy-target")] = "none"
+    trained_elsewhere: Annotated[
+        str | None, Field(alias="trained-elsewhere", min_length=1, max_length=100)
+    ] = None
 
     @property
     def bento_file(self) -> str:
@@ -47,10 +52,27 @@ def load_project(root: Path = Path()) -> Project:
     """
     path = root / paths.PYPROJECT
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such file; run from the project's root") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
+    return parse_project(text, str(path))
+
+
+def parse_project(text: str, path: str) -> Project:
+    """Read the table out of the text of a `pyproject.toml`.
+
+    Args:
+        text: The content of the file.
+        path: What to call it in messages.
+
+    Raises:
+        SettingsError: If it is no TOML, or its table is missing or wrong.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
     table = document.get("tool", {}).get("gitops-ml")
     if table is None:

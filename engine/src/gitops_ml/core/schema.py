@@ -6,6 +6,9 @@ module needs no data-frame library, so that the service can import it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
-from gitops_ml.core.settings import Params, read_settings
+from gitops_ml.core.settings import Contract, Params, read_settings
 
 ColumnType = Literal["integer", "number", "boolean", "category", "string", "datetime"]
 NUMERIC = frozenset({"integer", "number"})
@@ -36,8 +39,8 @@ class Column(_Model):
     type: ColumnType
     feature: bool = True
     nullable: bool = False
-    min: float | None = None
-    max: float | None = None
+    min: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max: Annotated[float, Field(allow_inf_nan=False)] | None = None
     categories: tuple[str, ...] | None = None
     unseen: Literal["error", "missing"] = "error"
     all_null: Literal["error", "allowed"] = "error"
@@ -145,6 +148,62 @@ def check_against_params(schema: Schema, params: Params, *, whole: bool = True) 
         problems.append(f"{paths.SCHEMA}: no column has `feature: true`")
     if problems:
         raise SettingsError("\n".join(problems))
+
+
+def check_behaviour(contract: Contract, columns: Mapping[str, Column]) -> None:
+    """Make sure that what the model must have learnt is about what it sees.
+
+    Args:
+        contract: Whose terms are looked at.
+        columns: What can move an answer: the columns of a request, and the derived ones.
+
+    Raises:
+        SettingsError: With one line for every term that says nothing.
+    """
+    problems = []
+    terms = contract.behaviour
+    named = [(f"invariant: {name}", name) for name in terms.invariant]
+    named += [(f"directional: {term.column}", term.column) for term in terms.directional]
+    for where, name in named:
+        if name not in columns:
+            problems.append(
+                f"{paths.CONTRACT}: behaviour.{where}: the model never sees such a column, so the "
+                f"term says nothing; choose from {', '.join(columns)}"
+            )
+    for term in terms.directional:
+        what = _cannot_hold(columns[term.column], term.set) if term.column in columns else None
+        if what is not None:
+            problems.append(
+                f"{paths.CONTRACT}: behaviour.directional: {term.column}: set: must be {what}, "
+                f"found {term.set!r}"
+            )
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _cannot_hold(column: Column, value: float | bool | str) -> str | None:
+    """What a value would have to be for a column; None if it is that."""
+    if column.type == "boolean":
+        return None if isinstance(value, bool) else "true or false"
+    if column.type in NUMERIC:
+        if isinstance(value, bool | str) or (column.type == "integer" and value != int(value)):
+            return "a whole number" if column.type == "integer" else "a number"
+        low = -math.inf if column.min is None else column.min
+        high = math.inf if column.max is None else column.max
+        return None if low <= value <= high else f"between {low:g} and {high:g}"
+    if column.type == "datetime":
+        return None if _is_moment(value) else "a moment with its zone, like 2013-07-01T12:00:00Z"
+    if not isinstance(value, str):
+        return "a text"
+    known = column.categories is None or column.unseen == "missing" or value in column.categories
+    return None if known else f"one of {', '.join(column.categories or ())}"
+
+
+def _is_moment(value: float | bool | str) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _target_problems(params: Params, target: Column) -> list[str]:

@@ -29,8 +29,10 @@ from gitops_ml.core.metric_catalogue import (
     BUILT_IN,
     MetricKind,
     known_metrics,
-    metric_names,
+    why_not,
 )
+from gitops_ml.core.rounding import down, up
+from gitops_ml.core.yaml_text import load_yaml
 
 
 class _Model(BaseModel):
@@ -54,13 +56,24 @@ def _metrics_in(info: ValidationInfo) -> Mapping[str, MetricKind] | None:
     return info.context["metrics"] if info.context else None
 
 
+@dataclass(frozen=True)
+class KeepsTestRows:
+    """Beside the type of a parameter: it decides neither which rows are tested nor what they mean.
+
+    Whatever does not say so is held against the base's by the gate.
+    """
+
+
+KEEPS_TEST_ROWS = KeepsTestRows()
+
+
 class DataParams(_Model):
     """Where the rows come from and what names and dates a row."""
 
     source: Path
     key: Names = ()
     time: str | None = None
-    as_of: Moment | Literal["now"] = "now"
+    as_of: Annotated[Moment | Literal["now"], KEEPS_TEST_ROWS] = "now"
 
 
 class SplitParams(_Model):
@@ -124,8 +137,8 @@ class Params(_Model):
     target: Annotated[str, Field(min_length=1)]
     data: DataParams
     split: SplitParams = SplitParams()
-    train: TrainParams
-    evaluate: EvaluateParams
+    train: Annotated[TrainParams, KEEPS_TEST_ROWS]
+    evaluate: Annotated[EvaluateParams, KEEPS_TEST_ROWS]
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Params:
@@ -134,11 +147,8 @@ class Params(_Model):
             kind = (metrics or BUILT_IN).get(name)
             if kind is None and metrics is None:
                 continue
-            if kind is None or not kind.suits(self.task):
-                raise ValueError(
-                    f"evaluate.metrics: {name} cannot be measured for {self.task}; choose from "
-                    f"{', '.join(sorted(metric_names(self.task, metrics or BUILT_IN)))}"
-                )
+            if problem := why_not(name, self.task, metrics or BUILT_IN):
+                raise ValueError(f"evaluate.metrics: {problem}")
         if self.split.method == "time" and self.data.time is None:
             raise ValueError("split.method `time` needs `data.time`, the column that dates a row")
         if self.target in self.data.key:
@@ -153,21 +163,61 @@ class Stricter:
     """Beside the type of a contract's term: which of two values asks for more.
 
     Attributes:
-        of: Gives back the stricter one.
+        of: Gives back the stricter one, of the base's value and the change's.
+        settled: Whether the base's stays whatever the change says, also where it says nothing.
     """
 
     of: Callable[[Any, Any], Any]
+    settled: bool = False
 
 
 LARGER, SMALLER = Stricter(max), Stricter(min)
+SETTLED = Stricter(lambda base, change: base, settled=True)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Beside the type of a contract's term: what the gate holds against it, `gate/measured.py`.
+
+    Attributes:
+        name: What is measured, for people.
+        unit: Of what is measured.
+        scale: What a value of the contract is in that unit.
+    """
+
+    name: str
+    unit: str
+    scale: float = 1
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Beside the type of a contract's term: what `gitops-ml contract --propose` writes.
+
+    Attributes:
+        of: Gives the term that a model with this measured value holds by a little; or its text,
+            where nothing is measured.
+        note: What is said behind it.
+    """
+
+    of: Callable[[float], float] | str
+    note: str = ""
 
 
 class MetricTerms(_Model):
-    """The terms of one metric: an absolute bound, and a non-inferiority margin in its own unit."""
+    """The terms of one metric: an absolute bound, and what may be lost, in its own unit.
+
+    Attributes:
+        floor: The least that it may be.
+        ceiling: The most that it may be.
+        margin: How much worse than the champion it may be: in one step.
+        erosion: How much worse than the reference model it may be: in all steps together.
+    """
 
     floor: Annotated[float | None, LARGER] = None
     ceiling: Annotated[float | None, SMALLER] = None
     margin: Annotated[Annotated[float, Field(ge=0)] | None, SMALLER] = None
+    erosion: Annotated[Annotated[float, Field(ge=0)] | None, SMALLER] = None
 
     @model_validator(mode="after")
     def _says_something(self) -> MetricTerms:
@@ -184,14 +234,49 @@ class SliceTerms(MetricTerms):
     min_rows: Annotated[int, Field(ge=1), SMALLER]
 
 
+# DVC's hash of the folder of a model.
+MODEL_HASH = r"^[0-9a-f]{32}\.dir$"
+
+
 class ModelTerms(_Model):
-    """What the model must hold."""
+    """What the model must hold.
+
+    Attributes:
+        metrics: The terms of each metric.
+        slices: Terms of metrics inside the values of a column.
+        reference: The hash, in `dvc.lock`, of the model that the erosion terms go by; None for the
+            first one in the history.
+        confidence: Of the one-sided bounds that margins and erosion are held against.
+        size_mb: The most megabytes that the served file may have.
+        latency_p99_ms: The most milliseconds that an answer for one row may take.
+    """
 
     metrics: Annotated[dict[str, MetricTerms], Field(min_length=1)]
     slices: tuple[SliceTerms, ...] = ()
-    confidence: Annotated[float, Field(gt=0.5, lt=1), LARGER] = 0.95
-    size_mb: Annotated[float, Field(gt=0), SMALLER]
-    latency_p99_ms: Annotated[float, Field(gt=0), SMALLER]
+    reference: Annotated[Annotated[str, Field(pattern=MODEL_HASH)] | None, SETTLED] = None
+    confidence: Annotated[
+        float,
+        Field(gt=0.5, lt=1),
+        LARGER,
+        Proposal("0.95", "of the one-sided bound that the margin is held against"),
+    ] = 0.95
+    size_mb: Annotated[
+        float,
+        Field(gt=0),
+        SMALLER,
+        Quantity("size of the served model", "MB"),
+        Proposal(lambda found: up(max(1.0, 3 * found), 1)),
+    ]
+    latency_p99_ms: Annotated[
+        float,
+        Field(gt=0),
+        SMALLER,
+        Quantity("latency of one row, 99th percentile", "ms"),
+        Proposal(
+            lambda found: up(max(5.0, 10 * found), 1),
+            "one row, in process, on the machine that runs the gate",
+        ),
+    ]
 
     @model_validator(mode="after")
     def _slices_are_named_once(self) -> ModelTerms:
@@ -213,7 +298,8 @@ class ModelTerms(_Model):
             if kind is None:
                 raise ValueError(
                     f"{where}: unknown metric; choose from {', '.join(sorted(metrics or ()))}, or "
-                    "write it in metrics.py of your package"
+                    f'mark a function of this name with @metric(better="smaller") or "larger" in '
+                    f"{paths.SOURCES}/<package>/metrics.py"
                 )
             wrong = "ceiling" if kind.better == "larger" else "floor"
             if getattr(terms, wrong) is not None:
@@ -222,18 +308,53 @@ class ModelTerms(_Model):
 
 
 class RowCountChange(_Model):
-    """Allowed relative change of the row count: -0.05 is five per cent fewer rows."""
+    """Allowed relative change of the row count since the base: -0.05 is five per cent fewer."""
 
     min: Annotated[float, Field(ge=-1, le=0), LARGER]
     max: Annotated[float, Field(ge=0), SMALLER]
 
 
 class DataTerms(_Model):
-    """What the data must hold, beyond its schema."""
+    """What the data must hold, beyond its schema.
 
-    freshness_days: Annotated[Annotated[float, Field(gt=0)] | None, SMALLER] = None
-    row_count_change: RowCountChange | None = None
-    rows_min: Annotated[int, Field(ge=1), LARGER] = 1
+    Attributes:
+        test_rows_changed: The largest share of the base's test rows that a change may delete,
+            edit, or move between the two sides of the split without a maintainer's consent.
+        duplicate_rows_max: The largest share of the rows that repeat another row in every feature
+            and in the target.
+    """
+
+    freshness_days: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        SMALLER,
+        Proposal(lambda found: up(max(7, 2 * found), 2), "age of the newest row at `data.as_of`"),
+    ] = None
+    row_count_change: Annotated[
+        RowCountChange | None,
+        Quantity("change of the row count since the base", "%", scale=100),
+        Proposal("{min: -0.05, max: 1.0}", "against the data of main, judged by the gate"),
+    ] = None
+    rows_min: Annotated[
+        int,
+        Field(ge=1),
+        LARGER,
+        Quantity("rows of data", "rows"),
+        Proposal(lambda found: max(1, int(down(found / 2, 1)))),
+    ] = 1
+    test_rows_changed: Annotated[
+        float,
+        Field(ge=0, le=1),
+        SMALLER,
+        Proposal("0.01", "share of the base's test rows that may be gone, edited or moved"),
+    ] = 0.01
+    duplicate_rows_max: Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None,
+        SMALLER,
+        Proposal(
+            lambda found: min(1.0, up(max(0.01, 2 * found), 2)),
+            "share of rows that repeat another one in features and target",
+        ),
+    ] = None
 
 
 class DirectionalTerm(_Model):
@@ -247,10 +368,26 @@ class DirectionalTerm(_Model):
 class BehaviourTerms(_Model):
     """What the model must have learnt, beyond its metrics."""
 
-    directional: tuple[DirectionalTerm, ...] = ()
-    invariant: Names = ()
-    calibration_error_max: Annotated[Annotated[float, Field(gt=0, le=1)] | None, SMALLER] = None
-    bias_max: Annotated[Annotated[float, Field(gt=0)] | None, SMALLER] = None
+    directional: Annotated[
+        tuple[DirectionalTerm, ...], Proposal("[]", "e.g. {column: age, set: 80, expect: increase}")
+    ] = ()
+    invariant: Annotated[Names, Proposal("[]", "columns that must not matter")] = ()
+    calibration_error_max: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None,
+        SMALLER,
+        Proposal(
+            lambda found: min(1.0, up(max(0.05, 1.5 * found), 2)),
+            "expected calibration error, also on each slice column",
+        ),
+    ] = None
+    bias_max: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        SMALLER,
+        Proposal(
+            lambda found: up(found, 2),
+            "|mean error| in the target's unit, also on each slice column",
+        ),
+    ] = None
 
 
 class Contract(_Model):
@@ -279,7 +416,7 @@ def parse_settings(
         SettingsError: With one line for every broken rule.
     """
     try:
-        document = yaml.safe_load(text)
+        document = load_yaml(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"{name}: is not valid YAML: {error}") from error
     if not isinstance(document, dict):

@@ -17,6 +17,11 @@ from typing import Any
 
 from gitops_ml.core.errors import GitopsError
 
+# What comes out of code that anybody wrote, to be told: `sys.exit()` must neither end a stage as if
+# it were done, nor stop a service.
+USER_ERRORS = (Exception, SystemExit)
+_LONGEST = 500
+
 
 class UserCodeError(GitopsError):
     """The user's code cannot be loaded; the message names the file and the line."""
@@ -97,11 +102,9 @@ def load_module(root: Path, package: str, name: str) -> ModuleType | None:
         return importlib.import_module(f"{package}.{name}")
     except GitopsError:
         raise
-    except (Exception, SystemExit) as error:
+    except USER_ERRORS as error:
         where = raised_at(error, folder) or shown(file)
-        raise UserCodeError(
-            f"{where}: cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        raise UserCodeError(f"{where}: cannot be imported: {in_words(error)}") from error
 
 
 def _make_importable(folder: Path) -> None:
@@ -115,6 +118,16 @@ def _make_importable(folder: Path) -> None:
     if sys.path[:1] != [parent]:
         sys.path.insert(0, parent)
     importlib.invalidate_caches()
+
+
+def in_words(error: BaseException) -> str:
+    """An error as one line that is not too long, whatever it says of itself."""
+    try:
+        said = str(error)
+    except Exception as another:
+        said = f"(its text fails with {type(another).__name__})"
+    line = " ".join(f"{type(error).__name__}: {said}".split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
 def raised_at(error: BaseException, folder: Path) -> str | None:

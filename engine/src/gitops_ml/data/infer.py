@@ -44,6 +44,7 @@ HEADER = """\
 #   type        integer | number | boolean | category | string | datetime (UTC)
 #   feature     false: checked, but the model never sees it. Keep from the model what is not known
 #               at the time of the prediction.
+#   outcome     true: known only afterwards, so that no column is derived from it either
 #   nullable    true: the value may be missing
 #   all_null    allowed: a whole file may have no value
 #   min, max    the bounds of an integer or a number; inferred ones leave some room
@@ -76,6 +77,11 @@ class Draft:
         self.terms["feature"] = False
         self.notes.append(why)
         self.suspect = self.suspect or suspect
+
+    def is_an_outcome(self, why: str, suspect: bool = False) -> None:
+        """Mark what is known only afterwards: neither a feature nor what one is derived from."""
+        self.terms["outcome"] = True
+        self.keep_from_model(why, suspect)
 
 
 def read_columns(source: Path) -> dict[str, tuple[ColumnType | None, pl.Series]]:
@@ -240,7 +246,7 @@ def _settle_feature(draft: Draft, params: Params) -> None:
     name, values, kind = draft.name, draft.values, draft.terms["type"]
     distinct = values.drop_nulls().n_unique()
     if name == params.target:
-        draft.keep_from_model("the target")
+        draft.is_an_outcome("the target")
         draft.terms.pop("nullable", None)
         if values.null_count():
             missing = count(values.null_count(), "row has", "rows have")
@@ -314,8 +320,9 @@ def _mark_leaks(drafts: list[Draft], params: Params) -> None:
     found = skills(rows, schema, params)
     for draft in drafts:
         if found.get(draft.name, 0.0) >= SUSPICIOUS_SKILL:
-            draft.keep_from_model(
-                "predicts the target all by itself: is it known in advance? Then set true",
+            draft.is_an_outcome(
+                "predicts the target all by itself: is it known in advance? Then set true, and "
+                "outcome false",
                 suspect=True,
             )
 
@@ -328,7 +335,17 @@ def write_schema(drafts: list[Draft], source: str, rows: int) -> str:
 
 
 def _write_column(draft: Draft) -> str:
-    order = ("type", "feature", "nullable", "all_null", "min", "max", "categories", "unseen")
+    order = (
+        "type",
+        "feature",
+        "outcome",
+        "nullable",
+        "all_null",
+        "min",
+        "max",
+        "categories",
+        "unseen",
+    )
     lines = [f"  {_scalar(draft.name)}:"]
     for key in (key for key in order if key in draft.terms):
         value = draft.terms[key]
@@ -397,7 +414,7 @@ def unmet_terms(drafts: list[Draft], params: Params) -> list[str]:
     """
     rows = pl.DataFrame({draft.name: draft.values for draft in drafts})
     try:
-        found = whole_problems(rows, params, load_contract().data, previous=None)
+        found = whole_problems(rows, params, load_contract().data)
     except SettingsError as error:
         return [str(error)]
     return [f"{paths.CONTRACT}: data.{_term(problem.rule)}: {problem.message}" for problem in found]

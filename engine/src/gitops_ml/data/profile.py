@@ -1,69 +1,32 @@
 """A short description of the data that was last accepted: `reports/data_profile.json`.
 
-The next version of the data is compared with it.
+The gate compares the data of a change with what the base has here.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.schema import Column, Schema
 
 OTHER = "(other)"
 
 
-class Version(BaseModel):
-    """How large a version of the data was, and its hash."""
+class Profile(BaseModel):
+    """How many rows there are, the hash of their file, and what the columns hold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int
     data_sha256: str
-
-
-class Profile(Version):
-    """A version of the data, what its columns held, and the version before it."""
-
     columns: dict[str, dict[str, Any]]
-    previous: Version | None = None
-
-    def before(self, data_sha256: str) -> Version | None:
-        """The version that data with this hash is compared with.
-
-        Data that was already accepted is compared with its predecessor, so that a second run
-        gives the answer of the first.
-        """
-        if data_sha256 == self.data_sha256:
-            return self.previous
-        return Version(rows=self.rows, data_sha256=self.data_sha256)
 
 
-def read_profile(path: Path) -> Profile | None:
-    """The profile of the last accepted data; None when there is none yet.
-
-    Raises:
-        SettingsError: If the file is damaged.
-    """
-    try:
-        return Profile.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{path}: is no profile of the data; restore it from git, or delete it if no version "
-            "of the data was accepted before"
-        ) from error
-
-
-def make_profile(
-    rows: pl.DataFrame, schema: Schema, data_sha256: str, previous: Version | None
-) -> Profile:
+def make_profile(rows: pl.DataFrame, schema: Schema, data_sha256: str) -> Profile:
     """Describe accepted data, column by column."""
     return Profile(
         rows=rows.height,
@@ -72,7 +35,6 @@ def make_profile(
             name: _describe(rows.get_column(name), column)
             for name, column in schema.columns.items()
         },
-        previous=previous,
     )
 
 

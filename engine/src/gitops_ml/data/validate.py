@@ -12,7 +12,7 @@ import argparse
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from gitops_ml.core.schema import (
 )
 from gitops_ml.core.settings import DataTerms, Params, load_contract, load_params
 from gitops_ml.data.convert import DTYPES
+from gitops_ml.data.freshness import freshness, time_column
 from gitops_ml.data.ingest import read_ingested
 from gitops_ml.data.page import render
 from gitops_ml.data.problems import (
@@ -44,7 +45,7 @@ from gitops_ml.data.problems import (
     print_problems,
     write_json,
 )
-from gitops_ml.data.profile import Version, make_profile, read_profile
+from gitops_ml.data.profile import make_profile
 
 UNIQUE_KEY = "unique_key"
 RULE_PREFIX = "rule."
@@ -285,10 +286,10 @@ def _all_null_problem(rows: pl.DataFrame, file: str, column: str) -> Problem:
     )
 
 
-def whole_problems(
-    rows: pl.DataFrame, params: Params, terms: DataTerms, previous: Version | None
-) -> list[Problem]:
-    """What is wrong with the data as a whole: too few rows, another size than before, too old.
+def whole_problems(rows: pl.DataFrame, params: Params, terms: DataTerms) -> list[Problem]:
+    """What is wrong with the data as a whole: too few rows, or too old.
+
+    How their number changed is the gate's to judge: only it knows what they change.
 
     Raises:
         SettingsError: If freshness is asked for and the data has no time.
@@ -297,42 +298,12 @@ def whole_problems(
     if rows.height < terms.rows_min:
         message = f"{count(rows.height, 'row')}; {paths.CONTRACT} asks for {terms.rows_min:,}"
         problems.append(_whole("rows_min", rows.height, message))
-    change = terms.row_count_change
-    if previous is not None and change is not None:
-        found = rows.height / previous.rows - 1
-        if not change.min <= found <= change.max:
-            message = (
-                f"{count(rows.height, 'row')}, {found:+.1%} against {previous.rows:,} when the "
-                f"data was last accepted; {paths.CONTRACT} allows {change.min:+.0%} to "
-                f"{change.max:+.0%}"
-            )
-            problems.append(_whole("row_count_change", rows.height, message))
     if terms.freshness_days is not None:
-        problems += _freshness_problems(rows, params, terms.freshness_days)
+        time = time_column(params)
+        too_old = freshness(rows.get_column(time), params).too_old(terms.freshness_days)
+        if too_old:
+            problems.append(_whole("freshness", rows.height, too_old, time))
     return problems
-
-
-def _freshness_problems(rows: pl.DataFrame, params: Params, days: float) -> list[Problem]:
-    time = params.data.time
-    if time is None:
-        raise SettingsError(
-            f"{paths.CONTRACT}: data.freshness_days: needs `data.time` in {paths.PARAMS}; "
-            "name the column that dates a row, or set freshness_days to null"
-        )
-    as_of = datetime.now(UTC) if params.data.as_of == "now" else params.data.as_of
-    # A row that is dated ahead must not make old data look fresh.
-    newest = rows.get_column(time).filter(rows.get_column(time) <= as_of).max()
-    if not isinstance(newest, datetime):
-        message = f"no row is dated before {as_of:%Y-%m-%d %H:%M}, the moment of `data.as_of`"
-        return [_whole("freshness", rows.height, message, time)]
-    age = as_of - newest
-    if age <= timedelta(days=days):
-        return []
-    message = (
-        f"the newest row, of {newest:%Y-%m-%d %H:%M}, is {age / timedelta(days=1):.1f} days old at "
-        f"{as_of:%Y-%m-%d %H:%M} (`data.as_of`); {paths.CONTRACT} allows {days:g} days"
-    )
-    return [_whole("freshness", rows.height, message, time)]
 
 
 def _whole(rule: str, number: int, message: str, column: str | None = None) -> Problem:
@@ -346,7 +317,6 @@ def validate(
     params: Params,
     schema: Schema,
     terms: DataTerms,
-    previous: Version | None = None,
 ) -> list[Problem]:
     """Find everything that is wrong with the ingested table.
 
@@ -355,7 +325,6 @@ def validate(
         params: Names the key and the time.
         schema: What a row is.
         terms: What the data as a whole must hold.
-        previous: The version of the data that was accepted before.
 
     Returns:
         The problems, by file and column; none if the data is accepted.
@@ -368,7 +337,7 @@ def validate(
         problems = row_problems(rows, schema, params.data.key)
     except DataError as error:
         return list(error.problems)
-    problems += whole_problems(rows, params, terms, previous)
+    problems += whole_problems(rows, params, terms)
     return sorted(problems, key=lambda p: (p.file, p.column or "", p.rule))
 
 
@@ -419,9 +388,7 @@ def run(_: argparse.Namespace, check: Check | None = None) -> int:
     check_against_params(schema, params, whole=check is None)
     rows = read_ingested()
     data_sha256 = _sha256(paths.INGESTED)
-    accepted = read_profile(paths.DATA_PROFILE)
-    previous = accepted.before(data_sha256) if accepted else None
-    problems = validate(rows, params, schema, terms, previous)
+    problems = validate(rows, params, schema, terms)
     checked = Checked(rows, schema, problems)
     if check is not None and not _misshapen(problems):
         checked = check(rows, params, schema, problems)
@@ -430,7 +397,7 @@ def run(_: argparse.Namespace, check: Check | None = None) -> int:
     if checked.problems:
         print_problems("validate", checked.problems, paths.VALIDATION_PAGE)
         return 1
-    profile = make_profile(checked.rows, checked.schema, data_sha256, previous)
+    profile = make_profile(checked.rows, checked.schema, data_sha256)
     write_json(paths.DATA_PROFILE, profile.model_dump(mode="json"))
     print(f"Accepted {count(rows.height, 'row')} from {count(len(files), 'file')}")
     return 0

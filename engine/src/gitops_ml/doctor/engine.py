@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gitops_ml.core.run import ask
 from gitops_ml.doctor.check import Check
@@ -22,7 +23,8 @@ _RESTORE = f"`uvx cruft diff | git apply --include='{ENGINE}/*'` puts back what 
 def check_engine(root: Path) -> Check:
     """The engine's files must be the released ones, or the engine a dependency of the project.
 
-    Its manifest names each file with its sha256. Files there that git ignores do not count.
+    Its manifest names each file with its sha256; all are plain files, and none is executable. Files
+    there that git ignores do not count.
     """
     folder = root / ENGINE
     if not folder.is_dir():
@@ -38,7 +40,7 @@ def check_engine(root: Path) -> Check:
     if not any(found.values()):
         return Check(ENGINE, "ok", f"as released ({version})")
     said = [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
-    remedies = [_RESTORE] if found["differs"] or found["missing"] else []
+    remedies = [_RESTORE] if any(found[what] for what in found if what != "extra") else []
     if found["extra"]:
         remedies.append(f"move what is extra out of {ENGINE}/ (`git mv` to src/)")
     return Check(
@@ -49,22 +51,37 @@ def check_engine(root: Path) -> Check:
 def _differences(root: Path, released: Mapping[str, str]) -> dict[str, list[str]]:
     """The files that are not as the manifest says, by what is wrong with them."""
     folder = root / ENGINE
-    here = {name for name in released if (folder / name).is_file()}
-    differs = {
-        name
-        for name in here
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != released[name]
+    # A folder that is a link makes links of all that is in it.
+    above = {name: [name, *map(str, PurePosixPath(name).parents[:-1])] for name in released}
+    links = {name for name in released if any((folder / one).is_symlink() for one in above[name])}
+    here = {name for name in released if (folder / name).is_file()} - links
+    content = {name: (folder / name).read_bytes() for name in here}
+    differs = {name for name in here if _sha256(content[name]) != released[name]}
+    # As git for Windows writes them.
+    line_ends = {
+        name for name in differs if _sha256(content[name].replace(b"\r\n", b"\n")) == released[name]
     }
+    # Where files have no such bit, git does not look at it either.
+    has_bits = ask(root, "git", "config", "core.fileMode") != "false"
+    executable = {name for name in here if has_bits and os.access(folder / name, os.X_OK)}
     listed = ask(
         root, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ENGINE
     )
     known = {name.removeprefix(f"{ENGINE}/") for name in (listed or "").split("\0") if name}
-    extra = {name for name in known - set(released) - {MANIFEST} if (folder / name).exists()}
+    folders = {one for names in above.values() for one in names}
+    extra = {name for name in known - {*folders, MANIFEST} if os.path.lexists(folder / name)}
     return {
-        "differs": sorted(differs),
-        "missing": sorted(set(released) - here),
+        "differs": sorted(differs - line_ends),
+        "other line ends": sorted(line_ends),
+        "executable": sorted(executable),
+        "a link": sorted(links),
+        "missing": sorted(set(released) - here - links),
         "extra": sorted(extra),
     }
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _check_dependency() -> Check:

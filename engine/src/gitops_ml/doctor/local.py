@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gitops_ml.core import paths
+from gitops_ml.core.base_image import DOCKERFILE, BaseImageError, read_base
 from gitops_ml.core.dvc import BRING_BACK, DvcError, status
 from gitops_ml.core.dvc_remote import VARIABLE, from_environment
 from gitops_ml.core.run import PYTHON, ask
@@ -41,9 +42,24 @@ def check_local(root: Path) -> Iterator[Check]:
     yield check_committed(root, "uv.lock", "`uv lock`", absent="fail")
     yield check_committed(root, str(paths.DVC_LOCK), "`make pipeline`", absent="warn")
     yield check_sizes(root)
+    if (root / DOCKERFILE).is_file():
+        yield check_base_image(root)
     if (root / paths.DVC_LOCK).is_file():
         yield check_stages(root)
     yield check_dvc_remote(root)
+
+
+def check_base_image(root: Path) -> Check:
+    """The image's base must be named by its digest, or it is another one from day to day."""
+    name = "base image"
+    try:
+        base = read_base(root)
+    except BaseImageError as error:
+        return Check(name, "fail", str(error), "correct the file, or restore it from git")
+    if base.digest is None:
+        remedy = f"`make pin-base-image`, then commit {DOCKERFILE}"
+        return Check(name, "skipped", f"{base.short} is not pinned by its digest", remedy)
+    return Check(name, "ok", f"{base.short}@{base.digest[:19]}")
 
 
 def check_tool(root: Path, tool: str, oldest: tuple[int, ...], source: str) -> Check:

@@ -12,19 +12,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.doctor.check import Check, Status
 from gitops_ml.github.client import GitHub, GitHubError
-from gitops_ml.github.settings import Repository
+from gitops_ml.github.settings import DELIVERY_KEY, Repository, environment_path
 from gitops_ml.github.workflows import Named, Told, read_named
 
 # Where people approve.
 PRODUCTION = "production"
 
+# What a branch's own workflow must not be able to read: a secret of an environment, not of the
+# repository.
+_GUARDED = frozenset({Told("secrets", DELIVERY_KEY), Told("secrets", "REGISTRY_TOKEN")})
 # Set by GitHub; looked at by a check of its own.
 _ELSEWHERE = frozenset({Told("secrets", "GITHUB_TOKEN"), Told("variables", "DVC_REMOTE_URL")})
 # The graver, the later.
@@ -60,6 +62,19 @@ def check_told(api: GitHub, repository: Repository, named: Named) -> Check:
     keys = sorted(named.told.keys() - _ELSEWHERE, key=lambda key: (key.kind == "secrets", key.name))
     told = {key: named.told[key] for key in keys}
     known = {kind: _set(api, repository, kind, told) for kind in _kinds(told)}
+    guarded = [key for key in told if key in _GUARDED and told[key]]
+    of_the_repository = guarded and set(
+        _names(api, f"{repository.path}/actions/secrets", "secrets")
+    )
+    for key in (key for key in guarded if key.name in of_the_repository):
+        environments = ", ".join(sorted(told[key]))
+        return Check(
+            name,
+            "fail",
+            f"{key} is the repository's: a workflow of any branch can read it",
+            f"`gh secret set {key.name} --env` for {environments}, then "
+            f"`gh secret delete {key.name}`",
+        )
     missing = [key for key in told if key.name not in known[key.kind]]
     if missing:
         commands = " or ".join(_COMMANDS[kind] for kind in _kinds(missing))
@@ -94,7 +109,7 @@ def _set(
 
 def _of_environment(api: GitHub, repository: Repository, name: str, kind: str) -> set[str]:
     try:
-        return set(_names(api, f"{_path(repository, name)}/{kind}", kind))
+        return set(_names(api, f"{environment_path(repository, name)}/{kind}", kind))
     except GitHubError as error:
         if error.status == httpx.codes.NOT_FOUND:
             # There is no such environment yet.
@@ -109,13 +124,13 @@ def _names(api: GitHub, path: str, kind: str) -> Iterator[str]:
 def check_environment(api: GitHub, repository: Repository, name: str) -> Check:
     """Somebody must be asked before production, and what nobody reviewed must not get anywhere."""
     check = f"environment {name}"
-    environment = api.get_or_none(_path(repository, name))
+    environment = api.get_or_none(environment_path(repository, name))
     if environment is None:
         return Check(
             check,
             "skipped",
             "not there yet: the first job that names it makes it, open to every branch",
-            f"Settings, Environments, New environment: {name}",
+            "`make github-setup APPLY=1` makes it, for the default branch only",
         )
     found = [_branches(api, repository, name, environment)]
     if name == PRODUCTION or _reviewers(repository, environment):
@@ -129,10 +144,6 @@ def check_environment(api: GitHub, repository: Repository, name: str) -> Check:
         "; ".join(part.detail for part in wrong),
         f"Settings, Environments, {name}, {' and '.join(part.remedy for part in wrong)}",
     )
-
-
-def _path(repository: Repository, environment: str) -> str:
-    return f"{repository.path}/environments/{quote(environment, safe='')}"
 
 
 def _asking(repository: Repository, name: str, environment: Mapping[str, Any]) -> Check:
@@ -174,7 +185,7 @@ def _branches(
             return Check(name, "warn", detail, remedy)
         return Check(name, "ok", "from protected branches only")
     policies = api.items(
-        f"{_path(repository, name)}/deployment-branch-policies", key="branch_policies"
+        f"{environment_path(repository, name)}/deployment-branch-policies", key="branch_policies"
     )
     allowed = [(p.get("type") or "branch", p["name"]) for p in policies]
     others = [" ".join(entry) for entry in allowed if entry != ("branch", branch)]

@@ -31,6 +31,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,7 +47,16 @@ from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import SOURCE_FILE, Column, ColumnType, Schema
-from gitops_ml.core.user_code import check_user_code, load_module, raised_at, shown
+from gitops_ml.core.user_code import (
+    USER_ERRORS,
+    check_user_code,
+    in_words,
+    load_module,
+    package_folder,
+    raised_at,
+    shown,
+)
+from gitops_ml.features.declarations import check_declarations
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +66,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 MODULE = "features"
 TYPES = ("number", "integer", "boolean", "category")
 EXAMPLES = 3
+# What single values break; the others are broken by the function as a whole.
+_OF_VALUES = frozenset({"null", "finite", "whole", "min", "max", "categories"})
 # A larger number would become infinite in the float32 matrix.
 LARGEST = float(np.finfo(np.float32).max)
+# The largest float that is an int64 too.
+LARGEST_INTEGER = float(np.nextafter(2.0**63, 0))
 _DECLARED = "__derived_column__"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SPAN, _MOMENT = np.dtype("m8[us]"), np.dtype("M8[us]")
@@ -74,10 +88,10 @@ class DerivedValueError(GitopsError):
     Attributes:
         column: The derived column.
         inputs: What it is derived from.
+        where: File and line.
         rule: What it broke: function, length, dtype, null, finite, whole, min, max, categories.
         problem: What is wrong, without where.
         rows: The rows that are at fault, from 0; empty if no row alone is.
-        values: What the function gave for the first of them, as text.
     """
 
     def __init__(
@@ -86,7 +100,7 @@ class DerivedValueError(GitopsError):
         rule: str,
         problem: str,
         rows: Sequence[int] = (),
-        values: Sequence[str] = (),
+        given: Mapping[str, Values] | None = None,
         where: str | None = None,
     ) -> None:
         self.column = column.name
@@ -95,13 +109,25 @@ class DerivedValueError(GitopsError):
         self.rule = rule
         self.problem = problem
         self.rows = tuple(rows)
-        self.values = tuple(values)
-        places = [
-            f"row {row + 1}" + (f": {self.values[place]}" if place < len(self.values) else "")
-            for place, row in enumerate(self.rows[:EXAMPLES])
-        ]
+        self._given = given or {}
+        places = [f"row {row + 1}: {self._named(row)}" for row in self.rows[:EXAMPLES]]
         found = f" ({'; '.join(places)})" if places else ""
-        super().__init__(f"{self.where}: derived column `{self.column}`: {problem}{found}")
+        super().__init__(
+            f"{self.where}: derived column `{self.column}`: {self.told(len(self.rows))}{found}"
+        )
+
+    def told(self, rows: int) -> str:
+        """What is wrong with so many rows, in words."""
+        if self.rule not in _OF_VALUES:
+            return self.problem
+        return f"{rows:,} value{'' if rows == 1 else 's'}: {self.problem}"
+
+    def example(self, row: int) -> dict[str, str]:
+        """What a row at fault holds, as text: the inputs, and what the function gave for it."""
+        return {name: as_text(values[row]) for name, values in self._given.items()}
+
+    def _named(self, row: int) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.example(row).items())
 
 
 def derived(
@@ -131,9 +157,15 @@ def derived(
 
     def declare(function: F) -> F:
         where, name = _where(function), getattr(function, "__name__", repr(function))
+        _check_plain(function, where, name)
         if type not in TYPES:
             raise DerivedColumnError(
                 f"{where}: derived column `{name}`: type `{type}` must be one of {', '.join(TYPES)}"
+            )
+        if isinstance(categories, str):
+            raise DerivedColumnError(
+                f"{where}: derived column `{name}`: categories must be a list of texts, "
+                f"not the text {categories!r}"
             )
         told = description or (inspect.getdoc(function) or "").partition("\n")[0]
         try:
@@ -149,7 +181,7 @@ def derived(
                 }
             )
         except ValidationError as error:
-            said = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+            said = "; ".join(_said(dict(one)) for one in error.errors())
             raise DerivedColumnError(f"{where}: derived column `{name}`: {said}") from error
         setattr(function, _DECLARED, Derived(name, column, _parameters(function), function, where))
         return function
@@ -157,11 +189,37 @@ def derived(
     return declare
 
 
+def _said(error: Mapping[str, Any]) -> str:
+    place = ".".join(map(str, error["loc"]))
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {said} (found {error['input']!r})" if place else said
+
+
 def _where(function: Any) -> str:
+    """File and line of a function; the file alone of what else is declared in one."""
     code = getattr(function, "__code__", None)
-    return (
-        "a function" if code is None else f"{shown(Path(code.co_filename))}:{code.co_firstlineno}"
-    )
+    if code is not None:
+        return f"{shown(Path(code.co_filename))}:{code.co_firstlineno}"
+    # The caller of `declare`: the line that declares it.
+    frame = sys._getframe(2)
+    return f"{shown(Path(frame.f_code.co_filename))}:{frame.f_lineno}"
+
+
+def _check_plain(function: Any, where: str, name: str) -> None:
+    kinds = {
+        "an async function": inspect.iscoroutinefunction(function),
+        "a generator": inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function),
+        "a lambda": name == "<lambda>",
+        "a class": inspect.isclass(function),
+        f"a {function.__class__.__name__}": not inspect.isfunction(function),
+    }
+    found = next((kind for kind, it_is in kinds.items() if it_is), None)
+    if found is not None:
+        raise DerivedColumnError(
+            f"{where}: derived column `{name}`: must be a plain function, as in `def name(column):`"
+            f", not {found}; call what else you need inside of it"
+        )
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -217,37 +275,47 @@ class Derived:
             row = self._first_failing(arguments, rows)
             if row is None:
                 raise
-            asked = ", ".join(f"{name}={arguments[name][row]}" for name in self.inputs)
             raise DerivedValueError(
-                self, error.rule, error.problem, [row], [asked], error.where
+                self, error.rule, error.problem, [row], arguments, error.where
             ) from error.__cause__
-        self._check(values)
+        self._check(values, arguments)
         if self.column.type == "integer" and not self.column.nullable:
             values = values.astype(np.int64, copy=False)
+        if self.column.type == "boolean" and not self.column.nullable:
+            values = values.astype(bool, copy=False)
         return _read_only(values)
 
     def _call(self, arguments: Mapping[str, Values], rows: int) -> Values:
         try:
-            found = np.asarray(self.function(**arguments))
-        except Exception as error:
+            answer = self.function(**arguments)
+            found = np.asarray(answer)
+        except USER_ERRORS as error:
             folder = Path(self.function.__code__.co_filename).parent
+            hint = "; copy an array before you change it" if "read-only" in in_words(error) else ""
             raise DerivedValueError(
                 self,
                 "function",
-                f"the function fails: {type(error).__name__}: {error}",
+                f"the function fails: {in_words(error)}{hint}",
                 where=raised_at(error, folder),
             ) from error
         if found.shape != (rows,):
-            shape = f"{len(found)}" if found.ndim == 1 else f"an array of shape {found.shape}"
-            asked = f"{rows} value{'' if rows == 1 else 's'}"
+            asked = f"{rows:,} value{'' if rows == 1 else 's'}"
             raise DerivedValueError(
-                self, "length", f"the function must give {asked}, one for each row, not {shape}"
+                self,
+                "length",
+                f"the function must give {asked}, one for each row, not {_amount(answer, found)}",
+            )
+        if isinstance(answer, np.ma.MaskedArray):
+            raise DerivedValueError(
+                self, "dtype", f"the function must give {_wanted(self.column)}, not a masked array"
             )
         return self._typed(found)
 
     def _typed(self, found: Values) -> Values:
         kind, kinds = self.column.type, found.dtype.kind
-        if kind == "integer" and kinds in "iu" and not self.column.nullable:
+        if kinds == "u" and len(found) and found.max() > LARGEST_INTEGER:
+            found = found.astype(np.float64)
+        if kind == "integer" and found.dtype.kind in "iu" and not self.column.nullable:
             return found.astype(np.int64, copy=False)
         if kind in ("number", "integer") and kinds in "iuf":
             return found.astype(np.float64, copy=False)
@@ -265,11 +333,12 @@ class Derived:
             self, "dtype", f"the function must give {_wanted(self.column)}, not {_found(found)}"
         )
 
-    def _check(self, values: Values) -> None:
+    def _check(self, values: Values, arguments: Mapping[str, Values]) -> None:
         column = self.column
         if column.type in ("number", "integer"):
-            low = -LARGEST if column.min is None else column.min
-            high = LARGEST if column.max is None else column.max
+            largest = LARGEST if column.type == "number" else LARGEST_INTEGER
+            low = max(-largest, -largest if column.min is None else column.min)
+            high = min(largest, largest if column.max is None else column.max)
             if len(values) == 1 and values.dtype.kind == "i" and low <= values.item() <= high:
                 return  # what a request asks for, at a tenth of the cost of what follows
             good = (values >= low) & (values <= high)
@@ -279,43 +348,53 @@ class Derived:
                 if column.nullable:
                     good |= np.isnan(values)
             if not good.all():
-                self._refuse_numbers(values, low, high)
+                self._refuse_numbers(values, low, high, arguments)
         elif values.dtype == object:
             known = {True, False} if column.categories is None else set(column.categories)
             if not set(values.tolist()) <= known | ({None} if column.nullable else set()):
-                self._refuse_values(values)
+                self._refuse_values(values, arguments)
 
-    def _refuse_numbers(self, values: Values, low: float, high: float) -> None:
+    def _refuse_numbers(
+        self, values: Values, low: float, high: float, arguments: Mapping[str, Values]
+    ) -> None:
         numbers = values.astype(np.float64)
         missing = np.isnan(numbers)
         unit = f" {self.column.unit}" if self.column.unit else ""
-        if not self.column.nullable:
-            self._refuse("null", missing, values, "NaN, but the column is not declared nullable")
-        self._refuse("finite", np.isinf(numbers), values, "must be a finite number")
-        if self.column.type == "integer":
-            self._refuse(
-                "whole", ~missing & (numbers != np.floor(numbers)), values, "must be whole numbers"
-            )
-        below = "too large for the model" if low == -LARGEST else f"below {low:g}{unit}"
-        above = "too large for the model" if high == LARGEST else f"above {high:g}{unit}"
-        self._refuse("min", ~missing & (numbers < low), values, below)
-        self._refuse("max", ~missing & (numbers > high), values, above)
+        below = "too large for the model" if low != self.column.min else f"below {low:g}{unit}"
+        above = "too large for the model" if high != self.column.max else f"above {high:g}{unit}"
+        broken = {
+            "null": (missing & (not self.column.nullable), "NaN" + _NOT_NULLABLE),
+            "finite": (np.isinf(numbers), "must be a finite number"),
+            "whole": (
+                ~missing & (numbers != np.floor(numbers)) & (self.column.type == "integer"),
+                "must be whole numbers",
+            ),
+            "min": (~missing & (numbers < low), below),
+            "max": (~missing & (numbers > high), above),
+        }
+        self._refuse(broken, values, arguments)
 
-    def _refuse_values(self, values: Values) -> None:
-        if not self.column.nullable:
-            missing = np.array([value is None for value in values])
-            self._refuse("null", missing, values, "None, but the column is not declared nullable")
+    def _refuse_values(self, values: Values, arguments: Mapping[str, Values]) -> None:
+        missing = np.array([value is None for value in values], dtype=bool)
         known = (None, *(self.column.categories or (True, False)))
-        other = np.array([value not in known for value in values])
-        self._refuse("categories", other, values, "not among the declared categories")
+        other = np.array([value not in known for value in values], dtype=bool)
+        broken = {
+            "null": (missing & (not self.column.nullable), "None" + _NOT_NULLABLE),
+            "categories": (other, "not among the declared categories"),
+        }
+        self._refuse(broken, values, arguments)
 
-    def _refuse(self, rule: str, bad: NDArray[np.bool_], values: Values, what: str) -> None:
-        rows = np.flatnonzero(bad).tolist()
-        if not rows:
-            return
-        number = f"{len(rows):,} value{'' if len(rows) == 1 else 's'}"
-        shown_values = [_text(values[row]) for row in rows[:EXAMPLES]]
-        raise DerivedValueError(self, rule, f"{number}: {what}", rows, shown_values)
+    def _refuse(
+        self,
+        broken: Mapping[str, tuple[NDArray[np.bool_], str]],
+        values: Values,
+        arguments: Mapping[str, Values],
+    ) -> None:
+        for rule, (bad, what) in broken.items():
+            if bad.any():
+                rows = np.flatnonzero(bad).tolist()
+                given = {**arguments, self.name: values}
+                raise DerivedValueError(self, rule, what, rows, given)
 
     def _first_failing(self, arguments: Mapping[str, Values], rows: int) -> int | None:
         """The first row for which the function fails; None if it fails only for many together."""
@@ -344,6 +423,17 @@ class Derived:
         return {"name": self.name, **declared, "inputs": list(self.inputs)}
 
 
+_NOT_NULLABLE = ", but the column is not declared nullable"
+
+
+def _amount(answer: Any, found: Values) -> str:
+    if found.ndim == 1:
+        return f"{len(found):,}"
+    if found.ndim == 0:
+        return f"a single {type(answer).__name__}" if answer is not None else "None"
+    return f"an array of shape {found.shape}"
+
+
 def _read_only(values: Values) -> Values:
     """The same values, for functions that must not change what others are given too."""
     view = values.view()
@@ -363,7 +453,7 @@ def _wanted(column: Column) -> str:
     missing = " (None where it is missing)" if column.nullable else ""
     return {
         "integer": "integers" + (" (float64 with NaN where it is missing)" if missing else ""),
-        "number": "numbers",
+        "number": "numbers" + (" (NaN where it is missing)" if missing else ""),
         "boolean": f"booleans{missing}",
         "category": f"texts{missing}",
     }[column.type]
@@ -371,12 +461,16 @@ def _wanted(column: Column) -> str:
 
 def _found(found: Values) -> str:
     if found.dtype != object:
-        return str(found.dtype)
+        return "texts" if found.dtype.kind == "U" else str(found.dtype)
     kinds = sorted({type(value).__name__ for value in found.tolist()})
-    return f"objects of {', '.join(kinds)}"
+    large = " that 64 bits cannot hold" if kinds == ["int"] else ""
+    return f"objects of {', '.join(kinds)}{large}"
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value of a column, for people."""
+    if isinstance(value, np.datetime64):
+        return str(value)
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
@@ -446,11 +540,15 @@ class Derivation:
             if column.feature or name in needed
         }
 
+    def deciding(self, schema: Schema) -> dict[str, Column]:
+        """The columns that can move an answer: those of a request, and the derived ones."""
+        return {**self.inputs(schema), **{one.name: one.column for one in self.columns}}
+
     def compute(self, given: Mapping[str, Values], rows: int) -> dict[str, Values]:
-        """Derive all columns.
+        """Derive all columns but those that are given.
 
         Args:
-            given: An array of n values for each source.
+            given: An array of n values for each source, and perhaps for derived columns.
             rows: n.
 
         Returns:
@@ -461,7 +559,8 @@ class Derivation:
         """
         values = dict(given)
         for column in self.columns:
-            values[column.name] = column.compute(values, rows)
+            if column.name not in given:
+                values[column.name] = column.compute(values, rows)
         return {column.name: values[column.name] for column in self.columns}
 
     def of_records(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Values]:
@@ -584,7 +683,9 @@ def load_derivation(
     Raises:
         GitopsError: If the user's code cannot be loaded or a declaration is wrong.
     """
-    module = load_module(root, package or load_project(root).package, MODULE)
+    package = package or load_project(root).package
+    check_declarations(package_folder(root, package) / f"{MODULE}.py")
+    module = load_module(root, package, MODULE)
     if module is None:
         return NOTHING_DERIVED
     return put_in_order(declared_in(module).values(), schema, target)

@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.schema import SOURCE_FILE, Schema, check_against_params
-from gitops_ml.core.settings import Params
+from gitops_ml.core.schema import SOURCE_FILE, Schema, check_against_params, check_behaviour
+from gitops_ml.core.settings import Params, load_contract
 from gitops_ml.data import validate
 from gitops_ml.data.problems import MAX_EXAMPLES, Problem
 from gitops_ml.features.derive import (
@@ -26,9 +26,11 @@ from gitops_ml.features.derive import (
     Derived,
     DerivedValueError,
     Values,
+    as_text,
     load_derivation,
 )
-from gitops_ml.features.matrix import sources, with_derived
+from gitops_ml.features.duplicates import duplicate_problems
+from gitops_ml.features.matrix import alike_columns, sources, with_derived
 
 RULE_PREFIX = "derived."
 ROWS_ALONE = 50
@@ -65,25 +67,23 @@ def derived_problems(
 
 def _located(error: DerivedValueError, rows: pl.DataFrame) -> Iterator[Problem]:
     """One problem for every file that has rows at fault."""
-    message = f"{error.where}: {error.problem}"
     rule = RULE_PREFIX + error.rule
     if not error.rows:
+        message = f"{error.where}: {error.problem}"
         yield _of_table(error.column, rule, rows.height, message)
         return
-    numbered = _numbered(rows)[list(error.rows)].with_columns(
-        pl.Series("value", [*error.values, *[""] * (len(error.rows) - len(error.values))])
-    )
+    numbered = _numbered(rows).with_row_index("place")[list(error.rows)]
     for (file,), group in numbered.group_by(SOURCE_FILE, maintain_order=True):
         examples = [
-            {"row": number, "value": value} if value else {"row": number}
-            for number, value in group.head(MAX_EXAMPLES).select("row", "value").iter_rows()
+            {"row": number, "value": error.example(place)}
+            for place, number in group.head(MAX_EXAMPLES).select("place", "row").iter_rows()
         ]
         yield Problem(
             file=str(file),
             column=error.column,
             rule=rule,
             count=group.height,
-            message=message,
+            message=f"{error.where}: {error.told(group.height)}",
             examples=tuple(examples),
         )
 
@@ -107,21 +107,23 @@ def _service_problem(
     except DerivedValueError as error:
         message = f"{error.where}: for a table without rows: {error.problem}"
         return _of_table(column.name, RULE_PREFIX + "no_rows", rows.height, message)
-    places = np.linspace(0, rows.height - 1, min(rows.height, ROWS_ALONE)).astype(int)
-    for place in places.tolist():
+    places = np.linspace(0, rows.height - 1, min(rows.height, ROWS_ALONE)).astype(int).tolist()
+    numbered = _numbered(rows)[places]
+    for place, (file, number) in zip(places, numbered.iter_rows(), strict=True):
         alone = {name: given[name][place : place + 1] for name in column.inputs}
-        file, number = _numbered(rows).row(place)
-        example: dict[str, Any] = {"row": number}
+        held = {name: as_text(array[0]) for name, array in alone.items()}
+        example: dict[str, Any] = {"row": number, "value": held}
         try:
             (value,) = column.compute(alone, 1)
         except DerivedValueError as error:
-            message = f"{error.where}: for one row alone: {error.problem}"
+            message = f"{error.where}: for one row alone: {error.told(1)}"
         else:
             if _same(value, values[place]):
                 continue
             message = (
-                f"{column.where}: a row alone gets {value!r}, among others {values[place]!r}; "
-                "a value must depend on its own row only, and on nothing random"
+                f"{column.where}: a row alone gets {as_text(value)}, among others "
+                f"{as_text(values[place])}; a value must depend on its own row only, not on the "
+                "others, on chance or on the clock"
             )
         return Problem(
             file=file,
@@ -140,7 +142,7 @@ def _same(one: Any, other: Any) -> bool:
 def check(
     rows: pl.DataFrame, params: Params, schema: Schema, problems: list[Problem]
 ) -> validate.Checked:
-    """Add the derived columns to what `validate` found of the data.
+    """Add the derived columns, and rows that repeat others, to what `validate` found of the data.
 
     Raises:
         GitopsError: If the user's code cannot be loaded or a declaration is wrong.
@@ -148,9 +150,12 @@ def check(
     derivation = load_derivation(Path(), schema, params.target)
     extended = derivation.extend(schema)
     check_against_params(extended, params)
+    check_behaviour(load_contract(), derivation.deciding(schema))
     wrong = frozenset(problem.column for problem in problems if problem.column is not None)
     with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
         found = derived_problems(rows, derivation, wrong)
+    alike = alike_columns(schema.features(), derivation.inputs(schema), params)
+    found += duplicate_problems(rows, params, alike, load_contract().data.duplicate_rows_max)
     if problems or found:
         return validate.Checked(rows, extended, [*problems, *found])
     return validate.Checked(with_derived(rows, derivation), extended, [])

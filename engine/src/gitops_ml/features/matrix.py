@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.schema import ColumnType
+from gitops_ml.core.settings import Params
 from gitops_ml.features.derive import Derivation, Source, Values
 from gitops_ml.features.encode import UNSEEN, Feature, Features, Matrix
+
+# Above this share of rows that are alike, rows that a key names are so by nature.
+ALIKE_BY_NATURE = 0.1
+
+_PLACE = " place"
 
 _DERIVED: dict[ColumnType, type[pl.DataType]] = {
     "number": pl.Float64,
@@ -46,12 +52,15 @@ def read_table(path: Path, columns: Iterable[str]) -> pl.DataFrame:
     return frame
 
 
-def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
+def matrix_of(
+    frame: pl.DataFrame, features: Features, held: frozenset[str] = frozenset()
+) -> Matrix:
     """Encode a table.
 
     Args:
         frame: n rows with at least the columns `features.inputs`, in the schema's types.
         features: What to encode, in order.
+        held: Derived columns that the table holds, and that are taken from there.
 
     Returns:
         Shape (n, number of features).
@@ -70,18 +79,21 @@ def matrix_of(frame: pl.DataFrame, features: Features) -> Matrix:
     if problems:
         raise TableError("\n".join(problems))
     if features.derivation.columns:
-        columns = features.derived_numbers(derive(frame, features.derivation))
+        columns = features.derived_numbers(derive(frame, features.derivation, held))
         for place, numbers in enumerate(columns, start=len(features.given)):
             matrix[:, place] = np.array(numbers, dtype=np.float32)
     return matrix
 
 
-def derive(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
+def derive(
+    frame: pl.DataFrame, derivation: Derivation, held: frozenset[str] = frozenset()
+) -> dict[str, Values]:
     """Derive all columns for the rows of a table.
 
     Args:
         frame: n rows with at least the sources of the derivation, in the schema's types.
         derivation: What to derive.
+        held: Derived columns whose values are those of the table; others are derived from them.
 
     Returns:
         An array of n values for each derived column.
@@ -91,7 +103,12 @@ def derive(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
         DerivedValueError: If a function raises, or gives what is not declared.
     """
     with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
-        return derivation.compute(sources(frame, derivation), frame.height)
+        given = sources(frame, derivation)
+        for one in derivation.columns:
+            if one.name in held:
+                source = Source(one.name, one.column.type, one.column.nullable)
+                given[one.name] = _array(frame, source)
+        return derivation.compute(given, frame.height)
 
 
 def sources(frame: pl.DataFrame, derivation: Derivation) -> dict[str, Values]:
@@ -178,3 +195,56 @@ def row_groups(frame: pl.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]
     if not columns:
         return None
     return frame.select(pl.struct(columns).rank("dense")).to_series().cast(pl.Int64).to_numpy()
+
+
+def alike_columns(
+    features: Iterable[str], inputs: Iterable[str], params: Params
+) -> tuple[str, ...]:
+    """The columns in which a row repeats another one: all that a model is given, and the target.
+
+    What names or dates a row, and is no feature, is left out: a copy may have another name.
+
+    Args:
+        features: The columns that the model sees as they are.
+        inputs: The columns that a model is given, those that others are derived from included.
+        params: Names the key, the time and the target.
+
+    Returns:
+        At last the target.
+    """
+    features = tuple(features)
+    names = {*params.data.key, params.data.time, params.target, *features}
+    return (*features, *(name for name in inputs if name not in names), params.target)
+
+
+def first_alike(frame: pl.DataFrame, alike: Sequence[str]) -> pl.Series:
+    """For each row the place of the first that holds the same in some columns: n numbers."""
+    place = pl.col(_PLACE).cast(pl.Int64).first().over(alike)
+    return frame.select(alike).with_row_index(_PLACE).select(place).to_series()
+
+
+def evidence_groups(
+    frame: pl.DataFrame, together: Sequence[str], alike: Sequence[str], *, named: bool
+) -> NDArray[np.int64] | None:
+    """Number the rows so that those with the same number are no independent evidence.
+
+    They are rows that the split keeps together, and rows that repeat another one: nobody knows
+    whether it was observed twice or exported twice, and copies must not make a result look more
+    certain. Where a key names the rows, and many of them are alike, they are so by nature.
+
+    Args:
+        frame: n rows.
+        together: The columns that the split keeps together; those that are not here keep nothing.
+        alike: The columns by which a row repeats another one.
+        named: Whether a key names the rows.
+
+    Returns:
+        Shape (n,); None where every row stands alone.
+    """
+    groups = row_groups(frame, together if set(together) <= set(frame.columns) else ())
+    columns = [name for name in alike if name in frame.columns]
+    places = first_alike(frame, columns).to_numpy()
+    copies = int((places != np.arange(len(frame))).sum())
+    if copies == 0 or (named and copies > ALIKE_BY_NATURE * len(frame)):
+        return groups
+    return places if groups is None else groups[places]

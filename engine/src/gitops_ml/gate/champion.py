@@ -14,26 +14,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput, dvc, dvc_output, locked_output, read_lock, told
-from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment
-from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.dvc_objects import check_cache, check_outputs, hash_of, settings_of
+from gitops_ml.core.dvc_remote import NAME, VARIABLE, from_environment, verify_all
 from gitops_ml.core.git import (
     BaseRevision,
     git,
 )
-from gitops_ml.core.project import load_project
-from gitops_ml.core.run import Variables, run, said
+from gitops_ml.core.run import said
+from gitops_ml.gate.contestant import CannotScoreError, Contestant, ContestantError
 
 Source = Literal["cache", "remote", "reproduced"]
 
-_ENVIRONMENT_LOCK = Path("uv.lock")
 # DVC prints a folder's location resolved, wherever its settings say it is relative to.
 _REMOTE = re.compile(r"^remote\.(.+)\.url=(.+)$", re.MULTILINE)
 # Seconds that a stopped command is given to end.
@@ -42,83 +41,64 @@ _REMOVAL_TIMEOUT = 5.0
 _LAST_LINES = 12
 
 
-class ChampionError(GitopsError):
+class ChampionError(ContestantError):
     """The champion cannot be brought back; the message says what was tried."""
 
 
-class CannotScoreError(ChampionError):
-    """The champion was brought back but cannot answer for these rows; the message says why."""
-
-
 @dataclass
-class Champion:
+class Champion(Contestant):
     """The base's project, checked out, with its model.
 
     Attributes:
-        project: The project's folder in the worktree.
-        scratch: A folder for its answers, removed with the worktree.
         source: Where the model came from.
-        notes: What a reader of the report should know about it.
-        interpreter: The command that runs its Python.
     """
 
-    project: Path
-    scratch: Path
     source: Source = "cache"
-    notes: list[str] = field(default_factory=list)
-    interpreter: Sequence[str] = (sys.executable,)
 
-    def predict(self, rows: Path, out: Path) -> None:
-        """Let the champion answer for the rows of a parquet file, with its own code.
+    def test_rows(self) -> Path:
+        """The champion's own test set, as its `dvc.lock` names it.
 
-        Args:
-            rows: The rows.
-            out: Where its answers go: column `prediction` and, for a classifier,
-                `probability_<class>`.
+        Taken from the cache or a DVC remote; where it is in neither, or is not what the lock
+        names, it is made again from the base's data.
 
         Raises:
-            CannotScoreError: If it does not take these rows.
+            CannotScoreError: If there is none.
         """
-        predict = self._predict_command()
-        done = self._run(*self.interpreter, "-m", *predict, "--rows", rows, "--out", out)
-        if done.returncode != 0:
-            raise CannotScoreError(said(done))
-
-    def _predict_command(self) -> Sequence[str]:
-        # Before release 0.2.0 the machinery was inside of the project's own package.
-        package = load_project().package
-        if (self.project / "src" / package / "model" / "predict.py").is_file():
-            return (f"{package}.model.predict",)
-        return ("gitops_ml", "predict")
-
-    def test_rows(self) -> Path | None:
-        """The champion's own test set; None if it is in neither the cache nor a remote."""
-        target = paths.TEST.parent.as_posix()
-        if self._dvc("checkout", target).returncode != 0:
-            self._dvc("pull", target)
-        found = self.project / paths.TEST
-        return found if found.exists() else None
+        folder = paths.TEST.parent
+        locked = locked_output(read_lock(self.project), folder, str(paths.DVC_LOCK))
+        if locked is None:
+            raise CannotScoreError(f"its {paths.DVC_LOCK} names no {folder}")
+        place = self.project / folder
+        for command in ("checkout", "pull"):
+            done = self._dvc(command, folder.as_posix())
+            if done.returncode == 0 and place.is_dir() and hash_of(place) == locked.hash:
+                return self.project / paths.TEST
+        again = ("dvc", "repro", "--force", "--no-run-cache", locked.stage)
+        made = self._run(*self.interpreter, "-m", *again)
+        if made.returncode != 0:
+            raise CannotScoreError(
+                f"its own test set {locked.hash} is neither in the DVC cache nor in a remote, and "
+                f"making it again failed:\n{said(made)}"
+            )
+        if hash_of(place) != locked.hash:
+            self.notes.append(
+                "Made again from the base, the champion's test set does not have the locked hash: "
+                "other versions of the libraries made it."
+            )
+        return self.project / paths.TEST
 
     def _dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return dvc(self.project, *arguments, variables=self._variables())
-
-    def _run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        return run(command, self.project, variables=self._variables())
-
-    def _variables(self) -> Variables:
-        sources = (self.project / "src", self.project / "engine" / "src")
-        path = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-        return {
-            # `uv run` makes an environment of the worktree's own, never changes the caller's.
-            **dict.fromkeys(("UV_PROJECT_ENVIRONMENT", "UV_NO_SYNC", "VIRTUAL_ENV", "PYTHONHOME")),
-            "PYTHONPATH": os.pathsep.join(map(str, sources)),
-            "PATH": os.pathsep.join(path),
-        }
+        return dvc(self.project, *arguments, variables=self.variables())
 
 
 @contextmanager
-def bring_back(base: BaseRevision, model: LockedOutput) -> Iterator[Champion]:
+def bring_back(base: BaseRevision, model: LockedOutput, home: Path) -> Iterator[Champion]:
     """Check out the base beside the working tree, with its model; remove it afterwards.
+
+    Args:
+        base: The base.
+        model: What its `dvc.lock` says of its model.
+        home: The project whose locked environment this process runs in.
 
     Raises:
         ChampionError: If the model can neither be found nor be trained again.
@@ -135,7 +115,9 @@ def bring_back(base: BaseRevision, model: LockedOutput) -> Iterator[Champion]:
         if added.returncode != 0:
             raise ChampionError(f"git cannot check out {base.commit}: {added.stderr.strip()}")
         champion = Champion(tree / base.prefix, folder)
-        _choose_interpreter(champion, base)
+        champion.choose_interpreter(home, "The champion")
+        if champion.interpreter != (sys.executable,):
+            champion.notes.append("The champion ran with the versions that the base locks.")
         _share_cache(champion, base)
         champion.source = _restore(champion, base, model)
         yield champion
@@ -152,20 +134,6 @@ def _remove(folder: Path) -> None:
     while folder.exists() and time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)
-
-
-def _choose_interpreter(champion: Champion, base: BaseRevision) -> None:
-    """This interpreter if the base locks the same versions, else an environment of its own."""
-    if base.same_file(_ENVIRONMENT_LOCK) or base.read(_ENVIRONMENT_LOCK) is None:
-        return
-    if shutil.which("uv") is None:
-        champion.notes.append(
-            "The base locks other versions of the dependencies, and uv is not installed to set "
-            "them up: the champion ran with this environment's versions."
-        )
-        return
-    champion.interpreter = ["uv", "run", "--locked", "--quiet", "python"]
-    champion.notes.append("The champion ran with the versions that the base locks.")
 
 
 def _share_cache(champion: Champion, base: BaseRevision) -> None:
@@ -190,12 +158,15 @@ def _share_cache(champion: Champion, base: BaseRevision) -> None:
 
 def _restore(champion: Champion, base: BaseRevision, model: LockedOutput) -> Source:
     target = paths.MODELS.as_posix()
+    check_cache(base.root, [model.hash])
     tried = champion._dvc("checkout", target)
     if tried.returncode == 0:
+        check_outputs(champion.project, read_lock(champion.project), [paths.MODELS])
         return "cache"
     if _name_remotes(champion, base):
         tried = champion._dvc("pull", target)
         if tried.returncode == 0:
+            check_outputs(champion.project, read_lock(champion.project), [paths.MODELS])
             return "remote"
         champion.notes.append(
             "The DVC remote does not give the champion's model; it was trained again from the base."
@@ -210,11 +181,12 @@ def _name_remotes(champion: Champion, base: BaseRevision) -> bool:
     for name, location in remotes:
         if Path(location).is_absolute():
             champion._dvc("remote", "modify", "--local", name, "url", location)
+    verify_all(champion.project, settings_of(champion.project))
     return bool(remotes) or from_environment(base.root) is not None
 
 
 def _reproduce(champion: Champion, model: LockedOutput) -> None:
-    done = champion._run(*champion.interpreter, "-m", "dvc", "repro", model.stage)
+    done = champion._run(*champion.interpreter, "-m", "dvc", "repro", "--no-run-cache", model.stage)
     if done.returncode != 0:
         raise ChampionError(
             f"the champion's model {model.hash} is neither in the DVC cache nor in a remote, and "

@@ -23,7 +23,7 @@ from gitops_ml.core.errors import GitopsError
 from gitops_ml.gate.verdict import Consent
 from gitops_ml.github.client import GitHub, connect, may_write
 from gitops_ml.github.event import Event
-from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL
+from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL, OWN_ENGINE_LABEL
 
 # refs/heads/gh-readonly-queue/main/pr-12-<commit>
 _QUEUED = re.compile(r"refs/heads/gh-readonly-queue/.+/pr-(\d+)-[0-9a-f]+")
@@ -91,7 +91,7 @@ def _pull_request(event: Event, api: GitHub, repository: str) -> Mapping[str, An
 def _labels(api: GitHub, repository: str, pull: Mapping[str, Any]) -> Answer:
     names = {label["name"] for label in pull["labels"]}
     consent, said = Consent(), []
-    for label in (LOOSEN_LABEL, NEW_BASELINE_LABEL):
+    for label in (LOOSEN_LABEL, NEW_BASELINE_LABEL, OWN_ENGINE_LABEL):
         if label not in names:
             continue
         who, why_not = _set_by(api, repository, pull, label)
@@ -101,6 +101,8 @@ def _labels(api: GitHub, repository: str, pull: Mapping[str, Any]) -> Answer:
         said.append(f"{who} set the label `{label}`.")
         if label == LOOSEN_LABEL:
             consent = consent.model_copy(update={"allow_loosening": True})
+        elif label == OWN_ENGINE_LABEL:
+            consent = consent.model_copy(update={"own_engine": True})
         else:
             reason = f"the label `{label}`, set by {who} on pull request {pull['number']}"
             consent = consent.model_copy(update={"accept_new_baseline": reason})

@@ -4,6 +4,7 @@ A change may edit `contract.yaml` too. So it is judged by the stricter of its ow
 base's, term by term, and every term that it loosens is named: only a maintainer can consent.
 
     gitops-ml contract --propose    # contract.yaml from the evaluated model
+    gitops-ml contract --reference  # make the model of this working tree the reference
     gitops-ml contract --schema     # contract.schema.json, for editors
 """
 
@@ -108,7 +109,8 @@ def changes_between(base: Contract, head: Contract) -> list[Change]:
 
 def _effect(old: Term | None, new: Term | None) -> Literal["loosened", "tightened"]:
     if old is None:
-        return "tightened"
+        settled = new is not None and new.stricter is not None and new.stricter.settled
+        return "loosened" if settled else "tightened"
     # What the model must have learnt has no order: another expectation is not a stricter one.
     if new is None or old.stricter is None:
         return "loosened"
@@ -117,7 +119,7 @@ def _effect(old: Term | None, new: Term | None) -> Literal["loosened", "tightene
 
 def stricter_of(base: Contract, head: Contract) -> Contract:
     """The contract that holds whatever either of the two asks for."""
-    return Contract.model_validate(_merged(base, head))
+    return type(base).model_validate(_merged(base, head))
 
 
 def _merged(old: BaseModel, new: BaseModel) -> dict[str, Any]:
@@ -129,6 +131,8 @@ def _merged(old: BaseModel, new: BaseModel) -> dict[str, Any]:
 
 
 def _stricter_value(stricter: Stricter | None, old: Any, new: Any) -> Any:
+    if stricter is not None and stricter.settled:
+        return old
     if old is None or new is None:
         return new if old is None else old
     if stricter is not None:
@@ -163,15 +167,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--propose", action="store_true", help="write contract.yaml from the evaluated model"
     )
     what.add_argument(
+        "--reference",
+        action="store_true",
+        help="let contract.yaml name the model of this working tree as the reference",
+    )
+    what.add_argument(
         "--schema", action="store_true", help="write contract.schema.json, for editors"
     )
     parser.add_argument("--force", action="store_true", help="replace the contract that is there")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the proposed contract or the schema; 0 if all went well."""
+    """Write the proposed contract, the reference or the schema; 0 if all went well."""
     if options.schema:
         paths.CONTRACT_SCHEMA.write_text(json_schema(), encoding="utf-8")
+        return 0
+    if options.reference:
+        from gitops_ml.gate.reference import name_reference
+
+        print(f"{paths.CONTRACT}: {name_reference(Path())} is the reference now")
+        print("On a pull request, a maintainer must consent to that with a label.")
         return 0
     # Only proposing needs the model.
     from gitops_ml.gate.propose import propose

@@ -1,55 +1,66 @@
 """The gate: may the model of this working tree take the champion's place?
 
 The model is held against the quality contract and, on the same test rows, against the champion:
-the model that the base's `dvc.lock` names.
+the model that the base's `dvc.lock` names. Both answer as processes of their own.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
-from numpy.typing import NDArray
 
 from gitops_ml.core.dvc_lock import tolerance_note
+from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.git import find_base, git
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.schema import check_against_params, load_schema
-from gitops_ml.core.settings import Contract, Params, load_contract, load_params
-from gitops_ml.features.derive import load_derivation
-from gitops_ml.features.matrix import row_groups
-from gitops_ml.gate.challenger import (
-    Challenger,
-    current_model,
-    latency_p99_ms,
-    load_challenger,
-)
+from gitops_ml.core.settings import load_contract, load_params
+from gitops_ml.features.matrix import alike_columns
+from gitops_ml.gate.added_terms import measured_by_the_change, split_terms
+from gitops_ml.gate.base_rows import Judged, groups_of
+from gitops_ml.gate.challenger import current_model
+from gitops_ml.gate.champion_record import read_record
+from gitops_ml.gate.changed_data import ChangedData, judge_changed_data
+from gitops_ml.gate.contestant import hidden_columns
 from gitops_ml.gate.data_changes import data_changes
+from gitops_ml.gate.data_limits import data_limits
 from gitops_ml.gate.gate_log import GateLog
-from gitops_ml.gate.judgement import Judge, judge_limit
-from gitops_ml.gate.opponent import champion_of, find_opponent
+from gitops_ml.gate.judged_model import (
+    judged_model,
+    let_answer,
+    model_files,
+    with_known_derived,
+)
+from gitops_ml.gate.judged_rows import all_rows, judged_rows, landed_rows, row_count, training_rows
+from gitops_ml.gate.judgement import Judge, judge_limits
+from gitops_ml.gate.measured import measure
+from gitops_ml.gate.opponent import Question, champion_of, find_opponent
+from gitops_ml.gate.reference import find_reference, judge_erosion
 from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
-    DataChanges,
     Finding,
     Limit,
     ModelRecord,
     Report,
 )
+from gitops_ml.model.own_metrics import metrics_of
 
-_LATENCY_RECORDS = 100
 
-
-def judge(root: Path, revision: str, consent: Consent) -> Report:
+def judge(root: Path, revision: str, consent: Consent, home: Path | None = None) -> Report:
     """Judge the working tree's model against a revision.
+
+    What runs in this process is the code of `home` and of nothing else. All but the challenger
+    answer before the challenger is started, which runs code that nobody has read yet.
 
     Args:
         root: The project's folder.
         revision: The base, any git revision.
         consent: What a maintainer agreed to.
+        home: The project whose engine and locked environment this process runs in: a checkout of
+            the base. None if it is the working tree itself.
 
     Raises:
         SettingsError: If a settings file is missing or wrong.
@@ -59,45 +70,113 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         TableError: If the test rows are missing or unsuitable.
         PredictionError: If the model does not answer with finite numbers.
     """
+    home = home or root
+    with metrics_of(home):
+        return _judge(root, revision, consent, home)
+
+
+def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
     log = GateLog()
     params, schema, contract = load_params(root), load_schema(root), load_contract(root)
-    derivation = load_derivation(root, schema, params.target)
-    check_against_params(derivation.extend(schema), params)
+    check_against_params(schema, params, whole=False)
     base = find_base(root, revision)
     with log.timed("check that the pipeline is up to date"):
-        locked = current_model(root)
+        files = model_files(root, current_model(root))
         note = tolerance_note(root)
         log.notes += [note] if note else []
-    with log.timed("load and score the challenger"):
-        challenger = load_challenger(root, params, locked)
-    columns = challenger.test.columns
-    known = known_metrics(root)
-    check_contract(contract, params.task, columns, known)
+        trainer = trained_by(root)
+        log.notes += [f"The model was trained elsewhere, by {trainer}."] if trainer else []
+    with log.timed("split the data"):
+        rows = landed_rows(log, root, params, schema)
+        test = judged_rows(log, root, params, schema, rows)
+        derived = with_known_derived(log, home, test, schema, params.target)
 
+    own, known = known_metrics(home), {**known_metrics(root), **known_metrics(home)}
     model = champion_of(log, base)
     judged = base if model else None
-    applicable = applicable_terms(log, judged, contract, params.task, columns, consent, known)
     guard_split(log, judged, params, consent)
     guard_own_metrics(log, judged, consent)
-    champion, opponent = None, None
+    champion, opponent, base_rows = None, None, None
+    question = Question(params, test, hidden_columns(schema, params.target), home)
     if base is not None and model is not None:
         with log.timed("bring back and score the champion"):
-            champion, opponent = find_opponent(log, base, model, params, challenger, consent)
+            champion, opponent, base_rows = find_opponent(
+                log, base, model, files, question, consent, with_rows=True
+            )
+    # Before the challenger is started, as all that it is measured with.
+    train = None if base_rows is None else training_rows(root, params, schema, rows)
+    everything = all_rows(root, schema, rows)
+    alike = alike_columns(schema.features(), files.manifest["inputs"], params)
+    # What they say of the reference is settled before the challenger answers; it is read again, and
+    # reported, below, where all columns of the test rows are known.
+    named = {*derived.columns, *(part.column for part in contract.model.slices)}
+    early = applicable_terms(GateLog(), judged, contract, params.task, named, consent, known)
+    with log.timed("bring back and score the reference"):
+        reference = find_reference(
+            log,
+            judged,
+            early.terms.model,
+            params,
+            files.locked.hash,
+            (champion, opponent),
+            lambda log, base, model: find_opponent(log, base, model, files, question, consent)[:2],
+            consent,
+        )
+    with log.timed("score the challenger"):
+        answers = let_answer(root, home, test, schema, params.target)
+        challenger = judged_model(files, derived, params.target, answers)
 
+    columns = challenger.test.columns
+    check_contract(contract, params.task, columns, known)
+    applicable = applicable_terms(log, judged, contract, params.task, columns, consent, known)
     court = Judge(
         challenger.scored,
         opponent,
         applicable.terms.model.confidence,
-        _groups(params, challenger.test),
+        groups_of(challenger.test, params, alike),
         binding=consent.accept_new_baseline is None,
     )
+    terms, added = split_terms(applicable.terms.model, known.keys() - own.keys())
     with log.timed("compare"):
-        metrics = court.metrics(applicable.terms.model.metrics)
-        slices = court.slices(applicable.terms.model.slices, challenger.test)
-    data = data_changes(root, base, schema)
-    with log.timed("measure the latency"):
-        limits = _limits(applicable.terms, challenger, data, consent)
-    judged_terms: list[Finding | Limit] = [*metrics, *slices, *limits]
+        metrics = court.metrics(terms.metrics)
+        slices = court.slices(terms.slices, challenger.test)
+        erosion = judge_erosion(log, reference, terms.metrics, terms.slices, court, challenger.test)
+        more = measured_by_the_change(root, home, added, court, challenger.test)
+    metrics, slices = (*metrics, *more[0]), (*slices, *more[1])
+    # On rows of the base, too, the judge measures by what it knows.
+    model_terms = applicable.terms.model.model_copy(
+        update={"metrics": dict(terms.metrics), "slices": tuple(terms.slices)}
+    )
+    changed = ChangedData()
+    # The data of a new baseline need not be a later version of the base's.
+    if base and base_rows and train is not None and consent.accept_new_baseline is None:
+
+        def answer(others: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+            said = let_answer(root, home, others, schema, params.target)
+            known = with_known_derived(log, home, others, schema, params.target)
+            return judged_model(files, known, params.target, said).test, said.table
+
+        with log.timed("compare on the base's test rows"):
+            changed = judge_changed_data(
+                log,
+                read_record(base),
+                base_rows,
+                train,
+                Judged(challenger.test, challenger.scored, files.classes, alike, answer),
+                opponent,
+                params,
+                applicable.terms.model_copy(update={"model": model_terms}),
+                consent,
+            )
+    data = data_changes(row_count(root, rows), base, schema)
+    # The data of a new baseline need not be a later version of the base's.
+    rows_before = data.base_rows if consent.accept_new_baseline is None else None
+    found = measure(challenger.files.size, challenger.latency_p99_ms, data.rows, rows_before)
+    limits = judge_limits(applicable.terms, found)
+    limits += (*data_limits(everything, params, alike, applicable.terms.data), *changed.limits)
+    judged_terms: list[Finding | Limit] = [*metrics, *slices, *erosion, *limits]
+    if changed.on_base_rows is not None:
+        judged_terms += [*changed.on_base_rows.metrics, *changed.on_base_rows.slices]
     reasons = [*log.reasons, *(why for term in judged_terms for why in term.failures)]
     kept = champion is not None and champion.source == "same"
     head = git(root, "rev-parse", "--verify", "--quiet", "HEAD")
@@ -107,7 +186,7 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         notes=tuple(log.notes),
         commit=head.stdout.strip() or None,
         base=BaseRecord(revision=base.revision, commit=base.commit) if base else None,
-        challenger=_record(challenger),
+        challenger=ModelRecord(hash=files.locked.hash, sha256=files.sha256, source="working tree"),
         champion=champion,
         consent=consent,
         contract=applicable.name,
@@ -118,62 +197,9 @@ def judge(root: Path, revision: str, consent: Consent) -> Report:
         slices=slices,
         limits=limits,
         data=data,
+        reference=reference.record if reference else None,
+        erosion=erosion,
+        on_base_rows=changed.on_base_rows,
+        record=changed.record,
         seconds=log.seconds,
     )
-
-
-def _groups(params: Params, test: pl.DataFrame) -> NDArray[Any] | None:
-    """Which rows the split keeps together: they are no independent evidence."""
-    columns = params.split.columns
-    if params.split.method != "hash" or not set(columns) <= set(test.columns):
-        return None
-    return row_groups(test, columns)
-
-
-def _record(challenger: Challenger) -> ModelRecord:
-    manifest = challenger.predictor.manifest
-    return ModelRecord(
-        hash=challenger.locked.hash,
-        sha256=manifest["files"][manifest["served"]],
-        source="working tree",
-    )
-
-
-def _limits(
-    terms: Contract, challenger: Challenger, data: DataChanges, consent: Consent
-) -> tuple[Limit, ...]:
-    inputs = list(challenger.predictor.features.inputs)
-    records = challenger.test.select(inputs).head(_LATENCY_RECORDS).to_dicts()
-    limits = [
-        judge_limit(
-            "model.size_mb",
-            "size of the served model",
-            challenger.size / 1e6,
-            "MB",
-            maximum=terms.model.size_mb,
-        ),
-        judge_limit(
-            "model.latency_p99_ms",
-            "latency of one row, 99th percentile",
-            latency_p99_ms(challenger.predictor, records),
-            "ms",
-            maximum=terms.model.latency_p99_ms,
-        ),
-        judge_limit(
-            "data.rows_min", "rows of data", data.rows, "rows", minimum=terms.data.rows_min
-        ),
-    ]
-    allowed = terms.data.row_count_change
-    # The data of a new baseline need not be a later version of the base's.
-    if allowed is not None and data.base_rows and consent.accept_new_baseline is None:
-        limits.append(
-            judge_limit(
-                "data.row_count_change",
-                "change of the row count since the base",
-                100 * (data.rows / data.base_rows - 1),
-                "%",
-                minimum=100 * allowed.min,
-                maximum=100 * allowed.max,
-            )
-        )
-    return tuple(limits)

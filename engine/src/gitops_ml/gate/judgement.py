@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from gitops_ml.core.metric_catalogue import BUILT_IN
-from gitops_ml.core.settings import MetricTerms, SliceTerms
+from gitops_ml.core.settings import LARGER, MetricTerms, Quantity, RowCountChange, SliceTerms
 from gitops_ml.gate.comparison import Comparison, compare
 from gitops_ml.gate.verdict import Finding, Limit
 from gitops_ml.model.metrics import Scored, kind_of, measure, why_undefined
@@ -25,7 +27,7 @@ _TOO_FEW = "only"
 
 @dataclass(frozen=True)
 class Opponent:
-    """The champion's answers for rows of the challenger's test set.
+    """Another model's answers for rows of the challenger's test set.
 
     Attributes:
         scored: The answers for m rows.
@@ -42,10 +44,13 @@ class Judge:
 
     Attributes:
         challenger: The challenger's answers for the n test rows.
-        opponent: The champion's; None without one.
+        opponent: The champion's, or the reference's; None without one.
         confidence: Of the one-sided bound that a margin is held against.
         groups: Shape (n,), rows with the same label belong together; None if each stands alone.
         binding: Whether a lost or impossible comparison is a failure.
+        doubtful: Whether one that these rows cannot decide is a failure, too.
+        against: Who the opponent is.
+        key: What follows the names of metrics in the names of terms.
     """
 
     challenger: Scored
@@ -53,12 +58,15 @@ class Judge:
     confidence: float
     groups: NDArray[Any] | None = None
     binding: bool = True
+    doubtful: bool = True
+    against: str = "champion"
+    key: str = ""
 
     def metrics(self, terms: Mapping[str, MetricTerms]) -> tuple[Finding, ...]:
         """Judge each metric on all test rows."""
         everything = np.ones(len(self.challenger), dtype=np.bool_)
         return tuple(
-            self._judge(f"model.metrics.{name}", name, part, everything, must_exist=True)
+            self._judge(f"model.metrics.{name}{self.key}", name, part, everything, must_exist=True)
             for name, part in terms.items()
         )
 
@@ -68,7 +76,7 @@ class Judge:
 
     def _slice(self, terms: SliceTerms, test: pl.DataFrame) -> list[Finding]:
         column = test.get_column(terms.column).cast(pl.String)
-        where = f"model.slices.{terms.column}.{terms.metric}"
+        where = f"model.slices.{terms.column}.{terms.metric}{self.key}"
         counts = column.value_counts().sort(terms.column, nulls_last=True)
         findings = [
             self._judge(
@@ -135,8 +143,8 @@ class Judge:
             too_few = note is not None and note.startswith(_TOO_FEW)
             if note is not None and self.binding and must_exist and not (column and too_few):
                 failures.append(f"not compared: {note}")
-        if duel is not None and not duel.passed and self.binding:
-            failures.append(_lost(duel, kind_of(metric).direction, self.confidence))
+        if duel is not None and self.binding and self._fails(duel):
+            failures.append(_lost(duel, kind_of(metric).direction, self))
         return Finding(
             term=term,
             metric=metric,
@@ -156,6 +164,9 @@ class Judge:
             note=note,
         )
 
+    def _fails(self, duel: Comparison) -> bool:
+        return not duel.passed and (self.doubtful or duel.outcome == "inferior")
+
     def _compare(
         self, metric: str, margin: float | None, inside: NDArray[np.bool_], min_rows: int
     ) -> tuple[Comparison | None, float | None, str | None]:
@@ -163,11 +174,11 @@ class Judge:
         assert self.opponent is not None
         common = inside[self.opponent.rows]
         if common.sum() < min_rows:
-            return None, None, f"{_TOO_FEW} {common.sum()} rows in common with the champion"
+            return None, None, f"{_TOO_FEW} {common.sum()} rows in common with the {self.against}"
         theirs = self.opponent.scored.take(common)
         value = _value(metric, theirs)
         if isinstance(value, str):
-            return None, None, f"the champion: {value}"
+            return None, None, f"the {self.against}: {value}"
         if margin is None:
             return None, value, None
         rows = self.opponent.rows[common]
@@ -198,18 +209,47 @@ def _value(metric: str, scored: Scored) -> float | str:
     return f"does not exist on these {len(scored)} rows"
 
 
-def _lost(duel: Comparison, direction: int, confidence: float) -> str:
+def _lost(duel: Comparison, direction: int, judge: Judge) -> str:
     worst = duel.low if direction > 0 else duel.high
     allowed = -duel.margin if direction > 0 else duel.margin
     why = (
-        "worse than the champion"
+        f"worse than the {judge.against}"
         if duel.outcome == "inferior"
-        else "not shown to be as good as the champion"
+        else f"not shown to be as good as the {judge.against}"
     )
     return (
         f"{why}: {duel.challenger:.4g} against {duel.champion:.4g}, difference "
-        f"{duel.difference:+.4g}, {confidence:.0%} bound {worst:+.4g}, allowed {allowed:+.4g}"
+        f"{duel.difference:+.4g}, {judge.confidence:.0%} bound {worst:+.4g}, allowed {allowed:+.4g}"
     )
+
+
+def judge_limits(contract: BaseModel, measured: Mapping[str, float | None]) -> tuple[Limit, ...]:
+    """Hold what was measured against every term of a contract that limits a quantity.
+
+    Args:
+        contract: Sections of terms, as `Contract` has them.
+        measured: As `measure` gives it.
+    """
+    found = []
+    for section, part in contract:
+        for key, field in type(part).model_fields.items():
+            term, value = f"{section}.{key}", getattr(part, key)
+            quantity = next((one for one in field.metadata if isinstance(one, Quantity)), None)
+            if quantity is None or value is None:
+                continue
+            number = measured[term]
+            if number is not None:
+                bounds = _bounds(field, value, quantity)
+                found.append(judge_limit(term, quantity.name, number, quantity.unit, *bounds))
+    return tuple(found)
+
+
+def _bounds(field: FieldInfo, value: Any, quantity: Quantity) -> tuple[float | None, float | None]:
+    """The least and the most that a term allows, in the unit of its quantity."""
+    if isinstance(value, RowCountChange):
+        return value.min * quantity.scale, value.max * quantity.scale
+    bound = value * quantity.scale
+    return (bound, None) if LARGER in field.metadata else (None, bound)
 
 
 def judge_limit(

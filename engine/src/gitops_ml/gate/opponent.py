@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,16 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.dvc import LockedOutput, locked_output
-from gitops_ml.core.git import BaseRevision
+from gitops_ml.core.dvc import LockedOutput, locked_output, read_lock
+from gitops_ml.core.environment import LockedVersionsError, locked_versions
+from gitops_ml.core.git import BaseRevision, git
 from gitops_ml.core.settings import Params
-from gitops_ml.gate.challenger import Challenger, score
-from gitops_ml.gate.champion import CannotScoreError, Champion, ChampionError, bring_back
+from gitops_ml.gate.base_rows import BaseRows, Split
+from gitops_ml.gate.challenger import score
+from gitops_ml.gate.champion import Champion, bring_back
+from gitops_ml.gate.contestant import CannotScoreError, ContestantError, write_rows
 from gitops_ml.gate.gate_log import GateLog
+from gitops_ml.gate.judged_model import ModelFiles
 from gitops_ml.gate.judgement import Opponent
 from gitops_ml.gate.verdict import Consent, ModelRecord
 from gitops_ml.github.labels import NEW_BASELINE_LABEL
@@ -23,6 +30,9 @@ from gitops_ml.model.predictor import ModelError, read_manifest
 # Share of the challenger's test rows that must be the champion's test rows too, where the champion
 # can only answer for its own.
 OVERLAP_MIN = 0.5
+# Of the locked versions, and of the engine: what answers with a trained model.
+_PREDICTING_PARTS = ("tables", "model", "project")
+_PREDICTING_ROOMS = ("core", "features", "model")
 
 
 def champion_of(log: GateLog, base: BaseRevision | None) -> LockedOutput | None:
@@ -42,14 +52,33 @@ def champion_of(log: GateLog, base: BaseRevision | None) -> LockedOutput | None:
     return model
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a champion is asked.
+
+    Attributes:
+        params: The change's parameters.
+        test: The n test rows.
+        hidden: Columns that no contestant sees.
+        home: The project whose locked environment this process runs in.
+    """
+
+    params: Params
+    test: pl.DataFrame
+    hidden: frozenset[str]
+    home: Path
+
+
 def find_opponent(
     log: GateLog,
     base: BaseRevision,
     model: LockedOutput,
-    params: Params,
-    challenger: Challenger,
+    challenger: ModelFiles,
+    question: Question,
     consent: Consent,
-) -> tuple[ModelRecord, Opponent | None]:
+    *,
+    with_rows: bool = False,
+) -> tuple[ModelRecord, Opponent | None, BaseRows | None]:
     """Bring the champion back and let it answer.
 
     A champion that cannot be compared with blocks the change, unless a maintainer accepts the
@@ -57,23 +86,36 @@ def find_opponent(
 
     Returns:
         What the champion is, and its answers; None if it is the challenger itself or if it cannot
-        be compared with.
+        be compared with. And the base's own rows, if asked for; None if this change has the same.
 
     Raises:
         GitError: If DVC cannot be asked where the base's model may be.
     """
-    if model.hash == challenger.locked.hash:
-        return ModelRecord(hash=model.hash, source="same"), None
+    same_rows = not with_rows or _same_rows(base)
+    same_model = model.hash == challenger.locked.hash
+    elsewhere = other_surroundings(base) if same_model else []
+    if same_model and not elsewhere and same_rows:
+        return ModelRecord(hash=model.hash, source="same"), None, None
+    if elsewhere:
+        log.notes.append(
+            f"The same model, but {' and '.join(elsewhere)} may make it answer otherwise than at "
+            "the base: it is judged like another one."
+        )
     record = ModelRecord(hash=model.hash, source="not found")
-    opponent = None
+    opponent, base_rows = None, None
     try:
-        with bring_back(base, model) as champion:
+        with bring_back(base, model, question.home) as champion:
             record = ModelRecord(hash=model.hash, source=champion.source)
             manifest = _comparable_manifest(champion, challenger)
             record = record.model_copy(update={"sha256": manifest["files"][manifest["served"]]})
-            opponent = _answers(log, base.root, champion, params, challenger)
+            if same_model and not elsewhere:
+                record = record.model_copy(update={"source": "same"})
+            else:
+                opponent = _answers(log, champion, challenger, question)
+            if not same_rows:
+                base_rows = _base_rows(champion, manifest, question.hidden)
             log.notes += champion.notes
-    except ChampionError as error:
+    except ContestantError as error:
         why = f"the champion cannot be compared with: {error}"
         if consent.accept_new_baseline is None:
             log.reasons.append(
@@ -82,15 +124,72 @@ def find_opponent(
             )
         else:
             log.notes.append(f"{why[0].upper()}{why[1:]}")
-    return record, opponent
+    return record, opponent, base_rows
 
 
-def _comparable_manifest(champion: Champion, challenger: Challenger) -> dict[str, Any]:
+def _same_rows(base: BaseRevision) -> bool:
+    """Whether the base was trained and tested on the very rows that are here."""
+    name, folder = str(paths.DVC_LOCK), paths.TEST.parent
+    theirs = locked_output(base.read(paths.DVC_LOCK), folder, f"{base.revision}:{name}")
+    ours = locked_output(read_lock(base.root), folder, name)
+    return theirs is not None and ours is not None and theirs.hash == ours.hash
+
+
+def _base_rows(
+    champion: Champion, manifest: Mapping[str, Any], hidden: Collection[str]
+) -> BaseRows:
+    path = champion.test_rows()
+    rows = Split(pl.read_parquet(path.with_name(paths.TRAIN.name)), pl.read_parquet(path))
+    answers = _own_answers(champion, rows.test, hidden)
+    return BaseRows(rows, answers, tuple(manifest["classes"] or ()), manifest.get("threshold"))
+
+
+def _own_answers(champion: Champion, own: pl.DataFrame, hidden: Collection[str]) -> pl.DataFrame:
+    asked = write_rows(own, hidden, champion.scratch / "own_rows.parquet")
+    out = champion.scratch / "own_answers.parquet"
+    champion.predict(asked, out)
+    answers = pl.read_parquet(out)
+    _check_answers(answers, len(own))
+    return answers
+
+
+def other_surroundings(base: BaseRevision) -> list[str]:
+    """What answers with a model, beside its files, and is not the base's.
+
+    The libraries that predict are no part of a model's hash, nor is the engine.
+    """
+    found = []
+    lock = base.root / paths.UV_LOCK
+    here = lock.read_text(encoding="utf-8") if lock.exists() else None
+    if _predicting(base.read(paths.UV_LOCK)) != _predicting(here):
+        found.append("other libraries")
+    rooms = [f"engine/src/gitops_ml/{room}" for room in _PREDICTING_ROOMS]
+    if git(base.root, "diff", "--quiet", base.commit, "--", *rooms).returncode == 1:
+        found.append("another engine")
+    return found
+
+
+def _predicting(lock: str | None) -> Any:
+    """What a lock says of the libraries that predict; its text where it does not say it.
+
+    Also where they are from and what their hashes are: a version is but a name.
+    """
+    if lock is None:
+        return None
+    try:
+        versions = locked_versions(lock)
+    except LockedVersionsError:
+        return lock
+    names = {name for part in _PREDICTING_PARTS for name in versions[part]}
+    return [one for one in tomllib.loads(lock)["package"] if one["name"] in names]
+
+
+def _comparable_manifest(champion: Champion, challenger: ModelFiles) -> dict[str, Any]:
     try:
         theirs = read_manifest(champion.project / paths.MODELS)
     except ModelError as error:
         raise CannotScoreError(str(error)) from error
-    ours = challenger.predictor.manifest
+    ours = challenger.manifest
     for key in ("task", "target"):
         if theirs.get(key) != ours[key]:
             raise CannotScoreError(
@@ -100,34 +199,33 @@ def _comparable_manifest(champion: Champion, challenger: Challenger) -> dict[str
 
 
 def _answers(
-    log: GateLog, root: Path, champion: Champion, params: Params, challenger: Challenger
+    log: GateLog, champion: Champion, challenger: ModelFiles, question: Question
 ) -> Opponent:
+    asked = write_rows(question.test, question.hidden, champion.scratch / "rows.parquet")
     out = champion.scratch / "answers.parquet"
     try:
-        champion.predict((root / paths.TEST).resolve(), out)
+        champion.predict(asked, out)
     except CannotScoreError as error:
-        opponent = _answers_for_own_rows(champion, params, challenger, str(error))
+        opponent = _answers_for_own_rows(champion, challenger, question, str(error))
         log.notes.append(
             f"The champion cannot answer for this test set ({error}). It answered for its own; "
-            f"compared on the {len(opponent.rows)} of {len(challenger.test)} rows that are in both."
+            f"compared on the {len(opponent.rows)} of {len(question.test)} rows that are in both."
         )
         return opponent
-    return _opponent(challenger, params, pl.read_parquet(out), np.arange(len(challenger.test)))
+    return _opponent(challenger, question, pl.read_parquet(out), np.arange(len(question.test)))
 
 
 def _answers_for_own_rows(
-    champion: Champion, params: Params, challenger: Challenger, why: str
+    champion: Champion, challenger: ModelFiles, question: Question, why: str
 ) -> Opponent:
-    key = list(params.data.key)
+    key = list(question.params.data.key)
     if not key:
         raise CannotScoreError(f"{why}\nand without data.key its rows cannot be paired with these")
     path = champion.test_rows()
-    if path is None:
-        raise CannotScoreError(f"{why}\nand its own test set is in neither the cache nor a remote")
     own = pl.read_parquet(path)
     if not set(key) <= set(own.columns):
         raise CannotScoreError(f"{why}\nand its own test set has no columns {', '.join(key)}")
-    ours = challenger.test.select(key).with_row_index("row")
+    ours = question.test.select(key).with_row_index("row")
     theirs = own.select(key).with_row_index("answer")
     try:
         pairs = ours.join(theirs, on=key, how="inner", validate="1:1").sort("row")
@@ -137,18 +235,22 @@ def _answers_for_own_rows(
         raise CannotScoreError(
             f"{why}\nand only {len(pairs)} of {len(ours)} test rows are in its own test set"
         )
-    out = champion.scratch / "own_answers.parquet"
-    champion.predict(path, out)
-    answers = pl.read_parquet(out)[pairs.get_column("answer")]
-    return _opponent(challenger, params, answers, pairs.get_column("row").cast(pl.Int64).to_numpy())
+    answers = _own_answers(champion, own, question.hidden)[pairs.get_column("answer")]
+    rows = pairs.get_column("row").cast(pl.Int64).to_numpy()
+    return _opponent(challenger, question, answers, rows)
 
 
-def _opponent(challenger: Challenger, params: Params, answers: pl.DataFrame, rows: Any) -> Opponent:
-    if "prediction" not in answers.columns or len(answers) != len(rows):
+def _opponent(
+    challenger: ModelFiles, question: Question, answers: pl.DataFrame, rows: Any
+) -> Opponent:
+    _check_answers(answers, len(rows))
+    truth = question.test.get_column(question.params.target)[rows]
+    return Opponent(score(truth, answers, challenger.classes), rows)
+
+
+def _check_answers(answers: pl.DataFrame, rows: int) -> None:
+    if "prediction" not in answers.columns or len(answers) != rows:
         raise CannotScoreError(
-            f"it gave {len(answers)} answers for {len(rows)} rows, "
+            f"it gave {len(answers)} answers for {rows} rows, "
             f"in columns {', '.join(answers.columns)}"
         )
-    truth = challenger.test.get_column(params.target)[rows]
-    classes = tuple(challenger.predictor.manifest["classes"] or ())
-    return Opponent(score(truth, answers, classes), rows)

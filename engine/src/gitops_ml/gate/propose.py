@@ -3,48 +3,58 @@
 Floors and ceilings are the far ends of the measured intervals, so that the same model on the same
 data holds them and one that is beyond noise worse does not. A margin is a quarter of an interval's
 width: both models answer the same rows, so their difference is known better than either of them.
+The erosion, which bounds what all steps together may lose, is twice the margin: what one step may
+lose can be lost once, and as much again is for the noise that the bound must hold, too.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError, UsageError
 from gitops_ml.core.metric_catalogue import known_metrics
+from gitops_ml.core.rounding import down, up
 from gitops_ml.core.settings import (
+    BehaviourTerms,
     Contract,
+    DataTerms,
+    ModelTerms,
     Params,
+    Proposal,
     load_params,
     parse_settings,
 )
+from gitops_ml.data.freshness import freshness
 from gitops_ml.data.infer import keep_old
-from gitops_ml.features.matrix import read_table
+from gitops_ml.features.duplicates import repeated
+from gitops_ml.features.matrix import alike_columns, read_table
+from gitops_ml.gate.answer import LATENCY_RECORDS
 from gitops_ml.gate.challenger import (
     Challenger,
     current_model,
     latency_p99_ms,
     load_challenger,
 )
+from gitops_ml.gate.measured import measure
 from gitops_ml.model.metrics import Scored, calibration_error, kind_of
 
 # A margin where there is no interval to go by, relative to the value.
 _MARGIN_LEAST = 0.005
 _MARGIN_SHARE = 0.25
+_EROSION_FACTOR = 2
 _SLICE_ROWS = 300
 _SLICE_ROWS_LEAST = 30
-_LATENCY_FACTOR, _LATENCY_LEAST_MS = 10, 5.0
-_SIZE_FACTOR, _SIZE_LEAST_MB = 3, 1.0
-_CALIBRATION_FACTOR, _CALIBRATION_LEAST = 1.5, 0.05
-_FRESHNESS_FACTOR, _FRESHNESS_LEAST_DAYS = 2, 7
+# From this share on, rows that repeat others say nothing.
+_ALIKE_BY_NATURE = 0.5
 
 _HEAD = """\
 # yaml-language-server: $schema=contract.schema.json
@@ -55,7 +65,8 @@ _HEAD = """\
 
 model:
   # floor/ceiling: the model's own number. margin: how much worse than the champion the challenger
-  # may be (non-inferiority, on the same test rows).
+  # may be (non-inferiority, on the same test rows): in one step. erosion: how much worse than the
+  # reference it may be: in all steps together; `make reference` moves the reference.
   metrics:
 """
 
@@ -107,29 +118,51 @@ def contract_text(
         rows: All rows of the data.
     """
     inputs = list(challenger.predictor.features.inputs)
-    records = challenger.test.select(inputs).head(100).to_dicts()
+    records = challenger.test.select(inputs).head(LATENCY_RECORDS).to_dicts()
     latency = latency_p99_ms(challenger.predictor, records)
+    measured: Mapping[str, float | None] = {
+        **measure(challenger.size, latency, len(rows)),
+        "data.freshness_days": _age_days(params, rows),
+        "data.duplicate_rows_max": _repeated_share(params, challenger, rows),
+        **_behaviour(params, challenger),
+    }
     return "".join(
         [
             _HEAD,
             *_metric_lines(evaluation["metrics"]),
             *_slice_lines(params.evaluate.metrics[0], evaluation["slices"]),
-            "  confidence: 0.95          "
-            "# of the one-sided bound that the margin is held against\n",
-            f"  size_mb: {_up(max(_SIZE_LEAST_MB, _SIZE_FACTOR * challenger.size / 1e6), 1):g}\n",
-            f"  latency_p99_ms: {_up(max(_LATENCY_LEAST_MS, _LATENCY_FACTOR * latency), 1):g}"
-            "         # one row, in process, on the machine that runs the gate\n\n",
-            "data:\n",
-            *_freshness_lines(params, rows),
-            "  row_count_change: {min: -0.05, max: 1.0}   "
-            "# against the last accepted version of the data\n",
-            f"  rows_min: {max(1, int(_down(len(rows) / 2, 1)))}\n\n",
-            "behaviour:                  # what the model must have learnt, beyond its metrics\n",
-            "  directional: []           # e.g. {column: age, set: 80, expect: increase}\n",
-            "  invariant: []             # columns that must not matter\n",
-            *_behaviour_lines(params, challenger),
+            *proposed_lines("model", ModelTerms, measured),
+            "\ndata:\n",
+            *proposed_lines("data", DataTerms, measured),
+            "\nbehaviour:                  # what the model must have learnt, beyond its metrics\n",
+            *proposed_lines("behaviour", BehaviourTerms, measured),
         ]
     )
+
+
+def proposed_lines(
+    section: str, terms: type[BaseModel], measured: Mapping[str, float | None]
+) -> Iterator[str]:
+    """A line for each term of a section that says what to propose.
+
+    Args:
+        section: Its name in the contract.
+        terms: What it holds.
+        measured: Numbers by the names of terms; one without gets no line.
+    """
+    for key, field in terms.model_fields.items():
+        proposal = next((one for one in field.metadata if isinstance(one, Proposal)), None)
+        if proposal is None:
+            continue
+        text = proposal.of
+        if not isinstance(text, str):
+            number = measured[f"{section}.{key}"]
+            if number is None:
+                continue
+            value = text(number)
+            text = str(value) if isinstance(value, int) else f"{value:g}"
+        line = f"  {key}: {text}"
+        yield f"{line:<27} # {proposal.note}\n" if proposal.note else f"{line}\n"
 
 
 def _metric_lines(metrics: Mapping[str, Any]) -> list[str]:
@@ -137,7 +170,12 @@ def _metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     for name, found in metrics.items():
         margin = margin_for(found)
         kind, bound = bound_for(name, [found], margin)
-        lines += [f"    {name}:\n", f"      {kind}: {bound:g}\n", f"      margin: {margin:g}\n"]
+        lines += [
+            f"    {name}:\n",
+            f"      {kind}: {bound:g}\n",
+            f"      margin: {margin:g}\n",
+            f"      erosion: {_EROSION_FACTOR * margin:g}\n",
+        ]
     return lines
 
 
@@ -149,8 +187,8 @@ def margin_for(found: Mapping[str, Any]) -> float:
     """
     least = _MARGIN_LEAST * abs(found["value"])
     if found["low"] is None:
-        return _up(least, 2)
-    return _up(max(least, _MARGIN_SHARE * (found["high"] - found["low"])), 2)
+        return up(least, 2)
+    return up(max(least, _MARGIN_SHARE * (found["high"] - found["low"])), 2)
 
 
 def bound_for(metric: str, found: Sequence[Mapping[str, Any]], margin: float) -> tuple[str, float]:
@@ -163,9 +201,9 @@ def bound_for(metric: str, found: Sequence[Mapping[str, Any]], margin: float) ->
     """
     if kind_of(metric).better == "larger":
         lows = [one["value"] if one["low"] is None else one["low"] for one in found]
-        return "floor", _down(min(*lows, *(one["value"] - margin for one in found)), 3)
+        return "floor", down(min(*lows, *(one["value"] - margin for one in found)), 3)
     highs = [one["value"] if one["high"] is None else one["high"] for one in found]
-    return "ceiling", _up(max(*highs, *(one["value"] + margin for one in found)), 3)
+    return "ceiling", up(max(*highs, *(one["value"] + margin for one in found)), 3)
 
 
 def _slice_lines(metric: str, slices: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -199,20 +237,23 @@ def _slice_lines(metric: str, slices: Sequence[Mapping[str, Any]]) -> list[str]:
     )
 
 
-def _freshness_lines(params: Params, rows: pl.DataFrame) -> list[str]:
+def _age_days(params: Params, rows: pl.DataFrame) -> float | None:
+    """How old the newest row is, in days; None if rows have no date."""
     if params.data.time is None:
-        return []
-    as_of = datetime.now(UTC) if params.data.as_of == "now" else params.data.as_of
-    times = rows.get_column(params.data.time)
-    newest = times.filter(times <= as_of).max()
-    if not isinstance(newest, datetime):
-        return []
-    age = (as_of - newest) / timedelta(days=1)
-    days = _up(max(_FRESHNESS_LEAST_DAYS, _FRESHNESS_FACTOR * age), 2)
-    return [f"  freshness_days: {days:g}      # age of the newest row at `data.as_of`\n"]
+        return None
+    return freshness(rows.get_column(params.data.time), params).days
 
 
-def _behaviour_lines(params: Params, challenger: Challenger) -> list[str]:
+def _repeated_share(params: Params, challenger: Challenger, rows: pl.DataFrame) -> float | None:
+    """The share of rows that repeat another one; None where most are alike by nature."""
+    model = challenger.predictor.features
+    alike = alike_columns((item.name for item in model.given), model.inputs, params)
+    share = int(repeated(rows, alike).sum()) / max(len(rows), 1)
+    return share if share < _ALIKE_BY_NATURE else None
+
+
+def _behaviour(params: Params, challenger: Challenger) -> dict[str, float | None]:
+    """The worst bias or calibration error, overall and in the slices."""
     parts = [challenger.scored]
     for column in params.evaluate.slices:
         values = challenger.test.get_column(column)
@@ -222,20 +263,14 @@ def _behaviour_lines(params: Params, challenger: Challenger) -> list[str]:
         ]
     # On fewer rows the tests allow for chance anyway.
     parts = [parts[0], *(part for part in parts[1:] if len(part) >= _SLICE_ROWS)]
-    if params.task == "regression":
-        worst = max(_bias(part) for part in parts)
-        return [
-            f"  bias_max: {_up(worst, 2):g}           "
-            "# |mean error| in the target's unit, also on each slice column\n"
-        ]
-    if challenger.scored.probability is None:
-        return []
-    worst = max(calibration_error(part) for part in parts)
-    allowed = min(1.0, _up(max(_CALIBRATION_LEAST, _CALIBRATION_FACTOR * worst), 2))
-    return [
-        f"  calibration_error_max: {allowed:g}   "
-        "# expected calibration error, also on each slice column\n"
-    ]
+    regression = params.task == "regression"
+    calibrated = not regression and challenger.scored.probability is not None
+    return {
+        "behaviour.bias_max": max(map(_bias, parts)) if regression else None,
+        "behaviour.calibration_error_max": (
+            max(map(calibration_error, parts)) if calibrated else None
+        ),
+    }
 
 
 def _bias(part: Scored) -> float:
@@ -243,20 +278,3 @@ def _bias(part: Scored) -> float:
     errors = np.asarray(part.prediction - part.truth, dtype=np.float64)
     spread = errors.std(ddof=1) / math.sqrt(len(errors)) if len(errors) > 1 else 0.0
     return float(abs(errors.mean()) + 2 * spread)
-
-
-def _up(value: float, digits: int) -> float:
-    return _rounded(value, digits, math.ceil)
-
-
-def _down(value: float, digits: int) -> float:
-    return _rounded(value, digits, math.floor)
-
-
-def _rounded(value: float, digits: int, rounding: Any) -> float:
-    """Keep some significant digits, rounded in one direction."""
-    if value == 0:
-        return 0.0
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    # Rounded first, so that 0.15 is not 0.15000000000000002 and then 0.16.
-    return round(float(rounding(round(value * 10.0**places, 6))) / 10.0**places, max(places, 0))

@@ -7,12 +7,12 @@ project still looks for its terms and may change them freely.
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
@@ -24,8 +24,10 @@ from gitops_ml.core.metric_catalogue import (
     declared_metrics,
     metric_names,
     own_metrics_file,
+    why_not,
 )
-from gitops_ml.core.settings import Contract, Params, SplitParams, Task, parse_settings
+from gitops_ml.core.settings import Contract, KeepsTestRows, Params, Task, parse_settings
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.gate.contract_changes import Change, changes_between, stricter_of
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.verdict import Consent
@@ -33,7 +35,7 @@ from gitops_ml.github.labels import LOOSEN_LABEL
 
 ContractName = Literal["this one", "the stricter of this one and the base's"]
 
-_CONSENT = (
+HOW_TO_CONSENT = (
     f"a maintainer can consent with the label `{LOOSEN_LABEL}` on the pull request, "
     "or with --allow-loosening"
 )
@@ -72,10 +74,9 @@ def check_contract(
         SettingsError: With one line for every term that cannot.
     """
     problems = [
-        f"{paths.CONTRACT}: {where}: cannot be measured for {task}; choose from "
-        + ", ".join(sorted(metric_names(task, metrics)))
+        f"{paths.CONTRACT}: {where}: {problem}"
         for where, metric in _metrics_of(contract)
-        if metric not in metric_names(task, metrics)
+        if (problem := why_not(metric, task, metrics)) is not None
     ]
     problems += [
         f"{paths.CONTRACT}: model.slices.{part.column}.{part.metric}: `{part.column}` is not a "
@@ -125,7 +126,7 @@ def applicable_terms(
         log.notes.append(f"A maintainer consented to the loosened contract: {_named(loosened)}.")
         return ApplicableTerms(contract, "this one", changes)
     if loosened:
-        log.reasons.append(f"the contract is loosened: {_named(loosened)}; {_CONSENT}")
+        log.reasons.append(f"the contract is loosened: {_named(loosened)}; {HOW_TO_CONSENT}")
     terms = _measurable(stricter_of(old, contract), contract, task, columns, metrics)
     return ApplicableTerms(terms, "the stricter of this one and the base's", changes)
 
@@ -169,7 +170,7 @@ def guard_own_metrics(log: GateLog, base: BaseRevision | None, consent: Consent)
     if not judged or base.same_file(path):
         return
     here = base.root / path
-    head = here.read_text(encoding="utf-8") if here.exists() else ""
+    head = here.read_text(encoding="utf-8", errors="replace") if here.is_file() else ""
     if not _only_adds(base.read(path) or "", head):
         why = f"{path} changed, which measures {', '.join(judged)} of the base's contract"
         _ask(log, why, consent)
@@ -218,7 +219,9 @@ def _loosened_here(
 
 def _named(changes: Sequence[Change]) -> str:
     return ", ".join(
-        f"{change.term} {_shown(change.base)} → {_shown(change.head)}" for change in changes
+        f"{change.term} {'none' if change.base is None else _shown(change.base)} → "
+        f"{_shown(change.head)}"
+        for change in changes
     )
 
 
@@ -232,7 +235,7 @@ def _ask(log: GateLog, why: str, consent: Consent) -> None:
     if consent.allow_loosening:
         log.notes.append(f"With a maintainer's consent: {why}.")
     else:
-        log.reasons.append(f"{why}; {_CONSENT}")
+        log.reasons.append(f"{why}; {HOW_TO_CONSENT}")
 
 
 def _measurable(
@@ -264,25 +267,39 @@ def guard_split(log: GateLog, base: BaseRevision | None, params: Params, consent
         consent: What a maintainer agreed to.
     """
     text = base.read(paths.PARAMS) if base else None
-    if base is None or text is None:
+    if text is None:
         return
     try:
-        document: dict[str, Any] = yaml.safe_load(text)
-        split = SplitParams.model_validate(document.get("split") or {})
-        key = tuple(document["data"].get("key") or ())
-    except (yaml.YAMLError, ValidationError, AttributeError, KeyError, TypeError):
+        old = dict(_deciding(Params.model_validate(load_yaml(text))))
+    except (yaml.YAMLError, ValidationError):
         _ask(log, f"the split in the base's {paths.PARAMS} cannot be read to compare", consent)
         return
     changed = [
-        f"split.{name} {old} → {getattr(params.split, name)}"
-        for name, old in split
-        if old != getattr(params.split, name)
+        f"{name} {_told(old[name])} → {_told(value)}"
+        for name, value in _deciding(params)
+        if old[name] != value
     ]
-    if not params.split.columns and params.split.method == "hash" and key != params.data.key:
-        changed.append(f"data.key {', '.join(key)} → {', '.join(params.data.key)}")
     if changed:
         why = (
             f"the split changed ({'; '.join(changed)}): other rows are tested, and some of them "
             "the champion may have been trained on"
         )
         _ask(log, why, consent)
+
+
+def _deciding(part: BaseModel, where: str = "") -> Iterator[tuple[str, Any]]:
+    """The parameters that decide which rows are tested: all that do not say that they do not."""
+    for key, field in type(part).model_fields.items():
+        if any(isinstance(one, KeepsTestRows) for one in field.metadata):
+            continue
+        value = getattr(part, key)
+        if isinstance(value, BaseModel):
+            yield from _deciding(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value)

@@ -25,6 +25,8 @@ class _Record(BaseModel):
 class Finding(_Record):
     """One metric, on all test rows or inside one value of a column, held against its terms.
 
+    Of the erosion, the champion is the reference, and the margin what may be lost in total.
+
     Attributes:
         term: Where the contract says it, e.g. `model.metrics.roc_auc`.
         metric: The metric.
@@ -70,6 +72,13 @@ class Finding(_Record):
             return BUILT_IN[self.metric].direction
         return {"larger": 1, "smaller": -1, None: 0}[self.better]
 
+    @property
+    def used(self) -> float | None:
+        """The share of the margin that the measured difference uses up; None without one."""
+        if self.difference is None or not self.margin:
+            return None
+        return max(0.0, -self.direction * self.difference) / self.margin
+
 
 class Limit(_Record):
     """A measured quantity and the limits that the contract sets for it."""
@@ -105,11 +114,105 @@ class ModelRecord(_Record):
     source: str
 
 
+class ReferenceRecord(_Record):
+    """The model that may not be undercut by more than the erosion terms allow.
+
+    Attributes:
+        model: The model; its source is like a champion's.
+        commit: The first commit of the base's history that has it; None if it is the challenger.
+        named: Whether the contract names it; else it is the first model in the history.
+    """
+
+    model: ModelRecord
+    commit: str | None
+    named: bool
+
+
 class Consent(_Record):
     """What a maintainer agreed to."""
 
     allow_loosening: bool = False
     accept_new_baseline: str | None = None
+    own_engine: bool = False
+
+
+class RowChanges(_Record):
+    """What became of the rows that the base was tested on.
+
+    Attributes:
+        rows: How many there were.
+        vanished: How many are neither tested nor trained on.
+        changed: How many are tested with other values.
+        columns: In how many of these each column changed.
+        to_training: How many are trained on.
+        from_training: How many are tested that the base was trained on.
+        key: The columns that the rows were found by; none if by all that they hold.
+    """
+
+    rows: int
+    vanished: int = 0
+    changed: int = 0
+    columns: dict[str, int] = {}
+    to_training: int = 0
+    from_training: int = 0
+    key: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """All of these beside the number of rows that there were."""
+        total = self.vanished + self.changed + self.to_training + self.from_training
+        return total / self.rows if self.rows else 0.0
+
+
+class OnBaseRows(_Record):
+    """Both models on the rows that the base was tested on.
+
+    Attributes:
+        changes: What became of these rows.
+        rows: How many of them this model is measured on: it was not trained on them.
+        metrics: On all of them.
+        slices: Inside the values of a column.
+    """
+
+    changes: RowChanges
+    rows: int = 0
+    metrics: tuple[Finding, ...] = ()
+    slices: tuple[Finding, ...] = ()
+
+
+class RecordCheck(_Record):
+    """A metric of the champion, on the base's data and on this change's.
+
+    Attributes:
+        metric: The metric.
+        recorded: What the base recorded of it, with the interval; None where it did not, and for a
+            project's own metric, which may have come to measure something else.
+        measured: The same, measured now.
+        advantage: How much better that is than a model that ignores the features.
+        rows: The number of rows that both versions of the data test.
+        before: The metric on them with the base's values.
+        after: The metric on them with this change's values.
+        allowed: How far apart these two may be.
+        new_rows: The number of rows that only this change tests.
+        new: The metric on them.
+        new_advantage: How much better that is than a model that ignores the features.
+        new_advantage_high: The upper confidence bound of that.
+    """
+
+    metric: str
+    recorded: float | None = None
+    recorded_low: float | None = None
+    recorded_high: float | None = None
+    measured: float | None = None
+    advantage: float | None = None
+    rows: int = 0
+    before: float | None = None
+    after: float | None = None
+    allowed: float | None = None
+    new_rows: int = 0
+    new: float | None = None
+    new_advantage: float | None = None
+    new_advantage_high: float | None = None
 
 
 class DataChanges(_Record):
@@ -139,6 +242,10 @@ class Report(_Record):
     slices: tuple[Finding, ...]
     limits: tuple[Limit, ...]
     data: DataChanges
+    reference: ReferenceRecord | None = None
+    erosion: tuple[Finding, ...] = ()
+    on_base_rows: OnBaseRows | None = None
+    record: tuple[RecordCheck, ...] = ()
     seconds: dict[str, float]
 
 

@@ -53,6 +53,17 @@ class Event:
             raise EventError(f"the payload of the event {self.name} has no {path}")
         return value
 
+    def commit(self, path: str) -> str:
+        """The hash of a commit inside the payload.
+
+        Raises:
+            EventError: If it is not there, or is none.
+        """
+        commit = self.get(path)
+        if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+            raise EventError(f"the event {self.name}: {path} is {commit!r}, not a commit")
+        return commit
+
     @property
     def default_branch(self) -> str:
         """The branch that others are judged against.
@@ -92,27 +103,20 @@ def read_event() -> Event:
     return Event(name, payload)
 
 
-def base_of(event: Event) -> str:
-    """The git revision that the event's change is judged against.
+def named_base(event: Event) -> str:
+    """The git revision that the event's change starts from, whatever became of it.
 
-    A pull request and a merge group name theirs. A push to the default branch is judged against
-    what the branch held before (nothing but zeros when it is new), and everything else against the
-    default branch.
+    A pull request and a merge group name theirs. A push to the default branch starts from what the
+    branch held before (nothing but zeros when it is new), and everything else from the default
+    branch. What is judged against is another matter: see `passed.base_of`.
 
     Raises:
         EventError: If the payload does not say.
     """
     if event.name == "pull_request":
-        return _commit(event, "pull_request.base.sha")
+        return event.commit("pull_request.base.sha")
     if event.name == "merge_group":
-        return _commit(event, "merge_group.base_sha")
+        return event.commit("merge_group.base_sha")
     if event.changes_default_branch:
-        return _commit(event, "before")
+        return event.commit("before")
     return f"origin/{event.default_branch}"
-
-
-def _commit(event: Event, path: str) -> str:
-    commit = event.get(path)
-    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
-        raise EventError(f"the event {event.name}: {path} is {commit!r}, not a commit")
-    return commit

@@ -2,3 +2,4 @@
 
 LOOSEN_LABEL = "contract: loosen"
 NEW_BASELINE_LABEL = "model: new baseline"
+OWN_ENGINE_LABEL = "engine: judge itself"

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.yaml_text import load_yaml
 
 RULESETS = Path(".github/rulesets")
 # The one that protects the default branch.
@@ -116,6 +117,15 @@ def required_checks(ruleset: Ruleset) -> tuple[str, ...]:
     return tuple(check["context"] for check in checks)
 
 
+def bypassed_by_deploy_keys(ruleset: Ruleset) -> bool:
+    """Whether a deploy key may do what the ruleset forbids to everybody else."""
+    return any(_is_deploy_key(actor) for actor in ruleset.get("bypass_actors") or ())
+
+
+def _is_deploy_key(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("actor_type") == "DeployKey"
+
+
 def differences(current: Ruleset, wanted: Ruleset) -> list[Difference]:
     """Where GitHub's ruleset differs from the file's.
 
@@ -148,7 +158,9 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, list):
         return sorted((_comparable(item) for item in value), key=_shown)
     if isinstance(value, dict):
-        return {key: _comparable(item) for key, item in value.items()}
+        # Deploy keys are meant all together: whatever GitHub says there, it is no one's number.
+        ignored = {"actor_id"} if _is_deploy_key(value) else set()
+        return {key: _comparable(item) for key, item in value.items() if key not in ignored}
     return value
 
 
@@ -175,7 +187,7 @@ def reported_checks(root: Path = Path()) -> frozenset[str]:
     names: set[str] = set()
     for path in sorted((root / WORKFLOWS).glob("*.y*ml")):
         try:
-            workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+            workflow = load_yaml(path.read_text(encoding="utf-8"))
             # YAML 1.1 reads the key `on` as the boolean true.
             triggers = workflow.get("on", workflow.get(True))
             triggers = [triggers] if isinstance(triggers, str) else triggers

@@ -16,23 +16,30 @@ import httpx
 
 from gitops_ml.github.client import GitHub, GitHubError
 from gitops_ml.github.codeowners import Entry
-from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL
+from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL, OWN_ENGINE_LABEL
 from gitops_ml.github.ruleset import (
     ABSENT,
     RULESET,
     Ruleset,
+    bypassed_by_deploy_keys,
     differences,
     load_ruleset,
     parameter,
     ruleset_files,
 )
+from gitops_ml.github.workflows import Told, read_named
 
 # By these a maintainer consents on a pull request, and what to.
 _LABELS = {
     LOOSEN_LABEL: "A maintainer agrees that the contract may ask for less than before",
     NEW_BASELINE_LABEL: "A maintainer agrees to a model that is not compared with the one in use",
+    OWN_ENGINE_LABEL: "A maintainer has read this engine, and agrees that it judges its own change",
 }
 _LABEL_COLOUR = "d93f0b"
+# With this secret the deliveries push; the page says how to make it.
+DELIVERY_KEY = "DELIVERY_KEY"
+_DELIVERY_PAGE = "docs/deliver.md, Protect the environments"
+_SELECTED = {"protected_branches": False, "custom_branch_policies": True}
 _WORKFLOWS = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False}
 
 
@@ -52,13 +59,14 @@ class Change:
     Attributes:
         current: What it is now.
         wanted: What it must be.
-        request: What makes it so.
+        requests: What makes it so, one after the other; none where something else comes first,
+            which `details` says.
         details: Each value that differs, where there are several.
     """
 
     current: str
     wanted: str
-    request: Request
+    requests: tuple[Request, ...]
     details: tuple[str, ...] = ()
 
 
@@ -120,19 +128,91 @@ def ruleset_change(file: Path) -> Setting:
         ruleset = load_ruleset(root, file)
         current = current_ruleset(api, repository, ruleset["name"])
         path = f"{repository.path}/rulesets"
-        if current is None:
-            return Change(ABSENT, f"as in {file}", Request("POST", path, dict(ruleset)))
-        found = differences(current, ruleset)
-        if not found:
+        found = [] if current is None else differences(current, ruleset)
+        if current is not None and not found:
             return None
+        state, details = ABSENT if current is None else "differs", tuple(map(str, found))
+        missing = lacks_delivery_key(api, repository, root, ruleset)
+        if missing:
+            # Set now, it would turn away the deliveries themselves.
+            wanted = f"as in {file}, once the deliveries have a key"
+            return Change(state, wanted, (), (*details, f"{missing}: {_DELIVERY_PAGE}"))
+        request = Request("POST", path, dict(ruleset))
+        if current is not None:
+            request = Request("PUT", f"{path}/{current['id']}", dict(ruleset))
+        return Change(state, f"as in {file}", (request,), details)
+
+    return change
+
+
+def lacks_delivery_key(
+    api: GitHub, repository: Repository, root: Path, ruleset: Ruleset
+) -> str | None:
+    """What a ruleset that only deploy keys may bypass must wait for; None if it need not.
+
+    Raises:
+        GitopsError: If a workflow cannot be read.
+        GitHubError: If GitHub cannot be reached or does not show keys or names of secrets.
+    """
+    if not bypassed_by_deploy_keys(ruleset):
+        return None
+    if all(key.get("read_only", True) for key in api.items(f"{repository.path}/keys")):
+        return "no deploy key may write"
+    told = read_named(root).told.get(Told("secrets", DELIVERY_KEY), frozenset())
+    for name in sorted(told):
+        path = f"{environment_path(repository, name)}/secrets"
+        if api.get_or_none(environment_path(repository, name)) is None or not any(
+            secret["name"] == DELIVERY_KEY for secret in api.items(path, key="secrets")
+        ):
+            return f"the environment {name} has no secret {DELIVERY_KEY}"
+    return None
+
+
+def environment_path(repository: Repository, name: str) -> str:
+    """Where the REST API has an environment."""
+    return f"{repository.path}/environments/{quote(name, safe='')}"
+
+
+def environment_change(name: str) -> Setting:
+    """An environment must be there, and not for every branch: its secrets would be everybody's.
+
+    Which branches it is for stays as it is, where somebody has chosen; doctor says what it is.
+    """
+
+    def change(api: GitHub, repository: Repository, root: Path) -> Change | None:
+        path = environment_path(repository, name)
+        branch = str(repository.facts.get("default_branch"))
+        policies = f"{path}/deployment-branch-policies"
+        found = api.get_or_none(path)
+        policy = (found or {}).get("deployment_branch_policy")
+        allow = Request("POST", policies, {"name": branch, "type": "branch"})
+        if policy is not None:
+            if policy.get("protected_branches") or any(api.items(policies, key="branch_policies")):
+                return None
+            return Change("for no branch", f"for {branch} only", (allow,))
+        body = {**_protection(found or {}), "deployment_branch_policy": _SELECTED}
         return Change(
-            "differs",
-            f"as in {file}",
-            Request("PUT", f"{path}/{current['id']}", dict(ruleset)),
-            tuple(map(str, found)),
+            ABSENT if found is None else "for every branch",
+            f"for {branch} only",
+            (Request("PUT", path, body), allow),
         )
 
     return change
+
+
+def _protection(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What protects an environment already, as it must be sent with every change to stay."""
+    kept: dict[str, Any] = {}
+    for rule in environment.get("protection_rules") or ():
+        if rule["type"] == "wait_timer":
+            kept["wait_timer"] = rule["wait_timer"]
+        if rule["type"] == "required_reviewers":
+            kept["prevent_self_review"] = bool(rule.get("prevent_self_review"))
+            kept["reviewers"] = [
+                {"type": entry["type"], "id": entry["reviewer"]["id"]}
+                for entry in rule.get("reviewers") or ()
+            ]
+    return kept
 
 
 def squash_change(api: GitHub, repository: Repository, root: Path) -> Change | None:
@@ -140,7 +220,7 @@ def squash_change(api: GitHub, repository: Repository, root: Path) -> Change | N
     allowed = parameter(load_ruleset(root), "pull_request", "allowed_merge_methods", [])
     if "squash" not in allowed or repository.facts.get("allow_squash_merge") is not False:
         return None
-    return Change("off", "on", Request("PATCH", repository.path, {"allow_squash_merge": True}))
+    return Change("off", "on", (Request("PATCH", repository.path, {"allow_squash_merge": True}),))
 
 
 def label_change(label: str) -> Setting:
@@ -151,7 +231,7 @@ def label_change(label: str) -> Setting:
         if api.get_or_none(f"{path}/{quote(label)}") is not None:
             return None
         body = {"name": label, "color": _LABEL_COLOUR, "description": _LABELS[label]}
-        return Change(ABSENT, "present", Request("POST", path, body))
+        return Change(ABSENT, "present", (Request("POST", path, body),))
 
     return change
 
@@ -162,7 +242,8 @@ def workflow_permissions_change(api: GitHub, repository: Repository, root: Path)
     current = {name: value for name, value in api.get(path).items() if name in _WORKFLOWS}
     if current == _WORKFLOWS:
         return None
-    return Change(_permissions(current), _permissions(_WORKFLOWS), Request("PUT", path, _WORKFLOWS))
+    request = Request("PUT", path, _WORKFLOWS)
+    return Change(_permissions(current), _permissions(_WORKFLOWS), (request,))
 
 
 def _permissions(values: Mapping[str, Any]) -> str:
@@ -178,7 +259,7 @@ def alerts_change(api: GitHub, repository: Repository, root: Path) -> Change | N
     except GitHubError as error:
         if error.status != httpx.codes.NOT_FOUND:
             raise
-        return Change("off", "on", Request("PUT", path))
+        return Change("off", "on", (Request("PUT", path),))
     return None
 
 
@@ -196,9 +277,18 @@ def ruleset_settings(root: Path) -> Mapping[Path, str]:
 
 
 def all_settings(root: Path) -> Mapping[str, Setting]:
-    """Every setting, the rulesets last: nothing that the others need is locked out by them."""
+    """Every setting, the rulesets last: nothing that the others need is locked out by them.
+
+    Raises:
+        GitopsError: If a workflow cannot be read.
+    """
     rulesets = ruleset_settings(root).items()
-    return {**SETTINGS, **{name: ruleset_change(file) for file, name in rulesets}}
+    environments = read_named(root).environments
+    return {
+        **SETTINGS,
+        **{f"environment {name}": environment_change(name) for name in environments},
+        **{name: ruleset_change(file) for file, name in rulesets},
+    }
 
 
 def approval_problem(

@@ -131,8 +131,12 @@ def apply(api: GitHub, changes: Mapping[str, Change | None]) -> None:
     for name, change in changes.items():
         if change is None:
             continue
+        if not change.requests:
+            print(f"not set: {name}: {'; '.join(change.details)}", flush=True)
+            continue
         try:
-            api.send(change.request.method, change.request.path, change.request.body)
+            for request in change.requests:
+                api.send(request.method, request.path, request.body)
         except GitHubError as error:
             raise GitHubError(f"{name} was not set: {error}", error.status) from error
         print(f"set: {name}", flush=True)

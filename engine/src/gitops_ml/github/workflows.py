@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.github.ruleset import WORKFLOWS
 
 ACTIONS = Path(".github/actions")
@@ -89,7 +90,7 @@ def _parts(root: Path, path: Path) -> Iterator[tuple[Mapping[str, Any] | None, s
     """Each job of a file and what it names; and None, with what is named outside of jobs."""
     name = path.relative_to(root)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise GitopsError(f"{name}: cannot be read: {reason}") from error

@@ -21,7 +21,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.settings import CLASS_PATH, TrainParams
-from gitops_ml.core.user_code import make_importable, raised_at
+from gitops_ml.core.user_code import USER_ERRORS, in_words, make_importable, raised_at
 
 ESTIMATOR = f"{paths.PARAMS}: train.estimator"
 HYPERPARAMETERS = f"{paths.PARAMS}: train.hyperparameters"
@@ -76,26 +76,34 @@ def _class(path: str, key: str) -> type[Any]:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise SettingsError(
-            f"{key}: {path}: cannot import {module_name}: {error}{_similar(class_name)}"
+            f"{key}: {path}: cannot import {module_name}: {described(error)}{_similar(path)}"
         ) from error
-    except Exception as error:
+    except USER_ERRORS as error:
         # The module may be the user's own.
         raise SettingsError(
             f"{key}: {path}: {module_name} fails while it is imported: {described(error)}"
         ) from error
     kind = getattr(module, class_name, None)
     if kind is None:
-        raise SettingsError(f"{key}: {module_name} has no class {class_name}{_similar(class_name)}")
+        similar = _similar(path, [name for name, one in vars(module).items() if _is_class(one)])
+        raise SettingsError(f"{key}: {module_name} has no class {class_name}{similar}")
     if not isinstance(kind, type):
         raise SettingsError(f"{key}: {path} is not a scikit-learn estimator class, nor any other")
     return kind
 
 
-def _similar(class_name: str) -> str:
-    public: dict[str, str] = {}
-    for name, kind in all_estimators():
-        parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
-        public[name] = ".".join([*parts, name])
+def _is_class(value: Any) -> bool:
+    return isinstance(value, type) and hasattr(value, "fit")
+
+
+def _similar(path: str, beside: Sequence[str] = ()) -> str:
+    """Classes that may be meant: of scikit-learn for one of its paths, else those beside it."""
+    module_name, _, class_name = path.replace(":", ".").rpartition(".")
+    public = {name: f"{module_name}.{name}" for name in beside}
+    if module_name.partition(".")[0] == "sklearn":
+        for name, kind in all_estimators():
+            parts = [part for part in kind.__module__.split(".") if not part.startswith("_")]
+            public[name] = ".".join([*parts, name])
     close = difflib.get_close_matches(class_name, public, n=3)
     return f"; did you mean {' or '.join(public[name] for name in close)}?" if close else ""
 
@@ -113,8 +121,8 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
         values.setdefault("random_state", seed)
     try:
         built = kind(**values)
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"{key}: {kind.__name__} refuses them: {error}") from error
+    except USER_ERRORS as error:
+        raise SettingsError(f"{key}: {kind.__name__} refuses them: {described(error)}") from error
     if isinstance(built, BaseEstimator):
         try:
             unseeded = {
@@ -123,7 +131,7 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
                 if name.rpartition("__")[2] == "random_state" and value is None
             }
             built.set_params(**unseeded)
-        except Exception as error:
+        except USER_ERRORS as error:
             # Compositions look at their parts for the first time here, own classes at anything.
             raise SettingsError(
                 f"{key}: {kind.__name__} refuses them: {described(error)}"
@@ -134,8 +142,7 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
 def described(error: BaseException) -> str:
     """An error in one line, with the line of the user's code that it comes from, if it does."""
     where = raised_at(error, (Path() / paths.SOURCES).resolve())
-    said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    return f"{said} ({where})" if where else said
+    return f"{in_words(error)} ({where})" if where else in_words(error)
 
 
 def _check_names(

@@ -30,7 +30,7 @@ from gitops_ml.core.schema import check_against_params, load_schema
 from gitops_ml.core.settings import EvaluateParams, Params, load_params
 from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.encode import Features, class_name
-from gitops_ml.features.matrix import read_table, row_groups, with_derived
+from gitops_ml.features.matrix import alike_columns, evidence_groups, read_table, with_derived
 from gitops_ml.model.metrics import Estimate, Scored, estimate, kind_of, measure
 from gitops_ml.model.own_metrics import MetricError
 from gitops_ml.model.plots import draw_plots
@@ -145,6 +145,11 @@ def _json(found: Estimate) -> dict[str, Any]:
     }
 
 
+def _defined(value: float) -> float | None:
+    """None for what a metric does not know: never warning has no false alarms."""
+    return _rounded(float(value)) if math.isfinite(value) else None
+
+
 def _rounded(value: float) -> float:
     """Six significant digits: enough to judge by, and the same on other machines."""
     return float(f"{value:.6g}")
@@ -196,8 +201,9 @@ def evaluate(
     seed = manifest["seed"]
     scored = score_target(frame, predictor)
     frame = with_derived(frame, predictor.features.derivation)
-    # The split keeps rows together that belong together: they are no independent evidence.
-    groups = row_groups(frame, params.split.columns)
+    model = predictor.features
+    alike = alike_columns((item.name for item in model.given), model.inputs, params)
+    groups = evidence_groups(frame, params.split.columns, alike, named=bool(params.data.key))
     overall = measure_overall(scored, settings, seed, groups)
     dummy = baseline(train_target, scored, manifest["classes"], manifest.get("threshold"))
     return {
@@ -209,7 +215,7 @@ def evaluate(
             name: {**_json(found), "better": kind_of(name).better}
             for name, found in overall.items()
         },
-        "baseline": {name: _rounded(float(measure(name, dummy)[0])) for name in settings.metrics},
+        "baseline": {name: _defined(measure(name, dummy)[0]) for name in settings.metrics},
         "slices": measure_slices(frame, scored, settings, seed, groups),
     }
 
@@ -266,7 +272,8 @@ def _print_summary(report: dict[str, Any]) -> None:
     for name, found in report["metrics"].items():
         low, high = found["low"], found["high"]
         interval = "no interval" if low is None else f"{low:.4g} to {high:.4g}"
+        naive = report["baseline"][name]
         print(
             f"  {name:<22} {found['value']:<9.4g} {interval:<20} "
-            f"baseline {report['baseline'][name]:.4g}"
+            f"baseline {'undefined' if naive is None else format(naive, '.4g')}"
         )

@@ -24,11 +24,13 @@ import onnxruntime
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gitops_ml.features.encode import UNSEEN, Features, Matrix
 from gitops_ml.model.converters import operator_sets
+from gitops_ml.model.predictor import SLACK, chosen
 from gitops_ml.model.threshold import probability_model
 from gitops_ml.model.thresholds import evenly, in_single_precision, split_rows
 
@@ -62,6 +64,7 @@ def export_onnx(
     may_be_missing: Sequence[int],
     features: Features,
     ranges: Sequence[Range] = (),
+    threshold: float | None = None,
 ) -> Export:
     """Convert a fitted pipeline, and compare the answers of both.
 
@@ -72,6 +75,8 @@ def export_onnx(
         may_be_missing: Places of features that can be missing; each is compared missing as well.
         features: The columns of the matrix.
         ranges: The smallest and the largest value that each feature may have, where it is known.
+        threshold: From which probability on the second of two classes is the answer; None for the
+            most probable class.
     """
     try:
         model = convert(pipeline, task, len(features.items))
@@ -86,12 +91,15 @@ def export_onnx(
                 observed,
                 missing_rows(matrix, may_be_missing, features),
                 end_rows(matrix, features, ranges),
-                split_rows(model, matrix, features),
+                split_rows(model, matrix, features, may_be_missing),
             ]
         )
-        difference = largest_difference(pipeline, task, model, rows, len(observed))
+        difference = largest_difference(pipeline, task, model, rows, len(observed), threshold)
     except Exception as error:
         return Export(None, {"reason": f"ONNX Runtime cannot run it: {str(error)[:200]}"})
+    if np.isinf(difference):
+        reason = "ONNX gives some rows another class, or no finite number"
+        return Export(None, {"reason": reason})
     if not difference <= TOLERANCE:
         reason = f"ONNX answers differ by {difference:.1e}, more than {TOLERANCE:.0e}"
         return Export(None, {"reason": reason})
@@ -105,6 +113,9 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
         Exception: Whatever the converter raises for what it does not know.
     """
     pipeline, parts = in_single_precision(probability_model(pipeline))
+    for part in parts:
+        if isinstance(part, OneVsRestClassifier):
+            _refuse_certainty(part)
     wanted = _wanted_output(pipeline, task)
     with_probabilities = wanted == "probabilities"
     # Divided by the scale, as scikit-learn does, and not multiplied by one over it.
@@ -130,6 +141,17 @@ def convert(pipeline: Pipeline, task: str, width: int) -> bytes:
     del model.opset_import[:]
     model.opset_import.extend(imported)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _refuse_certainty(one_for_each: OneVsRestClassifier) -> None:
+    """Refuse models that can all be certain that a row is not of their class.
+
+    The converter divides by the sum of what they say, which is 0 then. No table needs to hold such
+    a row. Models that decide by a continuous score are never that certain.
+    """
+    models = getattr(one_for_each, "estimators_", ())
+    if len(models) > 1 and not all(hasattr(model, "decision_function") for model in models):
+        raise ValueError("OneVsRestClassifier: its parts can all be certain of another class")
 
 
 def _wanted_output(pipeline: Pipeline, task: str) -> str:
@@ -216,7 +238,12 @@ def end_rows(matrix: Matrix, features: Features, ranges: Sequence[Range]) -> Mat
 
 
 def largest_difference(
-    pipeline: Pipeline, task: str, model: bytes, matrix: Matrix, observed: int | None = None
+    pipeline: Pipeline,
+    task: str,
+    model: bytes,
+    matrix: Matrix,
+    observed: int | None = None,
+    threshold: float | None = None,
 ) -> float:
     """How far ONNX Runtime is from scikit-learn on the same rows.
 
@@ -226,11 +253,12 @@ def largest_difference(
         model: The exported model.
         matrix: Shape (n, number of features).
         observed: How many of the first rows are real, and say what is usual; None if all are.
+        threshold: As of `export_onnx`.
 
     Returns:
         The largest difference of a probability, or of a number relative to its size or to the
         standard deviation of the usual numbers, whichever is larger; infinite when a classifier
-        without probabilities gives another label, or when an answer is not finite.
+        answers with another class all the same, or when an answer is not finite.
     """
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"features": matrix})
@@ -242,4 +270,8 @@ def largest_difference(
     difference = np.abs(found.reshape(expected.shape) - expected)
     if task == "regression":
         difference /= np.maximum(np.abs(expected), expected[:observed].std() or 1.0)
-    return float(np.nan_to_num(difference, nan=np.inf).max())
+    largest = float(np.nan_to_num(difference, nan=np.inf).max())
+    if output == "probabilities" and largest <= TOLERANCE:
+        same = chosen(found, threshold, SLACK) == chosen(expected, threshold)
+        return largest if same.all() else np.inf
+    return largest

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from gitops_ml.core.errors import GitopsError, SettingsError
 from gitops_ml.core.metric_catalogue import BUILT_IN, MetricKind, known_metrics, own_metrics_file
 from gitops_ml.core.project import load_project
-from gitops_ml.core.user_code import load_module, raised_at, shown
+from gitops_ml.core.user_code import USER_ERRORS, in_words, load_module, raised_at, shown
 from gitops_ml.model.mark import ATTRIBUTE
 
 Floats = NDArray[np.float64]
 Answers = tuple[NDArray[Any], NDArray[Any]]
 
 _log = logging.getLogger(__name__)
+_loaded: ContextVar[Mapping[str, OwnMetric] | None] = ContextVar("loaded", default=None)
 
 
 class MetricError(GitopsError):
@@ -73,6 +75,12 @@ class OwnMetric:
 
     def _takes_many(self, truth: Any, answer: Any, two: Floats) -> bool:
         single = [self._called(truth, answer, one, ()) for one in two]
+        again = self._called(truth, answer, two[0], ())
+        if not np.array_equal(again, single[0], equal_nan=True):
+            raise MetricError(
+                f"{self.where} gave {single[0]:.6g} and then {again:.6g} for the same "
+                f"{len(truth)} rows; nothing may depend on chance, on the clock or on earlier calls"
+            )
         try:
             both = self._called(truth, answer, two, (2,))
         except MetricError:
@@ -90,13 +98,13 @@ class OwnMetric:
         try:
             with np.errstate(all="ignore"):
                 given = self._function(truth, answer, _read_only(weights))
-            if given is None:
-                raise TypeError("it returned nothing")
+            if given is None or isinstance(given, str):
+                raise TypeError(f"it returned {'nothing' if given is None else repr(given)}")
             found = np.asarray(given, dtype=np.float64)
-        except Exception as error:
+        except USER_ERRORS as error:
             place = raised_at(error, self._file.parent)
             raise MetricError(
-                f"{self.where} failed on {len(truth)} rows: {type(error).__name__}: {error}"
+                f"{self.where} failed on {len(truth)} rows: {in_words(error)}"
                 + (f" ({place})" if place else "")
             ) from error
         if found.shape != shape:
@@ -115,30 +123,53 @@ def _read_only(values: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+@contextlib.contextmanager
+def metrics_of(project: Path) -> Iterator[None]:
+    """Within the block, own metrics are those of a project as they are now.
+
+    What is written over its `metrics.py` later on changes nothing, also by those who set the time
+    of a file.
+
+    Raises:
+        UserCodeError: If `metrics.py` cannot be imported.
+        MetricDeclarationError: If a mark in `metrics.py` is wrong.
+    """
+    token = _loaded.set(_metrics_in(project))
+    try:
+        yield
+    finally:
+        _loaded.reset(token)
+
+
 def own_metric(name: str) -> OwnMetric:
-    """A metric of the project in the current folder.
+    """A metric of the project in the current folder, or of that of `metrics_of`.
 
     Raises:
         MetricError: If neither the engine nor the project has one of this name.
         UserCodeError: If `metrics.py` cannot be imported.
         MetricDeclarationError: If a mark in `metrics.py` is wrong.
     """
-    own: Mapping[str, OwnMetric] = {}
-    # Outside of a project there are the built-in ones.
-    with contextlib.suppress(SettingsError):
-        file = own_metrics_file().resolve()
-        if file.is_file():
-            own = _load(file, file.stat().st_mtime_ns)
+    loaded = _loaded.get()
+    own = _metrics_in(Path()) if loaded is None else loaded
     if name not in own:
         raise MetricError(f"there is no metric {name}; choose from {', '.join([*BUILT_IN, *own])}")
     return own[name]
 
 
+def _metrics_in(project: Path) -> Mapping[str, OwnMetric]:
+    # Outside of a project there are the built-in ones.
+    with contextlib.suppress(SettingsError):
+        file = (project / own_metrics_file(project)).resolve()
+        if file.is_file():
+            return _load(project, file, file.stat().st_mtime_ns)
+    return {}
+
+
 @lru_cache(maxsize=1)
-def _load(file: Path, _: int) -> Mapping[str, OwnMetric]:
-    module = load_module(Path(), load_project().package, file.stem)
+def _load(root: Path, file: Path, _: int) -> Mapping[str, OwnMetric]:
+    module = load_module(root, load_project(root).package, file.stem)
     found = {}
-    for name, kind in known_metrics().items():
+    for name, kind in known_metrics(root).items():
         function = getattr(module, name, None)
         if name in BUILT_IN:
             continue

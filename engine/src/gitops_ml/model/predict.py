@@ -29,15 +29,22 @@ from gitops_ml.model.predictor import (
 from gitops_ml.model.target import Class, target_values
 
 
-def predict(predictor: Predictor, frame: pl.DataFrame) -> Predictions:
+def predict(
+    predictor: Predictor, frame: pl.DataFrame, held: frozenset[str] = frozenset()
+) -> Predictions:
     """Answer for every row of a table.
+
+    Args:
+        predictor: The model.
+        frame: The rows, with the inputs of the model.
+        held: Derived columns to take from the table instead of deriving them.
 
     Raises:
         TableError: If an input is missing from the table or has the wrong type.
         DerivedValueError: If a column cannot be derived.
         PredictionError: If the model answers with something that is no finite number.
     """
-    return predictor.predict(matrix_of(frame, predictor.features))
+    return predictor.predict(matrix_of(frame, predictor.features, held))
 
 
 def as_table(predictions: Predictions, manifest: dict[str, Any]) -> pl.DataFrame:

@@ -18,11 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.user_code import make_importable
+from gitops_ml.core.user_code import (
+    USER_ERRORS,
+    in_words,
+    make_importable,
+    package_folder,
+    raised_at,
+)
 from gitops_ml.features.derive import recorded_derivation
 from gitops_ml.features.encode import Features, Matrix
 
 MANIFEST = "manifest.json"
+ONNX = ".onnx"  # how the name of a served file ends
+# Probabilities that ONNX gives in single precision and that are no further apart count as equal:
+# what a forest adds up to 0.5 in scikit-learn is 0.49999997 there.
+SLACK = 1e-6
+# How far the probabilities of a row may be from a sum of one.
+SHARES_TOLERANCE = 1e-3
 
 
 class ModelError(GitopsError):
@@ -72,7 +84,7 @@ class Predictor(Protocol):
             matrix: Shape (n, number of features), float32.
 
         Raises:
-            PredictionError: If an answer is no finite number.
+            PredictionError: If an answer is no finite number, or the estimator fails.
         """
 
 
@@ -108,18 +120,82 @@ class SklearnPredictor:
 
     batches = True
 
-    def __init__(self, model: bytes, manifest: dict[str, Any], features: Features) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        manifest: dict[str, Any],
+        features: Features,
+        folder: Path | None = None,
+    ) -> None:
+        """Load it.
+
+        Args:
+            model: A pickled pipeline.
+            manifest: What is recorded about it.
+            features: The columns of its matrix.
+            folder: The user's package, to name lines of it.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+        """
         import joblib
 
-        self._pipeline = joblib.load(io.BytesIO(model))
-        method = "predict_proba" if manifest["probabilities"] else "predict"
-        self._answer = getattr(self._pipeline, method)
+        self._folder = folder
+        try:
+            self._pipeline = joblib.load(io.BytesIO(model))
+        except USER_ERRORS as error:
+            raise ModelError(
+                f"{manifest['served']}: cannot be loaded: {self._told(error)}; run `make pipeline`"
+            ) from error
+        self._method = "predict_proba" if manifest["probabilities"] else "predict"
+        self._answer = getattr(self._pipeline, self._method)
         self.manifest = manifest
         self.features = features
 
     def predict(self, matrix: Matrix) -> Predictions:
         """See `Predictor.predict`."""
-        return _interpret(np.asarray(self._answer(matrix)), self.manifest)
+        try:
+            answer = np.asarray(self._answer(matrix))
+        except USER_ERRORS as error:
+            raise self._wrong(f"fails on {len(matrix)} rows: {self._told(error)}") from error
+        problem = _unusable(answer, len(matrix), self.manifest)
+        if problem is not None:
+            raise self._wrong(problem)
+        return _interpret(answer, self.manifest)
+
+    def _told(self, error: BaseException) -> str:
+        where = None if self._folder is None else raised_at(error, self._folder)
+        return f"{in_words(error)} ({where})" if where else in_words(error)
+
+    def _wrong(self, what: str) -> PredictionError:
+        return PredictionError(f"{self.manifest.get('estimator')}: {self._method}: {what}")
+
+
+def _unusable(answer: NDArray[Any], rows: int, manifest: Mapping[str, Any]) -> str | None:
+    """Why the output of a model that anybody wrote cannot be read; None if it can."""
+    classes = manifest["classes"]
+    if manifest["probabilities"]:
+        wanted, fits = f"shape ({rows}, {len(classes)})", answer.shape == (rows, len(classes))
+    else:
+        wanted, fits = f"shape ({rows},)", answer.shape in ((rows,), (rows, 1))
+    if not fits:
+        return f"gives an array of shape {answer.shape}; it must give {wanted}"
+    if answer.dtype.kind not in "biuf":
+        return f"gives {answer.dtype}; it must give numbers"
+    if manifest["probabilities"]:
+        off = np.abs(answer.sum(axis=1) - 1) > SHARES_TOLERANCE
+        off |= (answer < -SHARES_TOLERANCE).any(axis=1)
+        return f"gives {answer[off][0].tolist()}, which are no shares of one" if off.any() else None
+    if classes is None:
+        return None
+    places = answer[np.isfinite(answer)]
+    known = np.isin(places, np.arange(len(classes)))
+    if not known.all():
+        return (
+            f"gives {places[~known][0]}; the classes that it was fitted on are the whole numbers "
+            f"0 to {len(classes) - 1}"
+        )
+    return None
 
 
 def _interpret(answer: NDArray[Any], manifest: Mapping[str, Any]) -> Predictions:
@@ -131,26 +207,40 @@ def _interpret(answer: NDArray[Any], manifest: Mapping[str, Any]) -> Predictions
     if classes is None:
         return Predictions(answer.ravel().tolist(), None)
     if not manifest["probabilities"]:
-        return Predictions([classes[place] for place in answer.ravel().tolist()], None)
-    places = chosen(answer, manifest.get("threshold"))
+        places = answer.ravel().astype(np.intp)
+        return Predictions([classes[place] for place in places.tolist()], None)
+    places = decided(answer, manifest)
     return Predictions([classes[place] for place in places.tolist()], answer)
 
 
-def chosen(probabilities: NDArray[Any], threshold: float | None) -> NDArray[np.intp]:
+def decided(probabilities: NDArray[Any], manifest: Mapping[str, Any]) -> NDArray[np.intp]:
+    """The places of the classes that a model of this manifest answers with; see `chosen`."""
+    slack = SLACK if str(manifest.get("served")).endswith(ONNX) else 0.0
+    return chosen(probabilities, manifest.get("threshold"), slack)
+
+
+def chosen(
+    probabilities: NDArray[Any], threshold: float | None, slack: float = 0.0
+) -> NDArray[np.intp]:
     """The places of the classes that are the answers.
 
     Args:
         probabilities: Shape (n, number of classes).
         threshold: The probability from which on the second of two classes is the answer; None for
-            the most probable class.
+            the most probable class, and the first of several that are as probable.
+        slack: How far apart two probabilities may be and still be equal.
 
     Returns:
         Shape (n,).
     """
-    if threshold is None:
-        return np.asarray(probabilities.argmax(axis=1))
-    places: NDArray[np.intp] = (probabilities[:, 1] >= threshold).astype(np.intp)
-    return places
+    if threshold is not None:
+        places: NDArray[np.intp] = (probabilities[:, 1] >= threshold - slack).astype(np.intp)
+        return places
+    if slack:
+        return np.asarray(
+            (probabilities >= probabilities.max(axis=1, keepdims=True) - slack).argmax(axis=1)
+        )
+    return np.asarray(probabilities.argmax(axis=1))
 
 
 def read_manifest(models: Path) -> dict[str, Any]:
@@ -212,9 +302,12 @@ def load_predictor(models: Path) -> Predictor:
     content = read_verified(models, manifest)
     derivation = recorded_derivation(models.resolve().parent, manifest)
     features = Features.from_manifest(manifest["features"], derivation)
-    if manifest["served"].endswith(".onnx"):
+    if manifest["served"].endswith(ONNX):
         return OnnxPredictor(content, manifest, features)
+    folder = None
     if "user_code" in manifest:
         # The pickle may name a class of the user's.
-        make_importable(models.resolve().parent, manifest["user_code"]["package"])
-    return SklearnPredictor(content, manifest, features)
+        root, package = models.resolve().parent, manifest["user_code"]["package"]
+        make_importable(root, package)
+        folder = package_folder(root, package)
+    return SklearnPredictor(content, manifest, features, folder)

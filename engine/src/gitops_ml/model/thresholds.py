@@ -8,6 +8,7 @@ the rounded one itself. Rounded down, both answer the same for every float32 num
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +151,9 @@ class _Trees:
         return found[is_first]
 
 
-def split_rows(model: bytes, matrix: Matrix, features: Features) -> Matrix:
+def split_rows(
+    model: bytes, matrix: Matrix, features: Features, may_be_missing: Sequence[int] = ()
+) -> Matrix:
     """Rows on both sides of every split on a number, that come to the split where any row does.
 
     A split is looked for in the matrix, in front of what scales or selects its columns.
@@ -159,11 +162,12 @@ def split_rows(model: bytes, matrix: Matrix, features: Features) -> Matrix:
         model: An exported model.
         matrix: Shape (n, number of features).
         features: The columns of the matrix.
+        may_be_missing: Places of features that can be missing.
 
     Returns:
         Four rows for each column and threshold, equal but for that column: the two float32
-        numbers up to where the model splits, and the two that follow. For up to `SPLITS` of them,
-        evenly chosen.
+        numbers up to where the model splits, and the two that follow; then the same rows once
+        more with that column missing, where it can be. For up to `SPLITS` of them, evenly chosen.
     """
     loaded = onnx.load_model_from_string(model)
     nodes = [node for node in loaded.graph.node if node.op_type in _TREES]
@@ -185,7 +189,15 @@ def split_rows(model: bytes, matrix: Matrix, features: Features) -> Matrix:
     for place, prepare in enumerate(inputs):
         own = splits[splits["input"] == place]
         parts.append(_beside(prepare, base[own["row"]], own, ends))
-    return np.concatenate(parts)
+    return np.concatenate([*parts, _without(base, splits, may_be_missing)])
+
+
+def _without(base: Matrix, splits: NDArray[np.void], places: Sequence[int]) -> Matrix:
+    """The rows that come to splits, without the value that is compared there, if it can lack."""
+    lacking = splits[np.isin(splits["feature"], places)]
+    rows: Matrix = base[lacking["row"]]
+    rows[np.arange(len(rows)), lacking["feature"]] = np.nan
+    return rows
 
 
 class _Input:

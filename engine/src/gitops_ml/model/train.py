@@ -35,11 +35,11 @@ from gitops_ml.core.errors import GitopsError, SettingsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
 from gitops_ml.core.settings import Params, TrainParams, load_params
-from gitops_ml.core.user_code import user_code
+from gitops_ml.core.user_code import USER_ERRORS, user_code
 from gitops_ml.features.derive import NOTHING_DERIVED, Derivation, load_derivation
 from gitops_ml.features.encode import Features, Matrix
 from gitops_ml.features.matrix import matrix_of, read_table
-from gitops_ml.model.compose import ESTIMATOR, load_estimator
+from gitops_ml.model.compose import ESTIMATOR, described, load_estimator
 from gitops_ml.model.export import Export, export_onnx
 from gitops_ml.model.reproducible import forget_machine, same_on_all_machines
 from gitops_ml.model.target import Class, classes_of, target_values
@@ -139,13 +139,13 @@ def fit(
     pipeline = build_pipeline(settings, task, features)
     _check_missing(settings, pipeline, features, matrix, may_be_missing)
     try:
-        with same_on_all_machines():
+        with same_on_all_machines(pipeline):
             pipeline.fit(matrix, target)
-    except Exception as error:
+    except USER_ERRORS as error:
         # Estimators raise whatever they like for values that do not suit them.
         raise TrainError(
             f"{ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
-            f"{error}{_number_hint(settings)}"
+            f"{described(error)}{_number_hint(settings)}"
         ) from error
     forget_machine(pipeline)
     return pipeline
@@ -228,7 +228,9 @@ def train(
     threshold = threshold_of(params.train.threshold, pipeline, len(classes or ()))
     ranges = [(column.min, column.max) for column in declared_features]
     with same_on_all_machines():
-        export = export_onnx(pipeline, params.task, matrix, may_be_missing, features, ranges)
+        export = export_onnx(
+            pipeline, params.task, matrix, may_be_missing, features, ranges, threshold
+        )
     return Trained(pipeline, features, classes, len(frame), export, threshold)
 
 
@@ -245,10 +247,21 @@ def write(
 
     Returns:
         The manifest.
+
+    Raises:
+        TrainError: If the fitted estimator cannot be pickled.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / paths.MODEL.name
-    joblib.dump(trained.pipeline, model)
+    try:
+        joblib.dump(trained.pipeline, model)
+    except USER_ERRORS as error:
+        model.unlink(missing_ok=True)
+        raise TrainError(
+            f"{ESTIMATOR}: {params.train.estimator} is fitted, but cannot be stored: "
+            f"{described(error)}; keep functions defined inside of others, open files and "
+            "connections out of its attributes"
+        ) from error
     files = {model.name: _sha256(model)}
     onnx = folder / paths.ONNX_MODEL.name
     onnx.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
 """Judge the model, and write the verdict for people and for what comes after.
 
     gitops-ml gate --base origin/main
-    gitops-ml gate --base event      # in a workflow: what its event names
+    gitops-ml gate --base event      # in a workflow: the last commit of its base that passed
+
+This engine judges, whoever's it is; `make gate` takes care that it is the base's.
 
 Exit code 0: promote, or keep when it is the champion itself. 1: block. 2: it could not be judged.
 The verdict and all that led to it are written to `reports/gate.json` and, for people,
@@ -17,11 +19,20 @@ from pathlib import Path
 from typing import NoReturn
 
 from gitops_ml.core import paths
-from gitops_ml.core.errors import GitopsError, UsageError
+from gitops_ml.core.errors import GitopsError, SettingsError, UsageError
 from gitops_ml.gate.consent import consent_of
 from gitops_ml.gate.gate import judge
+from gitops_ml.gate.own_engine import (
+    judge_by_own_engine,
+    own_engine_note,
+    same_engine,
+    unreadable,
+)
+from gitops_ml.gate.run_files import take_over
 from gitops_ml.gate.verdict import Consent, Report
-from gitops_ml.github.event import base_of, read_event
+from gitops_ml.github.event import read_event
+from gitops_ml.github.passed import base_of
+from gitops_ml.model.predictor import ModelError
 from gitops_ml.report.verdict_report import as_markdown, as_text
 
 
@@ -43,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         required=True,
-        help="git revision of the champion: origin/main; in a workflow, `event` takes its event's",
+        help="git revision of the champion: origin/main; in a workflow, `event` takes the last "
+        "commit of its event's base that passed the pipeline",
     )
     parser.add_argument(
         "--allow-loosening",
@@ -54,6 +66,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accept-new-baseline",
         metavar="REASON",
         help="a maintainer accepts the model without holding it against the champion",
+    )
+    parser.add_argument(
+        "--allow-own-engine",
+        action="store_true",
+        help="a maintainer lets this change's own engine judge where the base's cannot",
+    )
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        metavar="FOLDER",
+        help="take the model, its reports and the bento from what another job left there",
+    )
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument(
+        "--judge",
+        type=Path,
+        metavar="FOLDER",
+        help="the checkout of the base that this engine and its environment are from",
+    )
+    who.add_argument(
+        "--own-engine",
+        metavar="WHY",
+        help="why this engine is not the base's; needs consent where there is a base",
     )
 
 
@@ -66,17 +101,31 @@ def run(options: argparse.Namespace) -> int:
     consent = Consent(
         allow_loosening=options.allow_loosening,
         accept_new_baseline=options.accept_new_baseline,
+        own_engine=options.allow_own_engine,
     )
     root, revision = Path(), options.base
     said: tuple[str, ...] = ()
     try:
+        if options.artifacts is not None:
+            take_over(options.artifacts, root)
         for old in (paths.GATE_REPORT, paths.GATE_TABLE):
             (root / old).unlink(missing_ok=True)
         if revision == "event":
             event = read_event()
-            revision, answer = base_of(event), consent_of(event)
-            consent, said = _joined(consent, answer.consent), answer.said
-        report = judge(root, revision, consent)
+            base, answer = base_of(event, root), consent_of(event)
+            revision, consent = base.revision, _joined(consent, answer.consent)
+            said = (*base.notes, *answer.said)
+        if options.own_engine is not None:
+            said += (own_engine_note(root, revision, options.own_engine, consent),)
+        updated = options.judge is not None and not same_engine(root, options.judge)
+        try:
+            report = judge(root, revision, consent, options.judge)
+        except (SettingsError, ModelError) as error:
+            if not updated:
+                raise
+            return judge_by_own_engine(root, revision, unreadable(error, consent), consent)
+        if updated:
+            said += ("This change updates the engine; the engine of the base judged it.",)
         report = report.model_copy(update={"notes": (*said, *report.notes)})
         write(report, root)
     except (GitopsError, OSError) as error:
@@ -89,6 +138,7 @@ def _joined(one: Consent, other: Consent) -> Consent:
     return Consent(
         allow_loosening=one.allow_loosening or other.allow_loosening,
         accept_new_baseline=one.accept_new_baseline or other.accept_new_baseline,
+        own_engine=one.own_engine or other.own_engine,
     )
 
 

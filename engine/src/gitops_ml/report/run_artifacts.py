@@ -236,12 +236,14 @@ def read_evidence(files: Mapping[str, bytes]) -> Evidence:
 
 def _gate(text: str) -> Report:
     report = _model(Report)(text)
-    judged = (*report.metrics, *report.slices)
+    judged = (*report.metrics, *report.slices, *report.erosion)
     unknown = {found.metric for found in judged if found.direction == 0}
     if unknown:
         raise EvidenceError(f"names unknown metrics: {clean(', '.join(sorted(unknown)))}")
-    if report.champion is not None and report.champion.source not in SOURCES:
-        raise EvidenceError(f"names an unknown source: {clean(report.champion.source)}")
+    reference = report.reference.model if report.reference is not None else None
+    for model in (report.champion, reference):
+        if model is not None and model.source not in SOURCES:
+            raise EvidenceError(f"names an unknown source: {clean(model.source)}")
     return report
 
 

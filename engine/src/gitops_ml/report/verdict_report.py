@@ -50,6 +50,9 @@ def as_markdown(report: Report) -> str:
         escape(_judged(report)),
         markdown_table(_metric_rows(report), text_columns=(0, 7)),
         _markdown_slices(report),
+        _markdown_erosion(report),
+        _markdown_base_rows(report),
+        _markdown_record(report),
         "### Limits",
         markdown_table(_limit_rows(report.limits), text_columns=(0, 3)),
         _markdown_contract(report),
@@ -70,6 +73,9 @@ def as_text(report: Report) -> str:
         _judged(report),
         _aligned(_metric_rows(report)),
         _aligned(_slice_rows(report)) if report.slices else "",
+        _reference(report),
+        _aligned(_erosion_rows(report)) if report.erosion else "",
+        _aligned(_base_row_rows(report)) if _base_findings(report) else "",
         _aligned(_limit_rows(report.limits)),
         _aligned(_contract_rows(report)) if report.contract_changes else "",
         "\n".join([*_consents(report), *report.notes]),
@@ -92,6 +98,8 @@ def _consents(report: Report) -> list[str]:
     consents = []
     if report.consent.allow_loosening:
         consents.append("Run with a maintainer's consent to loosening.")
+    if report.consent.own_engine:
+        consents.append("Run with a maintainer's consent to judge with this change's own engine.")
     if report.consent.accept_new_baseline is not None:
         consents.append(
             "A maintainer accepted this model without holding it against the champion: "
@@ -107,6 +115,42 @@ def _metric_rows(report: Report) -> Table:
 def _slice_rows(report: Report) -> Table:
     worst_first = sorted(report.slices, key=_standing)
     return [_metric_header("slice", report), *(_metric_row(one) for one in worst_first)]
+
+
+def _reference(report: Report) -> str:
+    """Which model the reference is; empty without one."""
+    if report.reference is None:
+        return ""
+    model, commit = report.reference.model, report.reference.commit
+    if commit is None:
+        return f"Reference: {model.hash[:10]}, this model itself, named by the contract."
+    why = "named by the contract" if report.reference.named else "the first model in the history"
+    return f"Reference: {model.hash[:10]} of {commit[:10]}, {why}; {SOURCES[model.source]}."
+
+
+def _erosion_rows(report: Report) -> Table:
+    header = _metric_header("metric", report)
+    header[1], header[5:] = "reference", ["allowed in total", "used", "result"]
+    return [header, *(_erosion_row(one) for one in sorted(report.erosion, key=_standing))]
+
+
+def _erosion_row(found: Finding) -> list[str]:
+    used = "" if found.used is None else f"{found.used:.0%}"
+    return [*_metric_row(found)[:6], used, _result(found)]
+
+
+def _base_findings(report: Report) -> Sequence[Finding]:
+    if report.on_base_rows is None:
+        return ()
+    return (*report.on_base_rows.metrics, *report.on_base_rows.slices)
+
+
+def _base_row_rows(report: Report) -> Table:
+    worst_first = sorted(_base_findings(report), key=_standing)
+    return [
+        _metric_header("on the base's test rows", report),
+        *(_metric_row(one) for one in worst_first),
+    ]
 
 
 def _metric_header(first: str, report: Report) -> list[str]:
@@ -221,6 +265,59 @@ def _markdown_slices(report: Report) -> str:
         markdown_table(_slice_rows(report), text_columns=(0, 7)),
         unfold=failed > 0,
     )
+
+
+def _markdown_erosion(report: Report) -> str:
+    if report.reference is None:
+        return ""
+    parts = ["### Against the reference: what all steps together lost", escape(_reference(report))]
+    if report.erosion:
+        parts.append(markdown_table(_erosion_rows(report), text_columns=(0, 7)))
+    return "\n\n".join(parts)
+
+
+def _markdown_base_rows(report: Report) -> str:
+    found = _base_findings(report)
+    if report.on_base_rows is None or not found:
+        return ""
+    failed = sum(bool(one.failures) for one in found)
+    where = f"On {report.on_base_rows.rows:,} test rows of the base"
+    summary = (
+        f"{where}: {failed} of {len(found)} terms do not hold"
+        if failed
+        else f"{where}: all {len(found)} terms hold"
+    )
+    return folded(
+        f"{summary}; worst first",
+        markdown_table(_base_row_rows(report), text_columns=(0, 7)),
+        unfold=failed > 0,
+    )
+
+
+def _markdown_record(report: Report) -> str:
+    if not report.record:
+        return ""
+    first = report.record[0]
+    header = [
+        "metric",
+        "recorded",
+        "measured",
+        f"{first.rows:,} rows of both, by the base's values",
+        "by these values",
+        "may differ by",
+        f"{first.new_rows:,} new rows",
+        "better than a model that ignores the features by",
+    ]
+    rows = [
+        [
+            check.metric,
+            *map(_number, (check.recorded, check.measured, check.before, check.after)),
+            *map(_number, (check.allowed, check.new, check.new_advantage)),
+        ]
+        for check in report.record
+    ]
+    table = markdown_table([header, *rows], text_columns=(0,))
+    return folded("What the champion says of the data that changed", table)
 
 
 def _markdown_contract(report: Report) -> str:

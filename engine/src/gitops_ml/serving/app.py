@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gitops_ml.core import paths
 from gitops_ml.core.schema import load_schema
+from gitops_ml.core.user_code import check_user_code
 from gitops_ml.features.derive import NOTHING_DERIVED, DerivedValueError, load_derivation
 from gitops_ml.features.encode import Features, class_name
 from gitops_ml.model.predictor import ModelError, Predictions, load_predictor
@@ -53,6 +54,8 @@ class Model:
         manifest = self.predictor.manifest
         derivation, self.hooks = NOTHING_DERIVED, Hooks(root)
         if "user_code" in manifest:
+            # Derived columns or not: metrics, estimators and service.py were gated with the model.
+            check_user_code(root, manifest)
             package = manifest["user_code"]["package"]
             derivation = load_derivation(root, schema, manifest["target"], package)
             self.hooks = load_hooks(root, package)

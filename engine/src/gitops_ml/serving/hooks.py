@@ -9,7 +9,8 @@ since that is what the gate passed: `after` may add to it. Neither function is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -17,10 +18,20 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from gitops_ml.core.user_code import UserCodeError, load_module, package_folder, raised_at, shown
+from gitops_ml.core.user_code import (
+    USER_ERRORS,
+    UserCodeError,
+    in_words,
+    load_module,
+    package_folder,
+    raised_at,
+    shown,
+)
 from gitops_ml.serving.requests import Problem, Record, RequestError
 
 MODULE = "service"
+# What the functions are called with.
+_GIVEN = {"before": ("records",), "after": ("records", "answers")}
 Answer = dict[str, Any]
 
 
@@ -79,11 +90,18 @@ class Hooks:
         """
         if self.after is None:
             return to_json(answers if many else answers[0])
-        given = [dict(answer) for answer in answers]
+        given = [
+            {key: dict(part) if isinstance(part, dict) else part for key, part in answer.items()}
+            for answer in answers
+        ]
         added = self._call("after", self.after, [dict(record) for record in records], given)
         self._check("after", added, len(answers))
         for place, (answer, one) in enumerate(zip(answers, added, strict=True)):
-            lost = [key for key, value in answer.items() if key not in one or one[key] != value]
+            lost = [
+                key
+                for key, value in answer.items()
+                if key not in one or type(one[key]) is not type(value) or one[key] != value
+            ]
             if lost:
                 raise self._wrong(
                     "after", f"changes {', '.join(lost)} of answer {place}; it may only add to it"
@@ -100,9 +118,9 @@ class Hooks:
                 "The record cannot be used.",
                 (Problem(None, None, f"{MODULE}.py, {name}: {text}"),),
             ) from error
-        except Exception as error:
+        except USER_ERRORS as error:
             where = raised_at(error, self.folder) or shown(self.folder / f"{MODULE}.py")
-            raise UserCodeError(f"{where}: {name}: {type(error).__name__}: {error}") from error
+            raise UserCodeError(f"{where}: {name}: {in_words(error)}") from error
 
     def _check(self, name: str, found: Any, rows: int) -> None:
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
@@ -121,16 +139,31 @@ class Hooks:
         return UserCodeError(f"{shown(self.folder / f'{MODULE}.py')}: {name}: {what}")
 
 
+def _unusable(function: Any, given: Sequence[str]) -> str | None:
+    """Why a function could answer no request; None if it may."""
+    if not callable(function):
+        return "is no function"
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_kind(function) for is_kind in kinds):
+        return "must be a plain function, without `async` and `yield`"
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError as error:
+        return f"is called with {' and '.join(given)}: {error}"
+    return None
+
+
 def load_hooks(root: Path, package: str) -> Hooks:
     """Load `service.py` of the user's package; without it nothing is changed.
 
     Raises:
-        UserCodeError: If it cannot be imported, or `before` or `after` is no function.
+        UserCodeError: If it cannot be imported, or `before` or `after` cannot be called as it is.
     """
     folder = package_folder(root, package)
     module = load_module(root, package, MODULE)
-    functions = {name: getattr(module, name, None) for name in ("before", "after")}
+    functions = {name: getattr(module, name, None) for name in _GIVEN}
     for name, function in functions.items():
-        if function is not None and not callable(function):
-            raise UserCodeError(f"{shown(folder / f'{MODULE}.py')}: {name}: is no function")
+        problem = None if function is None else _unusable(function, _GIVEN[name])
+        if problem is not None:
+            raise UserCodeError(f"{shown(folder / f'{MODULE}.py')}: {name}: {problem}")
     return Hooks(folder.resolve(), **functions)

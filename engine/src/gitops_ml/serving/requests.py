@@ -173,18 +173,21 @@ class RequestReader:
 
 def cannot_derive(error: DerivedValueError, batch: bool) -> RequestError:
     """What to answer when a record passes the schema, but a column cannot be derived from it."""
-    value = error.values[0] if error.values else None
     return _does_not_match(
         [
             Problem(
                 ", ".join(error.inputs),
                 row if batch else None,
-                f"`{error.column}`, which is derived from it, cannot be: {_clip(error.problem)}",
-                None if value is None else _clip(value),
+                f"`{error.column}`, which is derived from it, cannot be: {_clip(error.told(1))}",
+                None if row is None else _clip(_pairs(error.example(row))),
             )
             for row in (error.rows or (None,))[:PROBLEMS_SHOWN]
         ]
     )
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _exact(column: Column) -> Column:

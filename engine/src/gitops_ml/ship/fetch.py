@@ -22,7 +22,6 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,6 +34,7 @@ from gitops_ml.bento.store import BentoError
 from gitops_ml.core.project import load_project
 from gitops_ml.gate.verdict import Report, parse_report
 from gitops_ml.github.client import GitHub, connect
+from gitops_ml.github.runs import pushed_runs
 from gitops_ml.report.run_artifacts import (
     ARCHIVE_BYTES,
     GATE,
@@ -46,7 +46,6 @@ from gitops_ml.ship.settings import DeploymentError, write_outputs
 
 FOLDER = Path("build/bento")
 RUN = "run.json"
-WORKFLOW = "pipeline.yml"
 
 BENTO_BYTES = 2_000_000_000
 
@@ -120,30 +119,6 @@ def find_runs(api: GitHub, repository: str, commit: str) -> tuple[str, list[dict
     branch = str(api.get(f"/repos/{repository}")["default_branch"])
     runs = pushed_runs(api, repository, branch, head_sha=commit)
     return branch, [run for run in runs if run["head_sha"] == commit]
-
-
-def pushed_runs(
-    api: GitHub, repository: str, branch: str, **filters: str
-) -> Iterator[dict[str, Any]]:
-    """The runs of the pipeline for pushes to a branch, the newest first.
-
-    Args:
-        api: GitHub.
-        repository: owner/name.
-        branch: Its name.
-        filters: What GitHub shall look for besides.
-
-    Raises:
-        GitHubError: If GitHub cannot be asked.
-    """
-    runs = api.items(
-        f"/repos/{repository}/actions/workflows/{WORKFLOW}/runs",
-        "workflow_runs",
-        event="push",
-        branch=branch,
-        **filters,
-    )
-    return (run for run in runs if (run["event"], run["head_branch"]) == ("push", branch))
 
 
 def download(api: GitHub, repository: str, run: Run, name: str, most: int) -> bytes:

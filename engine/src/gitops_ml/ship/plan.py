@@ -20,9 +20,9 @@ from pathlib import Path
 
 from gitops_ml.core import paths
 from gitops_ml.github.client import GitHub, connect
+from gitops_ml.github.runs import pushed_runs
 from gitops_ml.ship.environments.branches import EnvironmentBranch
 from gitops_ml.ship.environments.repository import Repository
-from gitops_ml.ship.fetch import pushed_runs
 from gitops_ml.ship.settings import ENVIRONMENTS, DeploymentError, tell_skipped, write_outputs
 
 MAIN = "main"

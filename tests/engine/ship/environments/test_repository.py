@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,84 @@ def test_an_unreachable_remote_is_not_one_without_the_commit(world: World) -> No
     git(world.root, "remote", "set-url", "origin", str(world.folder / "gone.git"))
     with pytest.raises(UnreachableError):
         Repository(world.root).fetch_commit("e" * 40)
+
+
+SSH = """#!/bin/sh
+# What ssh would run on the server, run here; what it was told is kept.
+printf '%s\\n' "$@" > "$SEEN/arguments"
+while [ $# -gt 2 ]; do
+  case "$1" in
+    -i) stat -c %a "$2" > "$SEEN/mode"; cat "$2" > "$SEEN/key" ;;
+    -oUserKnownHostsFile=*) cat "${1#*=}" > "$SEEN/hosts" ;;
+  esac
+  shift
+done
+[ "$1" = git@github.com ] || exit 1
+exec git-receive-pack "$ORIGIN"
+"""
+
+
+@pytest.fixture
+def keyed(
+    world: World, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Path:
+    """A workflow whose deliveries have a key of their own; where what ssh was told is kept."""
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(SSH, encoding="utf-8")
+    program.chmod(0o755)
+    git(world.root, "remote", "set-url", "origin", "https://github.com/team/late.git")
+    httpserver.expect_request("/meta").respond_with_json({"ssh_keys": ["ssh-ed25519 AAAA"]})
+    for name, value in {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "SEEN": str(seen),
+        "ORIGIN": str(world.origin),
+        "GITHUB_API_URL": httpserver.url_for("").rstrip("/"),
+        "GITHUB_REPOSITORY": "team/late",
+        "GITHUB_SERVER_URL": "https://github.com",
+        "GITHUB_TOKEN": TOKEN,
+        "DELIVERY_KEY": "-----BEGIN KEY-----\nsecret\n-----END KEY-----",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return seen
+
+
+def test_pushes_with_the_deliveries_key_and_keeps_it_nowhere(world: World, keyed: Path) -> None:
+    Repository(world.root).push(world.first, "env/staging")
+
+    assert world.head("staging") == world.first
+    assert (keyed / "key").read_text() == "-----BEGIN KEY-----\nsecret\n-----END KEY-----\n"
+    assert (keyed / "mode").read_text() == "600\n"
+    assert (keyed / "hosts").read_text() == "github.com ssh-ed25519 AAAA\n"
+    told = (keyed / "arguments").read_text().splitlines()
+    assert {"-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-oBatchMode=yes"} <= set(told)
+    assert not Path(told[told.index("-i") + 1]).exists()
+    assert TOKEN not in " ".join(told)
+
+
+def test_the_deliveries_key_goes_to_github_only(
+    world: World, keyed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(world.root, "remote", "set-url", "origin", "https://git.example.com/team/late.git")
+    with pytest.raises(RefusedError, match="DELIVERY_KEY is a key to https"):
+        Repository(world.root).push(world.first, "env/staging")
+    assert list(keyed.iterdir()) == []
+
+
+def test_an_unknown_server_gets_no_key(world: World, keyed: Path, httpserver: HTTPServer) -> None:
+    httpserver.clear()
+    httpserver.expect_request("/meta").respond_with_json({"ssh_keys": None})
+    with pytest.raises(RefusedError, match="does not say by which keys its server is known"):
+        Repository(world.root).push(world.first, "env/staging")
+    assert list(keyed.iterdir()) == []
+
+
+def test_a_key_that_may_not_write_is_named(world: World, keyed: Path) -> None:
+    (keyed.parent / "bin" / "ssh").write_text(
+        "#!/bin/sh\necho 'git@github.com: Permission denied (publickey).' >&2; exit 255\n"
+    )
+    with pytest.raises(RefusedError, match="a deploy key that may write") as caught:
+        Repository(world.root).push(world.first, "env/staging")
+    assert "secret\n" not in str(caught.value)

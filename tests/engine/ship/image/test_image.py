@@ -33,12 +33,12 @@ from werkzeug import Request, Response
 
 from gitops_ml.bento import smoke
 from gitops_ml.bento.smoke import SmokeError
+from gitops_ml.core.base_image import DOCKERFILE
 from gitops_ml.ship.image import image
 from gitops_ml.ship.image.image import (
     ATTEMPTS,
     Container,
     check_bad_requests,
-    qualified,
 )
 from gitops_ml.ship.settings import DeploymentError
 
@@ -59,6 +59,7 @@ env | grep -E '^(REGISTRY_AUTH_FILE|DOCKER_CONFIG)=' >> environment
 name=$1
 case "$1 $2" in "image inspect") name="inspect.$4" ;; esac
 if [ "$name" = login ]; then cat >> password; fi
+case "$2" in --file=*/Dockerfile) cat "${2#--file=}" > recipe ;; esac
 left=$(cat "$name.fails" 2>/dev/null || echo 0)
 if [ "$left" -gt 0 ]; then
   echo $((left - 1)) > "$name.fails"
@@ -96,6 +97,12 @@ class Engine:
         return (self.folder / name).read_text(encoding="utf-8")
 
 
+def base_on(name: str) -> None:
+    """Write the project's Dockerfile."""
+    DOCKERFILE.parent.mkdir(parents=True, exist_ok=True)
+    DOCKERFILE.write_text(f"ARG BUILT\nFROM ${{BUILT}} AS built\nFROM {name}\nCOPY a b\n")
+
+
 @pytest.fixture
 def engine(clean_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     state, tools = tmp_path / "engine", tmp_path / "tools"
@@ -110,6 +117,7 @@ def engine(clean_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("IMAGE", "registry.example/acme/shop")
     monkeypatch.setattr(image, "WAIT_SECONDS", 0.0)
     monkeypatch.chdir(make_project(tmp_path))
+    base_on("python:3.11-slim")
     engine = Engine(state)
     engine.answers("inspect.{{.Id}}", IMAGE_ID)
     digests = [f"other.example/python@sha256:{'0' * 64}", f"python@{BASE_DIGEST}"]
@@ -202,20 +210,6 @@ def recorded() -> dict[str, Any]:
     return dict(json.loads(Path("build/image.json").read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize(
-    ("name", "full"),
-    [
-        ("python:3.11-slim", "docker.io/library/python:3.11-slim"),
-        ("acme/python:1", "docker.io/acme/python:1"),
-        ("ghcr.io/acme/python:1", "ghcr.io/acme/python:1"),
-        ("localhost/python:1", "localhost/python:1"),
-        ("registry:5000/python:1", "registry:5000/python:1"),
-    ],
-)
-def test_names_are_told_with_their_registry(name: str, full: str) -> None:
-    assert qualified(name) == full
-
-
 def test_an_image_is_built_on_the_digest_that_the_base_has_now(
     engine: Engine, bento: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,16 +222,21 @@ def test_an_image_is_built_on_the_digest_that_the_base_has_now(
     pinned = f"docker.io/library/python@{BASE_DIGEST}"
     pull = "pull --quiet docker.io/library/python:3.11-slim"
     assert engine.asked("pull") == [pull] * ATTEMPTS
-    (built,) = engine.asked("build")
-    assert f"--build-context python:3.11-slim=docker-image://{pinned}" in built
-    assert f"--tag registry.example/acme/shop:{VERSION}" in built
+    first, shipped = engine.asked("build")
+    assert f"--build-context python:3.11-slim=docker-image://{pinned}" in first
+    assert f"--tag registry.example/acme/shop:{VERSION}-build" in first
+    assert f"--build-arg=BUILT=registry.example/acme/shop:{VERSION}-build" in shipped
+    assert f"--tag=registry.example/acme/shop:{VERSION} " in shipped
+    assert engine.read("recipe") == (
+        f"ARG BUILT\nFROM ${{BUILT}} AS built\nFROM {pinned}\nCOPY a b\n"
+    )
     for key, value in (
         ("revision", COMMIT),
         ("version", VERSION),
         ("base.digest", BASE_DIGEST),
         ("source", "https://github.com/acme/shop"),
     ):
-        assert f"--label org.opencontainers.image.{key}={value}" in built
+        assert f"--label=org.opencontainers.image.{key}={value} " in shipped
     assert recorded() == {
         "name": "registry.example/acme/shop",
         "tag": VERSION,
@@ -245,6 +244,35 @@ def test_an_image_is_built_on_the_digest_that_the_base_has_now(
         "bento": TAG,
         "id": f"sha256:{IMAGE_ID}",
     }
+
+
+def test_a_pinned_base_is_what_it_is_built_on(
+    engine: Engine, bento: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build"]) == 0
+    assert "To enable it: run `make pin-base-image` and commit" in capsys.readouterr().out
+    other = f"sha256:{'d' * 64}"
+    base_on(f"mirror.example/library/python:3.11-slim@{other}")
+
+    assert main(["build"]) == 0
+
+    assert "Skipped" not in capsys.readouterr().out
+    pinned = f"mirror.example/library/python@{other}"
+    assert engine.asked("pull")[-1] == f"pull --quiet {pinned}"
+    assert recorded()["base"] == pinned
+    assert f"FROM {pinned}\n" in engine.read("recipe")
+    assert f"python:3.11-slim=docker-image://{pinned}" in engine.asked("build")[-2]
+
+
+def test_a_base_for_another_python_is_refused(
+    engine: Engine, bento: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base_on("python:3.13-slim")
+    assert main(["build"]) == 1
+    said = capsys.readouterr().err
+    assert "is built on python:3.13-slim, but" in said
+    assert "was made for python:3.11-slim; name that one there" in said
+    assert engine.asked("build") == []
 
 
 def test_a_build_that_fails_leaves_nothing_to_push(
@@ -405,8 +433,16 @@ def test_without_a_known_limit_nothing_is_run(
     assert engine.asked("create") == []
 
 
-def test_the_projects_own_limit_is_known(generated: Bake) -> None:
-    assert image.production_memory(generated()) == image.Memory("1Gi", 1024**3)
+@pytest.mark.parametrize(
+    ("target", "file"),
+    [
+        ("kubernetes", "deploy/overlays/production/resources.yaml"),
+        ("host", "deploy/host/pod.yaml"),
+    ],
+)
+def test_the_projects_own_limit_is_known(generated: Bake, target: str, file: str) -> None:
+    project = generated(deploy_target=target)
+    assert image.production_memory(project) == image.Memory("1Gi", 1024**3, Path(file))
 
 
 def test_a_container_that_does_not_start_is_removed_too(
@@ -553,6 +589,33 @@ def test_a_login_that_fails_shows_no_password(
     assert "ada cannot log in; is it up, and are REGISTRY_USER and REGISTRY_TOKEN right?" in said
     assert TOKEN not in said
     assert engine.asked("push") == []
+
+
+@pytest.mark.parametrize("name", ["podman", "docker"])
+def test_what_is_added_to_the_image_finds_a_login_where_docker_keeps_it(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.setenv("CONTAINER_ENGINE", name)
+    monkeypatch.setenv("IMAGE", "registry.example/acme/shop")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    assert main(["login"]) == 0
+    assert "nobody has to log in" in capsys.readouterr().out
+    monkeypatch.setenv("REGISTRY_USER", "ada")
+    monkeypatch.setenv("REGISTRY_TOKEN", TOKEN)
+
+    assert main(["login"]) == 0
+
+    assert engine.asked("login") == ["login --username ada --password-stdin registry.example"]
+    assert engine.read("password") == TOKEN
+    places = {line.partition("=")[2] for line in engine.read("environment").splitlines()}
+    assert places == {str(tmp_path / "docker"), str(tmp_path / "docker" / "config.json")}
+    engine.fails("login", 1, f"wrong: {TOKEN}")
+    assert main(["login"]) == 1
+    assert TOKEN not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,11 @@ def test_a_release_tells_all_that_it_is_made_of(github: Reviewed, pushed: Pushed
         "gate": {
             "verdict": "promote",
             "base": "b" * 40,
-            "consent": {"allow_loosening": True, "accept_new_baseline": None},
+            "consent": {
+                "allow_loosening": True,
+                "accept_new_baseline": None,
+                "own_engine": False,
+            },
         },
         "params": {"sha256": hashlib.sha256(PARAMS).hexdigest()},
         "pull_request": {"number": 7, "author": "grace", "approved_by": ["ada"]},

@@ -27,6 +27,7 @@ from gitops_ml.ship.targets.containers import KIND, details
 
 main = subcommand("lineage")
 
+# As releases recorded it that were made before there were more kinds.
 CONSENT = {"allow_loosening": True, "accept_new_baseline": None}
 MODEL = b"weights"
 METRICS = {"roc_auc": 0.8}

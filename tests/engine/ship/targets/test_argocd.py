@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,18 +23,25 @@ def project(generated: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The current folder: the project's own applications as they were at first."""
     shutil.copytree(generated() / "deploy" / "argocd", tmp_path / "deploy" / "argocd")
     for name in FILES:
-        application = yaml.safe_load((tmp_path / name).read_text())
-        follow(tmp_path / name, application["spec"]["source"]["repoURL"], PLACEHOLDER)
+        url = objects(tmp_path / name)["Application"]["spec"]["source"]["repoURL"]
+        text = (tmp_path / name).read_text()
+        assert text.count(url) == 2
+        (tmp_path / name).write_text(text.replace(url, PLACEHOLDER))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GITHUB_REPOSITORY", "acme/flights")
     monkeypatch.delenv("GITHUB_SERVER_URL", raising=False)
     return tmp_path
 
 
+def objects(path: Path) -> dict[str, Any]:
+    """What a file holds, by its kind."""
+    return {item["kind"]: item for item in yaml.safe_load_all(path.read_text())}
+
+
 def follow(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert text.count(f"repoURL: {old}\n") == 1
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(f"repoURL: {old}\n", f"repoURL: {new}\n"))
 
 
 def test_the_check_names_every_application_without_an_address(
@@ -57,17 +65,35 @@ def test_they_follow_this_repository_and_its_environments(
     assert f"{FILES[1]} follows {URL}" in capsys.readouterr().out
     for name in FILES:
         assert (project / name).read_text() == before[name].replace(PLACEHOLDER, URL)
-        source = yaml.safe_load((project / name).read_text())["spec"]["source"]
+        found = objects(project / name)
+        source = found["Application"]["spec"]["source"]
         assert (source["repoURL"], source["targetRevision"]) == (URL, f"env/{Path(name).stem}")
+        assert found["AppProject"]["spec"]["sourceRepos"] == [URL]
 
 
 def test_an_address_that_somebody_wrote_stays(project: Path) -> None:
-    follow(project / FILES[0], PLACEHOLDER, OTHER)
+    text = (project / FILES[0]).read_text()
+    (project / FILES[0]).write_text(text.replace(PLACEHOLDER, OTHER))
 
     assert main([]) == 0
 
     assert OTHER in (project / FILES[0]).read_text()
     assert URL in (project / FILES[1]).read_text()
+
+
+def test_an_application_follows_what_its_project_allows(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([]) == 0
+    follow(project / FILES[0], URL, OTHER)
+
+    assert main(["--check"]) == 1
+
+    told = capsys.readouterr().err
+    assert f"{FILES[0]}: repoURL is {OTHER}, but its AppProject allows only {URL}" in told
+    (project / FILES[0]).write_text("kind: AppProject\nspec: {}\n---\n  repoURL: x\n")
+    assert main(["--check"]) == 1
+    assert "must say which repositories it allows" in capsys.readouterr().err
 
 
 def test_without_a_repository_nothing_is_written(

@@ -6,14 +6,18 @@ import base64
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from gitops_ml.core.git import GitError
 from gitops_ml.core.run import NoEndError, run_bytes, said
-from gitops_ml.ship.settings import github_server
+from gitops_ml.github.client import GitHubError, connect, parse_remote
+from gitops_ml.github.settings import DELIVERY_KEY
+from gitops_ml.ship.settings import github_server, variable
 
 # A transfer that takes longer is stuck.
 TRANSFER_SECONDS = 300
@@ -161,15 +165,51 @@ class Repository:
             RefusedError: If the remote's rules or the token do not allow it.
             UnreachableError: If the remote does not answer.
         """
-        done = self._transfer(
-            # Hooks of the repository are for people and their branches.
-            *("-c", f"core.hooksPath={os.devnull}"),
-            *("push", "--porcelain", "--no-follow-tags", "--recurse-submodules=no"),
-            *(self.remote, f"{commit}:refs/heads/{branch}"),
-        )
+        with self._writer() as (address, env):
+            done = self._transfer(
+                # Hooks of the repository are for people and their branches.
+                *("-c", f"core.hooksPath={os.devnull}"),
+                *("push", "--porcelain", "--no-follow-tags", "--recurse-submodules=no"),
+                *(address, f"{commit}:refs/heads/{branch}"),
+                env=env,
+            )
         if done.returncode != 0:
             raise self._failure(done, f"push {branch} to")
         self._git("update-ref", f"refs/remotes/{self.remote}/{branch}", commit)
+
+    @contextmanager
+    def _writer(self) -> Iterator[tuple[str, Mapping[str, str] | None]]:
+        """Where to push, and what logs in there: the deliveries' key, if there is one.
+
+        Raises:
+            RefusedError: If GitHub does not say by what its server is known, or is not the remote.
+        """
+        key = variable(DELIVERY_KEY)
+        if not key:
+            yield self.remote, None
+            return
+        remote = parse_remote(self._url)
+        if remote is None or remote.host != urlsplit(github_server()).hostname:
+            raise RefusedError(
+                f"{DELIVERY_KEY} is a key to {github_server()}, and {self.remote} is not there"
+            )
+        try:
+            api, _ = connect(self.root)
+            known = [f"{remote.host} {line}\n" for line in api.get("/meta")["ssh_keys"]]
+        except (GitHubError, LookupError, TypeError) as error:
+            raise RefusedError(
+                f"cannot push to {self.remote}: GitHub does not say by which keys its server is "
+                f"known: {error}"
+            ) from error
+        with tempfile.TemporaryDirectory() as folder:
+            hosts, identity = Path(folder) / "hosts", Path(folder) / "key"
+            hosts.write_text("".join(known), encoding="utf-8")
+            identity.touch(mode=0o600)
+            identity.write_text(f"{key}\n", encoding="utf-8")
+            options = f"-i {identity} -oIdentitiesOnly=yes -oUserKnownHostsFile={hosts}"
+            command = f"ssh -F {os.devnull} {options} -oStrictHostKeyChecking=yes -oBatchMode=yes"
+            address = f"ssh://git@{remote.host}/{remote.repository}.git"
+            yield address, {"GIT_SSH_COMMAND": command}
 
     def _fetch(self, what: str) -> subprocess.CompletedProcess[bytes]:
         return self._transfer(
@@ -184,20 +224,24 @@ class Repository:
             return OvertakenError(f"cannot {what} {self.remote}: it has moved:\n{words}")
         if "[remote rejected]" in words:
             return RefusedError(
-                f"cannot {what} {self.remote}: its rules do not allow it. Let no rule that needs "
-                "pull requests, reviews or checks cover env/**, or let the workflow bypass it:\n"
-                f"{words}"
+                f"cannot {what} {self.remote}: its rules do not allow it. Where only deliveries "
+                f"may push to env/**, the workflow needs the secret {DELIVERY_KEY} "
+                "(docs/deliver.md), and people run the workflow; no rule that needs pull requests, "
+                f"reviews or checks may cover env/**:\n{words}"
             )
         if _NO_PERMISSION.search(words):
             return RefusedError(
                 f"cannot {what} {self.remote}: not permitted. In a workflow the job needs "
-                f"`permissions: contents: write` and GITHUB_TOKEN:\n{words}"
+                "`permissions: contents: write` and GITHUB_TOKEN, or, in the secret "
+                f"{DELIVERY_KEY}, the whole of a deploy key that may write:\n{words}"
             )
         return UnreachableError(f"cannot {what} {self.remote}: it cannot be reached:\n{words}")
 
-    def _transfer(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        """Run a command that talks to the remote."""
-        env = credentials(self._url)
+    def _transfer(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command that talks to the remote, with what logs in there by default."""
+        env = credentials(self._url) if env is None else env
         try:
             return self._git(*arguments, env=env, timeout=TRANSFER_SECONDS)
         except NoEndError as error:

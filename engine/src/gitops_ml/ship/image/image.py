@@ -1,15 +1,18 @@
 """The container image: built from the gated bento, tested as it will run, pushed by digest.
 
-    gitops-ml image build | smoke | push
+    gitops-ml image pin | build | smoke | push | login
 
 CONTAINER_ENGINE (docker or podman) builds and runs it, IMAGE says where it is kept; both as in
 `image_settings.py`. What is known of the image goes into `build/image.json`, step by step:
 
-- build: `bentoml containerize` on a base image that is pinned by the digest that its tag has today.
+- pin: writes the base image's digest into `deploy/image/Dockerfile`.
+- build: `bentoml containerize`, and of that what `deploy/image/Dockerfile` copies.
 - smoke: runs it as the Deployment does: read-only, without privileges, with production's memory. It
   must not be root, answer as the model did and say what it was deployed as, refuse bad requests and
   stop when it is asked to.
 - push: only what has passed the smoke test; then the registry is asked what it holds.
+- login: lets what follows write beside the image, as an attestation is; only for a workflow, whose
+  machine is thrown away.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -40,11 +44,14 @@ from gitops_ml.bento.smoke import (
     wait_for,
 )
 from gitops_ml.bento.store import Bento, find_bento
+from gitops_ml.core.base_image import DOCKERFILE, built_on, qualified, read_base
 from gitops_ml.core.project import load_project
 from gitops_ml.core.retry import doubling, patiently
 from gitops_ml.core.run import PYTHON, NotInstalledError, said, show
 from gitops_ml.core.run import run as run_command
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.github.client import NotSetUpError, find_remote
+from gitops_ml.ship.image.pin import pin
 from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry
 from gitops_ml.ship.image.settings import (
     Engine,
@@ -53,14 +60,14 @@ from gitops_ml.ship.image.settings import (
     image_name,
     registry_login,
 )
-from gitops_ml.ship.settings import DeploymentError, github_server, write_outputs
+from gitops_ml.ship.settings import DeploymentError, github_server, tell_skipped, write_outputs
 
 RECORD = Path("build/image.json")
 LABEL = "org.opencontainers.image"  # how the names of the labels begin that the build sets
 
 PORT = 3000
 KILLED = 137  # not every engine tells whether it was for the memory
-# As in deploy/base/deployment.yaml, which also sets these variables.
+# As in deploy/base/deployment.yaml or deploy/host/pod.yaml, which also set these variables.
 LIMITS = (
     "--read-only",
     "--tmpfs=/tmp:size=256m",
@@ -71,6 +78,7 @@ LIMITS = (
 # Where the memory of production is limited, for which container, and how it may be written:
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 RESOURCES = Path("deploy/overlays/production/resources.yaml")
+HOST_RESOURCES = Path("deploy/host/pod.yaml")
 CONTAINER = "service"
 QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMGT]|[KMGT]i)?")
 READY_SECONDS = 120.0
@@ -176,14 +184,6 @@ class Container:
         raise DeploymentError(f"{image}: {self.engine} does not know its digest")
 
 
-def qualified(image: str) -> str:
-    """An image's name with its registry: `python:3.11` is docker.io/library/python:3.11."""
-    first, slash, _ = image.partition("/")
-    if slash and (first == "localhost" or "." in first or ":" in first):
-        return image
-    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
-
-
 def read_record(root: Path) -> dict[str, Any]:
     """What is known of the image.
 
@@ -211,15 +211,19 @@ def write_record(root: Path, record: Mapping[str, Any]) -> None:
 
 def base_image_of(bento: Bento) -> str:
     """The base image, as the bento names it."""
-    content = yaml.safe_load((bento.folder / "bento.yaml").read_text(encoding="utf-8"))
+    content = load_yaml((bento.folder / "bento.yaml").read_text(encoding="utf-8"))
     return str(content["image"]["base_image"])
 
 
 def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, Any]:
     """Build the image of a bento.
 
-    The tag of the base image is resolved once, here, and everything is built on that digest: what
-    is recorded is what was used, even if the tag moves at this moment.
+    The base image is the one that `deploy/image/Dockerfile` names by digest. Where nobody has
+    pinned it, its tag is resolved once, here, and everything is built on that digest: what is
+    recorded is what was used, even if the tag moves at this moment.
+
+    BentoML builds an image with all that it takes to install; the Dockerfile copies what was
+    installed.
 
     Args:
         root: The project's folder.
@@ -231,23 +235,40 @@ def build(root: Path, bento: Bento, engine: Container, name: str) -> dict[str, A
         What is known of it.
 
     Raises:
-        DeploymentError: If the base image cannot be pulled or the build fails.
+        DeploymentError: If the base image cannot be pulled, is for another Python than the bento,
+            or the build fails.
     """
     (root / RECORD).unlink(missing_ok=True)
-    base_image = base_image_of(bento)
-    base = qualified(base_image)
-    engine.transfer("pull", "--quiet", base, advice="is the base image's registry reachable?")
-    pinned = f"{base.rpartition(':')[0]}@{engine.digest(base)}"
+    base_image, base = base_image_of(bento), read_base(root)
+    if qualified(base_image).rpartition("/")[2] != base.short:
+        raise DeploymentError(
+            f"{DOCKERFILE}: is built on {base.short}, but {bento.tag} was made for {base_image}; "
+            "name that one there, then run `make pin-base-image`"
+        )
+    reference = base.reference
+    engine.transfer("pull", "--quiet", reference, advice="is the base image's registry reachable?")
+    if base.digest is None:
+        tell_skipped(
+            f"the image is built on what {reference} is today, which nobody has reviewed",
+            f"run `make pin-base-image` and commit {DOCKERFILE}",
+        )
+    pinned = f"{base.name}@{base.digest or engine.digest(reference)}"
     image = f"{name}:{bento.version}"
-    options = [
-        # The build finds this one where the bento names its base image.
-        f"build-context={base_image}=docker-image://{pinned}",
-        *(f"label={key}={value}" for key, value in _labels(root, bento, pinned).items()),
-    ]
+    built = f"{image}-build"
+    # The build finds this one where the bento names its base image.
+    context = f"build-context={base_image}=docker-image://{pinned}"
     command = [*PYTHON, "bentoml", "containerize", bento.tag, "--backend", engine.engine]
-    command += ["--image-tag", image, *(part for opt in options for part in ("--opt", opt))]
-    if show(command, root) != 0:
+    if show([*command, "--image-tag", built, "--opt", context], root) != 0:
         raise DeploymentError(f"{image}: cannot be built; the reason is above")
+    labels = (f"--label={key}={value}" for key, value in _labels(root, bento, pinned).items())
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "Dockerfile"
+        recipe.write_text(built_on(root, pinned), encoding="utf-8")
+        command = [engine.engine, "build", f"--file={recipe}", f"--build-arg=BUILT={built}"]
+        if show([*command, *labels, f"--tag={image}", folder], root) != 0:
+            raise DeploymentError(
+                f"{image}: cannot be built from {DOCKERFILE}; the reason is above"
+            )
     record = {
         "name": name,
         "tag": bento.version,
@@ -284,10 +305,12 @@ class Memory:
     Attributes:
         limit: As it is written, e.g. 1Gi.
         size: In bytes.
+        file: Which says so.
     """
 
     limit: str
     size: int
+    file: Path
 
 
 def production_memory(root: Path) -> Memory:
@@ -296,22 +319,25 @@ def production_memory(root: Path) -> Memory:
     Raises:
         DeploymentError: If the file that says it is missing, or says it otherwise.
     """
+    file = HOST_RESOURCES if load_project(root).deploy_target == "host" else RESOURCES
     try:
-        found = yaml.safe_load((root / RESOURCES).read_text(encoding="utf-8"))
-        containers = found["spec"]["template"]["spec"]["containers"]
+        found = load_yaml((root / file).read_text(encoding="utf-8"))
+        # A Deployment holds a pod, or it is the pod.
+        pod = found["spec"].get("template", found)
+        containers = pod["spec"]["containers"]
         (own,) = (one for one in containers if one["name"] == CONTAINER)
         limit = str(own["resources"]["limits"]["memory"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise DeploymentError(
-            f"{RESOURCES}: must limit the memory of the container {CONTAINER!r}, e.g. "
+            f"{file}: must limit the memory of the container {CONTAINER!r}, e.g. "
             f"`limits: {{memory: 1Gi}}`: {error!r}"
         ) from error
     quantity = QUANTITY.fullmatch(limit)
     if quantity is None:
-        raise DeploymentError(f"{RESOURCES}: the memory limit is {limit!r}, not like 1Gi or 1500M")
+        raise DeploymentError(f"{file}: the memory limit is {limit!r}, not like 1Gi or 1500M")
     number, unit = quantity[1], quantity[2] or ""
     power = " KMGT".index(unit[:1].upper() or " ")
-    return Memory(limit, int(float(number) * (1024 if unit.endswith("i") else 1000) ** power))
+    return Memory(limit, int(float(number) * (1024 if unit.endswith("i") else 1000) ** power), file)
 
 
 def smoke(root: Path, engine: Container, timeout: float = READY_SECONDS) -> str:
@@ -397,7 +423,7 @@ def _wait(
                 killed = state["OOMKilled"] or code == KILLED
                 why = (
                     f"; does it need more memory than the {memory.limit} of production? "
-                    f"{RESOURCES} sets the limit"
+                    f"{memory.file} sets the limit"
                     if killed
                     else ""
                 )
@@ -479,6 +505,39 @@ def check_same(image: str, tested: str, held: Manifest) -> None:
         )
 
 
+def log_in(engine: Container, login: Login | None) -> str:
+    """Log in to a registry where docker's own programs look; what was done.
+
+    Raises:
+        DeploymentError: If the registry does not let us in.
+    """
+    if login is None:
+        return "nobody has to log in"
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    logins = folder / "config.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not logins.exists():
+        logins.write_text("{}", encoding="utf-8")
+    _log_in(engine.engine, login, logins)
+    return f"logged in to {login.registry} as {login.user}"
+
+
+def _log_in(engine: Engine, login: Login, logins: Path) -> Container:
+    """Log in to a registry; the engine that is, by a file of logins."""
+    # https://docs.docker.com/reference/cli/docker/#environment-variables
+    # https://docs.podman.io/en/latest/markdown/podman-login.1.html
+    own = {"DOCKER_CONFIG": str(logins.parent), "REGISTRY_AUTH_FILE": str(logins)}
+    pusher = Container(engine, own)
+    who = ("--username", login.user, "--password-stdin", login.registry)
+    done = pusher.try_to("login", *who, data=login.token)
+    if done.returncode != 0:
+        raise DeploymentError(
+            f"{login.registry}: {login.user} cannot log in; is it up, and are REGISTRY_USER "
+            f"and REGISTRY_TOKEN right?\n{said(done).replace(login.token, '***')}"
+        )
+    return pusher
+
+
 @contextmanager
 def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
     """Log in to a registry while the block runs, apart from the logins of this machine.
@@ -493,20 +552,9 @@ def logged_in(engine: Container, login: Login | None) -> Iterator[Container]:
         yield engine
         return
     with tempfile.TemporaryDirectory() as folder:
-        # https://docs.docker.com/reference/cli/docker/#environment-variables
-        # https://docs.podman.io/en/latest/markdown/podman-login.1.html
         logins = Path(folder, "auth.json")
         logins.write_text("{}", encoding="utf-8")
-        own = {"DOCKER_CONFIG": folder, "REGISTRY_AUTH_FILE": str(logins)}
-        pusher = Container(engine.engine, own)
-        who = ("--username", login.user, "--password-stdin", login.registry)
-        done = pusher.try_to("login", *who, data=login.token)
-        if done.returncode != 0:
-            raise DeploymentError(
-                f"{login.registry}: {login.user} cannot log in; is it up, and are REGISTRY_USER "
-                f"and REGISTRY_TOKEN right?\n{said(done).replace(login.token, '***')}"
-            )
-        yield pusher
+        yield _log_in(engine.engine, login, logins)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -519,11 +567,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step = steps.add_parser("smoke", help="run it and ask for the golden predictions")
     step.add_argument("--timeout", type=float, default=READY_SECONDS, help="seconds until ready")
     steps.add_parser("push", help="push it and say its digest")
+    steps.add_parser("pin", help="write the base image's digest into the Dockerfile")
+    steps.add_parser("login", help="log in to its registry for the programs that follow")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Build, test or push the image; 0 if that was done."""
+    """Build, test or push the image, or log in to its registry; 0 if that was done."""
     root = Path.cwd()
+    if options.step == "pin":
+        print(pin(root))
+        return 0
     engine = Container(container_engine())
     if options.step == "build":
         bento = find_bento(options.bento or fetched_tag(root) or "latest")
@@ -531,6 +584,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{record['name']}:{record['tag']} is built from {bento.tag} on {record['base']}")
     elif options.step == "smoke":
         print(smoke(root, engine, options.timeout))
+    elif options.step == "login":
+        print(log_in(engine, registry_login(image_name(root))))
     else:
         record = push(root, engine, registry_login(read_record(root)["name"]))
         write_outputs(name=record["name"], digest=record["digest"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.gate.verdict import Consent
 from gitops_ml.github.client import GitHub, NotSetUpError, connect
 from gitops_ml.report.run_artifacts import ARCHIVE_BYTES
 from gitops_ml.ship.fetch import Run, download, find_runs, read_gate
@@ -85,9 +86,17 @@ def _gate(api: GitHub, repository: str, release: Release) -> Answer:
             f"{report.commit}"
         )
     found = verdict_of(report)
-    if found != release.content.get("gate"):
+    if found != _with_all_consents(release.content.get("gate")):
         return "differs", f"{json.dumps(found)} is the report of {run.url}"
     return "ok", f"is the report of {run.url}"
+
+
+def _with_all_consents(gate: Any) -> Any:
+    """What a release says of the gate; a kind of consent that came later was not given then."""
+    consent = gate.get("consent") if isinstance(gate, dict) else None
+    if not isinstance(consent, dict):
+        return gate
+    return {**gate, "consent": {**Consent().model_dump(), **consent}}
 
 
 def _pull_request(api: GitHub, repository: str, release: Release) -> Answer:

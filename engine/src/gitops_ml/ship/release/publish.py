@@ -22,6 +22,7 @@ import yaml
 
 from gitops_ml.core import paths
 from gitops_ml.core.retry import patiently
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.report.verdict_report import folded, markdown_table
 from gitops_ml.ship import targets
@@ -81,7 +82,7 @@ def _read(root: Path, release: Release, path: Path) -> dict[str, Any]:
     try:
         # JSON is YAML, too, but slow to read as such.
         text = repository.run("cat-file", "blob", found)
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else load_yaml(text)
     except (ValueError, yaml.YAMLError) as error:
         raise DeploymentError(f"{where}: cannot be read: {error}") from error
     if not isinstance(content, dict):

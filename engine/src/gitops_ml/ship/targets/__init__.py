@@ -15,7 +15,7 @@ Found = Literal["ok", "differs", "unknown"]
 DEPLOY = Path("deploy")
 _MODULES = {
     "kubernetes": "gitops_ml.ship.targets.containers",
-    "host": "gitops_ml.ship.targets.containers",
+    "host": "gitops_ml.ship.targets.host",
     "bentocloud": "gitops_ml.ship.targets.bentocloud",
 }
 

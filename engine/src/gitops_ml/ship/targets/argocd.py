@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import yaml
 
 from gitops_ml.github.client import NotSetUpError, find_remote
 from gitops_ml.ship.settings import DeploymentError
@@ -28,7 +31,7 @@ def read_addresses(root: Path) -> dict[Path, str]:
     """
     addresses = {}
     for path in sorted((root / APPLICATIONS).glob("*.yaml")):
-        found = _ADDRESS.search(path.read_text(encoding="utf-8"))
+        found = _ADDRESS.search(path.read_text(encoding="utf-8", errors="replace"))
         if found is None:
             raise DeploymentError(f"{path.relative_to(root)}: has no line `repoURL: ADDRESS`")
         addresses[path] = found[2]
@@ -44,7 +47,8 @@ def check(root: Path) -> str:
         What they follow, for people.
 
     Raises:
-        DeploymentError: If one still has the address that stands for yours.
+        DeploymentError: If one still has the address that stands for yours, or follows another
+            repository than its project allows.
     """
     addresses = read_addresses(root)
     lacking = [path for path, url in addresses.items() if url == PLACEHOLDER]
@@ -54,7 +58,27 @@ def check(root: Path) -> str:
             f"{names}: repoURL is still {PLACEHOLDER}; run `make argocd`, or write "
             "the address of your repository there"
         )
+    for path, url in addresses.items():
+        for allowed in _allowed(root, path):
+            if url not in allowed:
+                raise DeploymentError(
+                    f"{path.relative_to(root)}: repoURL is {url}, but its AppProject allows only "
+                    f"{', '.join(allowed) or 'nothing'}; write the same address under sourceRepos"
+                )
     return "\n".join(f"{path.relative_to(root)} follows {url}" for path, url in addresses.items())
+
+
+def _allowed(root: Path, path: Path) -> Iterator[list[str]]:
+    """Which repositories each project of a file allows its applications to follow."""
+    try:
+        for item in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if isinstance(item, dict) and item.get("kind") == "AppProject":
+                yield [str(url) for url in item["spec"]["sourceRepos"]]
+    except (yaml.YAMLError, LookupError, TypeError) as error:
+        raise DeploymentError(
+            f"{path.relative_to(root)}: an AppProject must say which repositories it allows, under "
+            f"spec.sourceRepos: {error!r}"
+        ) from error
 
 
 def point(root: Path) -> str:

@@ -21,6 +21,7 @@ import yaml
 
 from gitops_ml.bento.archive import fetched_tag
 from gitops_ml.bento.store import find_bento
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.ship.environments.branches import EnvironmentBranch
 from gitops_ml.ship.environments.probe import Target, find_target, write_evidence
 from gitops_ml.ship.release.release import ReleaseError
@@ -53,7 +54,7 @@ def read_config(root: Path, target: Target) -> dict[str, Any]:
     branch = EnvironmentBranch(root, target.environment)
     where = f"{branch.name} at {target.revision[:12]}: {DEPLOYMENT}"
     try:
-        config = yaml.safe_load(branch.read(DEPLOYMENT, target.revision) or b"")
+        config = load_yaml(branch.read(DEPLOYMENT, target.revision) or b"")
         described = config["bento"] == target.release.tag and bool(config["name"])
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ReleaseError(f"{where}: describes no deployment: {error!r}") from error

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gitops_ml.core.project import load_project
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.ship.release.release import RELEASE, parse_release
 from gitops_ml.ship.settings import DeploymentError
 from gitops_ml.ship.targets import DEPLOY
@@ -100,9 +101,7 @@ def render(root: Path, environment: str, release: Mapping[str, Any]) -> dict[str
     wanted = parse_release(json.dumps(release).encode(), RELEASE)
     path = DEPLOY / f"{environment}.yaml"
     try:
-        described = Deployment.model_validate(
-            yaml.safe_load((root / path).read_text(encoding="utf-8"))
-        )
+        described = Deployment.model_validate(load_yaml((root / path).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DeploymentError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:

@@ -26,6 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gitops_ml.core.run import NotInstalledError, said
 from gitops_ml.core.run import run as run_command
+from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.ship.release.release import RELEASE, Release, parse_release
 from gitops_ml.ship.settings import DeploymentError
 from gitops_ml.ship.targets import DEPLOY
@@ -91,7 +92,7 @@ def read_outputs(root: Path) -> dict[str, list[str]]:
         DeploymentError: If `deploy/outputs.yaml` is missing or says something else.
     """
     try:
-        found = yaml.safe_load((root / OUTPUTS).read_text(encoding="utf-8"))
+        found = load_yaml((root / OUTPUTS).read_text(encoding="utf-8"))
         outputs = OUTPUTS_TYPE.validate_python(found, strict=True)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise DeploymentError(

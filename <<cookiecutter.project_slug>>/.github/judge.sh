@@ -1,0 +1,53 @@
+#!/bin/sh
+# Run a command of the engine of another commit, in that commit's locked environment, on the files of
+# this folder: what judges a change is the engine of its base (docs/pull-requests.md).
+#
+#     JUDGE=origin/main sh .github/judge.sh gate --base origin/main
+#
+# The commit is checked out outside of this folder, so that uv meets nothing of this folder when it
+# makes the environment: no uv.toml, pyproject.toml, .python-version or .venv. Python runs isolated
+# (-I), so it does not meet src/, PYTHONPATH, a sitecustomize.py or a module in this folder either.
+set -eu
+
+[ -n "${JUDGE:-}" ] || exec uv run gitops-ml "$@"
+
+judge=$(mktemp -d "${TMPDIR:-/tmp}/judge-XXXXXX")
+forget() {
+  git worktree remove --force --force "$judge/base" 2>/dev/null || rm -rf "$judge/base"
+  rm -rf "$judge"
+  git worktree prune
+}
+trap forget EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Variables by which uv or Python would use another project, environment or module.
+steering='PYTHON[A-Z0-9_]*|UV_(PROJECT[A-Z_]*|NO_SYNC|NO_PROJECT|WORKING_DIR[A-Z]*|CONFIG_FILE|ENV_FILE|PYTHON)|VIRTUAL_ENV'
+for name in $(env | sed -nE "s/^($steering)=.*/\1/p"); do
+  unset "$name"
+done
+
+why=
+prefix=$(git rev-parse --show-prefix)
+if ! commit=$(git rev-parse --verify --quiet --end-of-options "$JUDGE^{commit}"); then
+  why="git knows no commit $JUDGE"
+else
+  # Without the repository's hooks: they are for people who change branches.
+  git -c core.hooksPath=/dev/null worktree add --quiet --detach "$judge/base" "$commit"
+  if ! grep -q '^name = "gitops-ml"$' "$judge/base/${prefix}uv.lock" 2>/dev/null; then
+    why="$JUDGE locks no gitops-ml"
+  fi
+fi
+
+if [ -n "$why" ]; then
+  [ "$1" != gate ] || set -- "$@" --own-engine "$why"
+  uv run gitops-ml "$@"
+else
+  home="$judge/base/${prefix%/}"
+  if ! (cd "$home" && uv sync --locked --quiet --no-default-groups --group train); then
+    echo "The gate could not judge: the environment of the base, $JUDGE, cannot be made" >&2
+    exit 2
+  fi
+  [ "$1" != gate ] || set -- "$@" --judge "$home"
+  "$home/.venv/bin/python" -I -m gitops_ml "$@"
+fi

@@ -1,0 +1,316 @@
+"""The judge and the change: two projects, of which one may have been written by an attacker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from commands import subcommand
+from projects import PACKAGE, forget_package, make_project
+
+from gitops_ml.core import paths
+from gitops_ml.core.dvc import LockedOutput
+from gitops_ml.core.schema import Schema
+from gitops_ml.core.settings import Params
+from gitops_ml.gate import gate
+from gitops_ml.gate.added_terms import AddedTermsError
+from gitops_ml.gate.contestant import ContestantError
+from gitops_ml.gate.verdict import Consent, Finding, Report
+
+NO_BASE = "0" * 40
+FEATURES = """
+from gitops_ml.features import derived
+
+
+@derived(type="category", categories=["few", "many"])
+def bundle(items):
+    return ["few" if one < 5 else "many" for one in items.tolist()]
+"""
+METRICS = """
+from gitops_ml.model import metric
+
+
+@metric(better="smaller", task="classification")
+def cost(truth, prediction, weights):
+    return weights @ (truth != prediction) / weights.sum(axis=-1)
+"""
+# Says who runs it, and which columns the rows have that it is asked about.
+SPY = """
+import os, pathlib, sys
+import polars
+with pathlib.Path(os.environ["SPIED"]).open("a") as spied:
+    asked = sys.argv[sys.argv.index("--rows") + 1] if "--rows" in sys.argv else None
+    columns = polars.read_parquet(asked).columns if asked else []
+    print(os.getpid(), *columns, *(k for k in os.environ if k.startswith("GITHUB_")), file=spied)
+"""
+CONTRACT = {
+    "model": {
+        "metrics": {"roc_auc": {"floor": 0.5}, "cost": {"ceiling": 0.5}},
+        "slices": [{"column": "bundle", "metric": "roc_auc", "floor": 0.3, "min_rows": 5}],
+        "size_mb": 10,
+        "latency_p99_ms": 1000,
+    },
+    "data": {"rows_min": 10},
+}
+
+
+def make_folder(folder: Path, schema: Schema, params: Params, orders: pl.DataFrame) -> Path:
+    """A project that has not run yet."""
+    make_project(folder)
+    columns = schema.model_dump(mode="json", exclude_defaults=True)["columns"]
+    columns["price"]["outcome"] = True
+    settings = params.model_dump(mode="json")
+    settings["data"]["key"] = ["order"]
+    for path, document in (
+        (paths.SCHEMA, {"columns": columns}),
+        (paths.PARAMS, settings),
+        (paths.CONTRACT, CONTRACT),
+    ):
+        (folder / path).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    package = folder / "src" / PACKAGE
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "features.py").write_text(FEATURES, encoding="utf-8")
+    (package / "metrics.py").write_text(METRICS, encoding="utf-8")
+    (folder / "data" / "landed").mkdir(parents=True)
+    orders.write_parquet(folder / "data" / "landed" / "orders.parquet")
+    return folder
+
+
+_trained: list[Path] = []
+
+
+@pytest.fixture
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+    shop_schema: Schema,
+    make_params: Callable[..., Params],
+    make_orders: Callable[..., pl.DataFrame],
+) -> Path:
+    """A project after its training, made when first asked for; not to be changed."""
+    if not _trained:
+        folder = tmp_path_factory.mktemp("trained") / "project"
+        make_folder(folder, shop_schema, make_params("returned"), make_orders(400))
+        with contextlib.chdir(folder):
+            run_pipeline()
+        _trained.append(folder)
+    return _trained[0]
+
+
+@pytest.fixture
+def home(trained: Path, tmp_path: Path) -> Path:
+    """A checkout of the base."""
+    return Path(shutil.copytree(trained, tmp_path / "home"))
+
+
+@pytest.fixture
+def change(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trained copy of the base in the current folder; after an edit, `run_pipeline` again."""
+    folder = Path(shutil.copytree(trained, tmp_path / "change"))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SPIED", str(tmp_path / "spied"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    return folder
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch, home: Path) -> Callable[..., Report]:
+    """Judge the change in the current folder by the base's project, without a champion."""
+
+    def judge(own: bool = False) -> Report:
+        # What DVC and git would say is not what is tested here.
+        monkeypatch.setattr(gate, "current_model", lambda root: LockedOutput("1.dir", "train"))
+        monkeypatch.setattr(gate, "tolerance_note", lambda root: None)
+        monkeypatch.setattr(gate, "find_base", lambda root, revision: None)
+        return gate.judge(Path(), NO_BASE, Consent(), None if own else home)
+
+    return judge
+
+
+def run_pipeline() -> None:
+    for stage in ("ingest", "split", "train"):
+        assert subcommand(stage)() == 0
+    forget_package()
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(document)
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def found(findings: tuple[Finding, ...], metric: str) -> Finding:
+    (one,) = (finding for finding in findings if finding.metric == metric)
+    return one
+
+
+def test_the_change_runs_in_processes_of_its_own_that_see_no_outcome(
+    change: Path, judged: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("features", "metrics"):
+        file = change / "src" / PACKAGE / f"{name}.py"
+        file.write_text(file.read_text(encoding="utf-8") + SPY, encoding="utf-8")
+    run_pipeline()
+    spied = tmp_path / "spied"
+    spied.unlink()
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+
+    report = judged()
+
+    assert report.verdict == "promote", report.reasons
+    (line,) = spied.read_text(encoding="utf-8").splitlines()
+    process, *columns = line.split()
+    assert int(process) != os.getpid()
+    # Neither the target nor what else is known only later, and no token.
+    assert set(columns) == {"order", "weight", "items", "member", "colour", "size", "stars"}
+    assert report.rows == len(pl.read_parquet(change / paths.TEST))
+    assert {found.value for found in report.slices} == {"few", "many"}
+    assert report.challenger.sha256 is not None
+    measured = {limit.term: limit.value for limit in report.limits}
+    assert measured["model.size_mb"] * 1e6 == (change / paths.ONNX_MODEL).stat().st_size
+    assert measured["model.latency_p99_ms"] > 0
+    assert measured["data.rows_min"] == 400
+
+
+def test_a_metric_of_the_base_is_measured_by_the_base(
+    change: Path, judged: Callable[..., Report]
+) -> None:
+    honest = found(judged().metrics, "cost").challenger
+    file = change / "src" / PACKAGE / "metrics.py"
+    file.write_text(METRICS.replace("(truth != prediction)", "(truth < 0)"), encoding="utf-8")
+    run_pipeline()
+    assert found(judged().metrics, "cost").challenger == honest
+    assert found(judged(own=True).metrics, "cost").challenger == 0
+
+
+ADDED = """
+
+@metric(better="larger", task="classification")
+def share_found(truth, prediction, weights):
+    hits = weights * (truth == 1)
+    return (hits @ (prediction == 1)) / hits.sum(axis=-1)
+"""
+
+
+def test_a_metric_that_only_the_change_has_is_measured_by_its_own_process_and_can_block(
+    change: Path, judged: Callable[..., Report], tmp_path: Path
+) -> None:
+    def ask_for_more(contract: Any) -> None:
+        contract["model"]["metrics"]["share_found"] = {"floor": 0.9999}
+        contract["model"]["slices"].append(
+            {"column": "colour", "metric": "share_found", "floor": 0.0, "min_rows": 5}
+        )
+
+    file = change / "src" / PACKAGE / "metrics.py"
+    file.write_text(METRICS + ADDED + SPY, encoding="utf-8")
+    edit(change / paths.CONTRACT, ask_for_more)
+    run_pipeline()
+    (tmp_path / "spied").unlink(missing_ok=True)
+
+    report = judged()
+
+    assert report.verdict == "block"
+    (reason,) = report.reasons
+    assert "share_found" in reason
+    assert "is below the floor 0.9999" in reason
+    assert {one.metric for one in report.metrics} == {"roc_auc", "cost", "share_found"}
+    assert {one.value for one in report.slices if one.column == "colour"} >= {"red", "green"}
+    own = found(judged(own=True).metrics, "share_found")
+    assert found(report.metrics, "share_found") == own
+    spied = (tmp_path / "spied").read_text(encoding="utf-8").splitlines()[:1]
+    assert [line for line in spied if int(line.split()[0]) == os.getpid()] == []
+
+    file.write_text(METRICS + ADDED + "\nraise SystemExit(0)\n", encoding="utf-8")
+    with pytest.raises((AddedTermsError, ContestantError), match=r"share_found|does not answer"):
+        judged()
+
+
+def test_a_slice_keeps_the_meaning_that_the_base_gives_to_its_column(
+    change: Path, judged: Callable[..., Report]
+) -> None:
+    before = {one.value: one.rows for one in judged().slices}
+    file = change / "src" / PACKAGE / "features.py"
+    file.write_text(FEATURES.replace("one < 5", "one < 2.5"), encoding="utf-8")
+    run_pipeline()
+    assert {one.value: one.rows for one in judged().slices} == before
+    assert {one.value: one.rows for one in judged(own=True).slices} != before
+
+
+def test_a_column_that_only_the_change_derives_can_be_a_slice(
+    change: Path, judged: Callable[..., Report]
+) -> None:
+    file = change / "src" / PACKAGE / "features.py"
+    more = FEATURES.split("\n\n\n", 1)[1].replace("def bundle", "def pack")
+    file.write_text(f"{FEATURES}\n\n{more}", encoding="utf-8")
+    edit(
+        change / paths.CONTRACT,
+        lambda contract: contract["model"]["slices"][0].update(column="pack"),
+    )
+    run_pipeline()
+    assert {one.column for one in judged().slices} == {"pack"}
+
+
+def test_other_test_rows_than_the_data_give_do_not_count(
+    change: Path, judged: Callable[..., Report]
+) -> None:
+    all_rows = judged()
+    assert not any(str(paths.TEST) in note for note in all_rows.notes)
+    test = pl.read_parquet(change / paths.TEST)
+    test.head(20).write_parquet(change / paths.TEST)
+    report = judged()
+    assert report.metrics == all_rows.metrics
+    assert any("does not hold the rows that the landed files and the split" in note
+               for note in report.notes)  # fmt: skip
+    # They need not be there at all; without the landed files they are what there is.
+    (change / paths.TEST).unlink()
+    assert judged().metrics == all_rows.metrics
+    test.head(20).write_parquet(change / paths.TEST)
+    shutil.rmtree(change / "data" / "landed")
+    report = judged()
+    assert report.rows == 20
+    assert any("those of the change's own run" in note for note in report.notes)
+
+
+SABOTAGE = """
+import pathlib, sys
+if "answer" in sys.argv:
+    for name, text in {texts!r}.items():
+        pathlib.Path(name).write_text(text)
+"""
+
+
+def test_what_the_challenger_writes_over_the_judge_comes_too_late(
+    change: Path, home: Path, judged: Callable[..., Report]
+) -> None:
+    honest = judged()
+    own = home / "src" / PACKAGE
+    texts = {
+        str(own / "metrics.py"): METRICS.replace("(truth != prediction)", "(truth < 0)"),
+        str(own / "features.py"): FEATURES.replace("one < 5", "one < 2"),
+        str(home / paths.CONTRACT): yaml.safe_dump({"model": {}}),
+        str(change / paths.CONTRACT): yaml.safe_dump({"model": {}}),
+    }
+    file = change / "src" / PACKAGE / "features.py"
+    file.write_text(FEATURES + SABOTAGE.format(texts=texts), encoding="utf-8")
+    run_pipeline()
+    report = judged()
+    assert (own / "metrics.py").read_text(encoding="utf-8") == texts[str(own / "metrics.py")]
+    assert (report.metrics, report.slices) == (honest.metrics, honest.slices)
+
+
+@pytest.mark.parametrize("lie", ["raise SystemExit('no')", "os._exit(0)"])
+def test_a_model_that_does_not_answer_is_not_judged(
+    change: Path, judged: Callable[..., Report], lie: str
+) -> None:
+    file = change / "src" / PACKAGE / "features.py"
+    file.write_text(f"import os, sys\nif 'answer' in sys.argv: {lie}\n{FEATURES}", encoding="utf-8")
+    run_pipeline()
+    with pytest.raises(ContestantError, match="the model of this change does not answer"):
+        judged()
