@@ -58,8 +58,8 @@ MUTATIONS = {
     ),
     "a lost comparison is no failure": Mutation(
         JUDGEMENT,
-        "if duel is not None and not duel.passed and self.binding:",
-        "if duel is not None and duel.passed and not self.binding:",
+        "if duel is not None and self.binding and self._fails(duel):",
+        "if duel is not None and not self.binding and self._fails(duel):",
         "gate/test_judgement.py",
     ),
     "an impossible comparison is no failure": Mutation(
@@ -192,7 +192,7 @@ MUTATIONS = {
     ),
     "the data are not validated": Mutation(
         VALIDATE,
-        "problems = validate(rows, params, schema, terms, previous)",
+        "problems = validate(rows, params, schema, terms)",
         "problems: list[Problem] = []",
         "data/test_validate.py",
     ),

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_rules import CHECKOUT, SETUP, UPLOAD, Document, action_of, what_runs
+from workflow_rules import CHECKOUT, DOWNLOAD, SETUP, UPLOAD, Document, action_of, what_runs
 
-DOWNLOAD = "actions/download-artifact"
 PLANNED = "${{ needs.plan.outputs.commit }}"
 RELEASED = "steps.release.outputs.released == 'true'"
 PROVED = "steps.probe.outputs.proved == 'true'"
@@ -153,7 +152,7 @@ def _environment_faults(job: Mapping[str, Any], name: str, delivery: Delivery) -
     expected = {
         CHECKOUT: None,
         SETUP: None,
-        DOWNLOAD: None,
+        f"{DOWNLOAD} release": None,
         f"make release ENVIRONMENT={name}": None,
         f"make probe ENVIRONMENT={name}": RELEASED,
         f"make revert ENVIRONMENT={name}": UNPROVED,

@@ -299,7 +299,7 @@ def test_odd_answers_are_kept_letter_by_letter(bake: Bake, run: Run) -> None:
     assert described["authors"] == [{"name": NASTY["author_name"], "email": NASTY["author_email"]}]
     assert NASTY["author_name"] in (project / "LICENSE").read_text(encoding="utf-8")
     for path in project.rglob("*.y*ml"):
-        yaml.safe_load(path.read_text(encoding="utf-8"))
+        list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     for path in project.rglob("*.py"):
         compile(path.read_text(encoding="utf-8"), str(path), "exec")
 

@@ -200,7 +200,9 @@ def test_the_engine_is_plain_code(path: Path) -> None:
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=name_of)
 def test_yaml_parses_before_rendering(path: Path) -> None:
-    assert yaml.safe_load(read(path)) is not None
+    documents = list(yaml.safe_load_all(read(path)))
+    assert documents
+    assert None not in documents
 
 
 def test_toml_parses_before_rendering() -> None:
