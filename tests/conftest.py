@@ -49,9 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than processors for the slow tests: they often wait for what they start."""
-    processors = os.cpu_count() or 1
-    return processors + 1 if config.option.markexpr == "slow" else processors
+    """One process more than processors: tests often wait for what they start."""
+    return (os.cpu_count() or 1) + 1
 
 
 def find_uv() -> str:

@@ -138,7 +138,8 @@ def test_another_build_of_the_same_release_fails_with_both_digests(
 
 
 @pytest.mark.parametrize("said", [b"SSH-2.0-server\r\n", b"", b"HTTP/1.1 200 OK\r\n"])
-def test_what_is_no_web_server_fails(said: bytes) -> None:
+def test_what_is_no_web_server_fails(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=say, args=(server, said), daemon=True).start()
         with pytest.raises(SmokeError, match="not ready"):
