@@ -48,8 +48,7 @@ def project(_small: Path, tmp_path: Path) -> Path:
 def _staged(_small: Path, project_fork: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("staged") / "project"
     shutil.copytree(_small, project, symlinks=True)
-    for stage in STAGES:
-        project_fork(project, "gitops-ml", stage, check=True)
+    project_fork(project, "dvc", "repro", "split", check=True)
     return project
 
 

@@ -35,10 +35,11 @@ for name in names:
 print(json.dumps({"found": found, "failed": failed}))
 """
 
-# The program itself is run, not imported. The service makes its matrix of records; `matrix` and
-# `derived_rows` take a polars table, which is for training. The service retries nothing.
+# The program itself is run, not imported. The service makes its matrix of records; what takes a
+# polars table is for training. The service retries nothing.
+TABLES = [f"gitops_ml.features.{name}" for name in ("derived_rows", "duplicates", "matrix")]
 WITHOUT = {
-    "serve": "gitops_ml.features.matrix,gitops_ml.features.derived_rows,gitops_ml.core.retry",
+    "serve": ",".join([*TABLES, "gitops_ml.core.retry"]),
     "comment": "gitops_ml.__main__",
     "train": "gitops_ml.__main__,gitops_ml.checks",
     "checks": "gitops_ml.__main__",
