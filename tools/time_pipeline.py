@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TEMPLATE = Path(__file__).resolve().parent.parent
-sys.path.append(str(TEMPLATE / "tests"))
+sys.path.append(str(TEMPLATE / "tests" / "plays"))
 
 from act import REPOSITORY, ActRun, run_act  # noqa: E402
 
 SLUG = "flight_delays"
-JOBS = ("quality", "data", "model", "all-green")
+JOBS = ("quality", "data", "model", "gate", "all-green")
 NOTHING = "0" * 40
 
 

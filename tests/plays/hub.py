@@ -202,7 +202,7 @@ def make_hub(
     project_run: Run,
     api: GitHub,
 ) -> Hub:
-    """Give a trained project its origin, and the caches that a run on main would have left."""
+    """Give a trained project its origin, and what a run on main would have left."""
     origin, scratch = folder / "origin.git", folder / "github"
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(origin)], check=True)
     # A delivery checks out a commit, not a branch.
@@ -215,6 +215,11 @@ def make_hub(
     it.git("remote", "add", "origin", f"file://{origin}")
     it.git("push", "-q", "origin", "main")
     it.git("fetch", "-q", "origin")
+    api.runs = [fake_actions.pipeline_run(99, it.git("rev-parse", "HEAD"))]
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.write(it.clone / "dvc.lock", "dvc.lock")
+    api.archives["training"] = made.getvalue()
     return it
 
 

@@ -193,7 +193,7 @@ def test_a_loosened_contract_is_blocked_until_a_maintainer_consents(hub: Hub) ->
     assert "0.6" in said
 
     pushed = {"head_sha": head, "event": "pull_request", "head_branch": "change"}
-    hub.api.runs = [
+    hub.api.runs += [
         {
             **pushed,
             "head_repository": {"full_name": REPOSITORY},

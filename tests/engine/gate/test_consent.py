@@ -13,6 +13,7 @@ from fake_actions import HEAD, NAME, TOKEN, FakeActions, pipeline_run, pull_requ
 from pytest_httpserver import HTTPServer
 
 from gitops_ml.gate.consent import Answer, consent_of
+from gitops_ml.gate.run_record import RunRecord
 from gitops_ml.gate.verdict import Consent
 from gitops_ml.github.event import Event
 from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL
@@ -195,10 +196,12 @@ def commit_in(folder: Path) -> str:
 def test_the_gate_takes_base_and_consent_from_the_event(
     api: FakeActions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked: list[tuple[str, Consent]] = []
+    asked: list[tuple[str, Consent, RunRecord | None]] = []
 
-    def judge(root: Path, revision: str, consent: Consent, home: Path | None) -> None:
-        asked.append((revision, consent))
+    def judge(
+        root: Path, revision: str, consent: Consent, home: Path | None, record: RunRecord | None
+    ) -> None:
+        asked.append((revision, consent, record))
         raise OSError("far enough")
 
     base = commit_in(tmp_path)
@@ -213,4 +216,8 @@ def test_the_gate_takes_base_and_consent_from_the_event(
     monkeypatch.setattr(gate, "judge", judge)
     assert main(["--base", "event"]) == 2
     assert main(["--base", base]) == 2
-    assert asked == [(base, Consent(allow_loosening=True)), (base, Consent())]
+    no_artifact = RunRecord(None, "its run, 1, left no artifact `training`")
+    assert asked == [
+        (base, Consent(allow_loosening=True), no_artifact),
+        (base, Consent(), None),
+    ]

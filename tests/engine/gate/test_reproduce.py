@@ -21,6 +21,7 @@ from gitops_ml.core.dvc_lock import verify
 from gitops_ml.core.dvc_objects import hash_of
 from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.gate.reproduce import ReproduceError, believed_lock, check_stages, reproduce
+from gitops_ml.gate.run_record import RunRecord
 
 main = subcommand("reproduce")
 
@@ -183,6 +184,38 @@ def test_a_planted_model_that_answers_alike_is_not_tolerated(
     here.commit()
     assert main(["--base", BASE]) == 0
     verify(here.root)
+
+
+def merge_a_model_that_answers_alike(project: TinyProject) -> str:
+    """Main names a model with a payload beside it that its run let pass; gives the run's lock."""
+    made = (project.root / "dvc.lock").read_text(encoding="utf-8")
+    project.git("switch", "-q", "main")
+    size = (project.root / "models" / "model.onnx").stat().st_size
+    plant(project)
+    project.write("models/model.joblib", PAYLOAD)
+    project.write("models/model.onnx", "x" * (size - len(PAYLOAD)))
+    project.dvc("commit", "-q", "-f", "train")
+    project.dvc("repro", "-q")
+    (project.root / "PWNED").unlink()
+    project.commit("Merge it")
+    project.git("switch", "-qC", "change")
+    return made
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["its run is known", "no run is known"])
+def test_a_model_on_main_that_its_run_did_not_make_is_not_loaded(
+    project: TinyProject, runner: Runner, *, known: bool
+) -> None:
+    made = merge_a_model_that_answers_alike(project)
+    honest = yaml.safe_load(made)["stages"]["train"]["outs"]
+    project.write("README.md", "words\n")
+    here = runner()
+    assert here.lock()["train"]["outs"] != honest
+    reproduce(here.root, BASE, record=RunRecord(made if known else None))
+    assert here.ran() == ([] if known else ["train", "evaluate"])
+    assert here.lock()["train"]["outs"] == honest
+    assert not (here.root / "PWNED").exists()
+    assert verify(here.root).startswith("Reproduced within a tolerance")
 
 
 def test_a_planted_model_beside_an_honest_change_is_trained_anew(

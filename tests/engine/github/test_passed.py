@@ -81,7 +81,7 @@ def test_after_a_commit_that_passed_it_is_the_base(world: World) -> None:
     a = world.commit("A")
     world.ran(a)
     world.commit("B")
-    assert world.pushed(a) == Base(a)
+    assert world.pushed(a) == Base(a, run=100)
 
 
 def test_after_a_blocked_commit_the_one_before_it_is_the_base(world: World) -> None:
@@ -110,7 +110,7 @@ def test_a_run_that_passed_the_second_time_has_passed(world: World) -> None:
     world.ran(a)
     world.ran(b, "success", run_attempt=2)
     world.commit("C")
-    assert world.pushed(b) == Base(b)
+    assert world.pushed(b) == Base(b, run=101)
 
 
 def test_the_judged_commit_s_own_runs_do_not_count(world: World) -> None:
@@ -271,7 +271,7 @@ def test_a_branch_that_was_renamed_keeps_its_champion(world: World) -> None:
 def test_a_pull_request_is_judged_against_its_base_where_that_passed(world: World) -> None:
     a = world.commit("A")
     world.ran(a)
-    assert world.pull_request(a) == Base(a)
+    assert world.pull_request(a) == Base(a, run=100)
 
 
 @pytest.mark.parametrize("conclusion", ["failure", None])
@@ -290,7 +290,7 @@ def test_a_pull_request_to_another_branch_asks_for_that_branch_s_runs(world: Wor
     a, b = world.commit("A"), world.commit("B")
     world.ran(a)
     world.ran(b, head_branch="develop")
-    assert world.pull_request(b, "develop") == Base(b)
+    assert world.pull_request(b, "develop") == Base(b, run=101)
     assert world.pull_request(b).revision == a
 
 

@@ -48,7 +48,7 @@ def decide(monkeypatch: pytest.MonkeyPatch, outcome: Verdict | Exception) -> lis
     """Let the judgement end like this; returns the consents that it was given."""
     given: list[Consent] = []
 
-    def judge(root: Path, revision: str, consent: Consent, home: Path | None) -> Report:
+    def judge(root: Path, revision: str, consent: Consent, *_: object) -> Report:
         given.append(consent)
         if isinstance(outcome, Exception):
             raise outcome

@@ -23,9 +23,9 @@ from gitops_ml.core.environment import check_installed
 from gitops_ml.core.git import git
 
 MEND = "run `make pipeline`, then commit dvc.lock and reports/"
-SHARE = (
-    "share the trained model through a DVC remote (docs/data.md says how), or commit the dvc.lock "
-    "and reports/ of this machine; those of a workflow run are in its artifact `training`"
+TAKE_OVER = (
+    "commit the dvc.lock and reports/ of this machine; those of a workflow run are in its artifact "
+    "`training`"
 )
 INPUTS = ("cmd", "deps", "params")
 # Writes the little that counts of a large file, so what it depends on may change without effect.
@@ -183,7 +183,7 @@ def tolerated(root: Path, differences: Sequence[Difference]) -> tuple[str | None
     return (
         f"Reproduced within a tolerance, not byte for byte: "
         f"{', '.join(map(str, outputs))}. {answers.describe(root)} "
-        f"What is judged and packaged is the model of this run; to deliver it, {SHARE}."
+        f"What is judged, packaged and believed from then on is the model of this run."
     ), []
 
 
@@ -224,7 +224,7 @@ def verify(root: Path) -> str:
             lines = "\n".join(f"  {line}" for line in (*differences, *different))
             raise LockError(
                 f"The committed {paths.DVC_LOCK} is not what this run wrote:\n{lines}\n"
-                f"{MEND if stale else SHARE}"
+                f"{MEND if stale else TAKE_OVER}"
             )
         told, excused = text, [name for one in differences for name in one.not_reproduced]
     reports = uncommitted_reports(root, excused)

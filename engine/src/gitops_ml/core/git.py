@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.run import run
 
@@ -29,6 +30,8 @@ class BaseRevision:
         revision: As it was asked for.
         commit: Its hash.
         fork: Where this branch left the base, the base itself when that is not known.
+        made: The `dvc.lock` that the base's own run wrote, where that is known.
+        proven: Whether a run is known to have made the model that `recorded` names.
     """
 
     root: Path
@@ -36,6 +39,12 @@ class BaseRevision:
     revision: str
     commit: str
     fork: str
+    made: str | None = None
+    proven: bool = True
+
+    def recorded(self) -> str | None:
+        """The base's `dvc.lock`: what its run wrote where that is known, else what is committed."""
+        return self.made if self.made is not None else self.read(paths.DVC_LOCK)
 
     def read(self, path: Path, commit: str | None = None) -> str | None:
         """The text of a file of the project in the base, or in another commit; None without it."""

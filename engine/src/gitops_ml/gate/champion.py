@@ -30,6 +30,7 @@ from gitops_ml.core.git import (
 )
 from gitops_ml.core.run import said
 from gitops_ml.gate.contestant import CannotScoreError, Contestant, ContestantError
+from gitops_ml.gate.run_record import believed
 
 Source = Literal["cache", "remote", "reproduced"]
 
@@ -158,6 +159,16 @@ def _share_cache(champion: Champion, base: BaseRevision) -> None:
 
 def _restore(champion: Champion, base: BaseRevision, model: LockedOutput) -> Source:
     target = paths.MODELS.as_posix()
+    lock = believed(base)
+    if lock is not None:
+        (champion.project / paths.DVC_LOCK).write_text(lock, encoding="utf-8")
+    if not base.proven:
+        _reproduce(champion, model)
+        champion.notes.append(
+            "No run is known to have made the champion's model as it is recorded, so it was "
+            "trained again from the base."
+        )
+        return "reproduced"
     check_cache(base.root, [model.hash])
     tried = champion._dvc("checkout", target)
     if tried.returncode == 0:

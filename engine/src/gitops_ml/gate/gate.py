@@ -37,6 +37,7 @@ from gitops_ml.gate.judgement import Judge, judge_limits
 from gitops_ml.gate.measured import measure
 from gitops_ml.gate.opponent import Question, champion_of, find_opponent
 from gitops_ml.gate.reference import find_reference, judge_erosion
+from gitops_ml.gate.run_record import RunRecord, go_by
 from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
     BaseRecord,
@@ -49,7 +50,13 @@ from gitops_ml.gate.verdict import (
 from gitops_ml.model.own_metrics import metrics_of
 
 
-def judge(root: Path, revision: str, consent: Consent, home: Path | None = None) -> Report:
+def judge(
+    root: Path,
+    revision: str,
+    consent: Consent,
+    home: Path | None = None,
+    record: RunRecord | None = None,
+) -> Report:
     """Judge the working tree's model against a revision.
 
     What runs in this process is the code of `home` and of nothing else. All but the challenger
@@ -61,6 +68,7 @@ def judge(root: Path, revision: str, consent: Consent, home: Path | None = None)
         consent: What a maintainer agreed to.
         home: The project whose engine and locked environment this process runs in: a checkout of
             the base. None if it is the working tree itself.
+        record: What the base's own run made; by default what the base's commit says.
 
     Raises:
         SettingsError: If a settings file is missing or wrong.
@@ -72,14 +80,16 @@ def judge(root: Path, revision: str, consent: Consent, home: Path | None = None)
     """
     home = home or root
     with metrics_of(home):
-        return _judge(root, revision, consent, home)
+        return _judge(root, revision, consent, home, record)
 
 
-def _judge(root: Path, revision: str, consent: Consent, home: Path) -> Report:
+def _judge(
+    root: Path, revision: str, consent: Consent, home: Path, record: RunRecord | None
+) -> Report:
     log = GateLog()
     params, schema, contract = load_params(root), load_schema(root), load_contract(root)
     check_against_params(schema, params, whole=False)
-    base = find_base(root, revision)
+    base = go_by(find_base(root, revision), record)
     with log.timed("check that the pipeline is up to date"):
         files = model_files(root, current_model(root))
         note = tolerance_note(root)

@@ -44,9 +44,7 @@ def champion_of(log: GateLog, base: BaseRevision | None) -> LockedOutput | None:
     if base is None:
         log.notes.append("No champion yet: there is no commit to compare with. Floors only.")
         return None
-    model = locked_output(
-        base.read(paths.DVC_LOCK), paths.MODELS, f"{base.revision}:{paths.DVC_LOCK}"
-    )
+    model = locked_output(base.recorded(), paths.MODELS, f"{base.revision}:{paths.DVC_LOCK}")
     if model is None:
         log.notes.append(f"No champion yet: {base.revision} names no model. Floors only.")
     return model

@@ -193,7 +193,8 @@ def locate(
         if model.hash != named if named else not _may_be_first(base, commit, params):
             continue
         revision = f"the reference {commit[:10]}"
-        return replace(base, revision=revision, commit=commit, fork=commit), model
+        there = replace(base, revision=revision, commit=commit, fork=commit, made=None, proven=True)
+        return there, model
     return None
 
 

@@ -3,10 +3,11 @@
     gitops-ml reproduce --base origin/main
     gitops-ml reproduce --base event split     # in a workflow: up to a stage
 
-The `dvc.lock` of the base takes the place of the one here, and then the pipeline runs. A stage with
-the base's inputs is not run: what it made is taken from the cache or the remote, by the hash in the
-base's lock. Every other stage runs, so a model, a metric or a report that somebody made elsewhere
-does not count. Records of earlier runs (DVC's run cache) are left out: others can write them.
+The `dvc.lock` of the base takes the place of the one here, and then the pipeline runs; in a
+workflow it is the lock that the base's own run wrote (`gate/run_record.py`). A stage with the
+base's inputs is not run: what it made is taken from the cache or the remote, by the hash in that
+lock. Every other stage runs, so a model, a metric or a report that somebody made elsewhere does not
+count. Records of earlier runs (DVC's run cache) are left out: others can write them.
 
 Where the base's `pyproject.toml` names who may train in the place of a run (`trained-elsewhere`),
 the model of the committed `dvc.lock` is taken from the remote, too, if it is served as ONNX.
@@ -32,9 +33,10 @@ from gitops_ml.core.dvc import DvcError, dvc_output, locked_output, read_lock, s
 from gitops_ml.core.dvc_lock import INPUTS, committed
 from gitops_ml.core.dvc_objects import check_outputs, hash_of, outputs_of
 from gitops_ml.core.dvc_remote import git_owned, pull_objects
-from gitops_ml.core.git import BaseRevision, find_base, git
+from gitops_ml.core.git import BaseRevision, find_base, git, is_no_commit
 from gitops_ml.core.run import PYTHON, show
 from gitops_ml.core.yaml_text import load_yaml
+from gitops_ml.gate.run_record import RunRecord, believed, go_by, record_of
 from gitops_ml.github.event import read_event
 from gitops_ml.github.passed import base_of
 
@@ -133,10 +135,10 @@ def believed_lock(root: Path, base: BaseRevision | None) -> str | None:
 
     One that cannot be read names nothing, so everything runs.
     """
-    text = base.read(paths.DVC_LOCK) if base is not None else None
-    if base is None or text is None:
+    if base is None or base.recorded() is None:
         return None
     try:
+        text = believed(base) or ""
         outputs_of(text, f"{base.revision}:{paths.DVC_LOCK}")
         document = load_yaml(text)
     except DvcError as error:
@@ -179,13 +181,16 @@ def _drop_others(root: Path, lock: str) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
+def reproduce(
+    root: Path, revision: str, stage: str | None = None, record: RunRecord | None = None
+) -> str:
     """Run the pipeline from what a revision recorded; returns what to tell.
 
     Args:
         root: The project's folder.
         revision: The base, any git revision.
         stage: Where to stop; by default everything runs.
+        record: What the base's own run made; by default what the base's commit says.
 
     Raises:
         GitError: If the base cannot be read.
@@ -193,7 +198,7 @@ def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
             committed lock names another model than the base recorded from the same inputs.
         DvcError: If an object has another hash than its name says, or DVC cannot do something.
     """
-    base = find_base(root, revision)
+    base = go_by(find_base(root, revision), record)
     check_stages(root)
     check_local_files(root)
     recorded = believed_lock(root, base)
@@ -218,12 +223,21 @@ def reproduce(root: Path, revision: str, stage: str | None = None) -> str:
     taken = theirs is not None and stages_of(made, name).get(theirs.stage) == theirs.entry
     elsewhere.note(root, trainer if taken else None, theirs.hash if theirs else None)
     if recorded is not None:
-        check_same_model(committed(root), recorded, made)
+        check_same_model(committed(root), recorded, made, _model_in(base))
     said = _told(base, recorded, made, theirs.stage if theirs and taken else None)
     return f"{said}\nTrained elsewhere, by {trainer}: {paths.MODELS}." if taken else said
 
 
-def check_same_model(text: str | None, recorded: str, made: str) -> None:
+def _model_in(base: BaseRevision | None) -> str | None:
+    """The hash of the model that the base's commit names."""
+    text = base.read(paths.DVC_LOCK) if base is not None else None
+    found = locked_output(text, paths.MODELS, f"{paths.DVC_LOCK} of the base")
+    return None if found is None else found.hash
+
+
+def check_same_model(
+    text: str | None, recorded: str, made: str, committed_hash: str | None = None
+) -> None:
     """Make sure that the committed lock names the base's model where its inputs give that.
 
     One that answers alike is no other machine's: it would be believed as soon as it is merged.
@@ -232,6 +246,7 @@ def check_same_model(text: str | None, recorded: str, made: str) -> None:
         text: The committed `dvc.lock`, if there is one.
         recorded: The base's.
         made: This run's.
+        committed_hash: The model in the base's commit, where its run made one of other bytes.
 
     Raises:
         ReproduceError: If it names another.
@@ -245,7 +260,7 @@ def check_same_model(text: str | None, recorded: str, made: str) -> None:
     then = stages_of(text, name)[theirs.stage]
     now = stages_of(made, str(paths.DVC_LOCK))[ours.stage]
     same = all(then.get(key) == now.get(key) for key in INPUTS)
-    if same and theirs.hash != ours.hash:
+    if same and theirs.hash not in (ours.hash, committed_hash):
         raise ReproduceError(
             f"{name}: stage {theirs.stage}: names the {paths.MODELS} {theirs.hash}, not "
             f"reproduced: from the same inputs comes the base's, {base.hash}; get "
@@ -309,6 +324,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the pipeline of the current folder; 0 if all went well."""
-    revision = base_of(read_event()).revision if options.base == "event" else options.base
-    print(reproduce(Path(), revision, options.stage))
+    root, revision, record = Path(), options.base, None
+    if options.base == "event":
+        base = base_of(read_event())
+        revision, record = base.revision, record_of(base, root)
+        if record.why is not None and not is_no_commit(revision):
+            print(f"No model is taken from {revision}, it is trained here: {record.why}.")
+    print(reproduce(root, revision, options.stage, record))
     return 0

@@ -43,10 +43,12 @@ class Base:
     Attributes:
         revision: A git revision; nothing but zeros if there is nothing to be judged against.
         notes: What a reader of the report should know about it.
+        run: GitHub's number of the run that passed; None if no run is known to have.
     """
 
     revision: str
     notes: tuple[str, ...] = ()
+    run: int | None = None
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,10 @@ def _newest_passed(api: GitHub, repository: str, history: _History) -> Base:
         GitHubError: If GitHub cannot be asked.
         GitError: If the history is not here.
     """
-    passed, elsewhere = _passed(api, repository, history)
-    if passed is None:
-        passed = _delivered(history)
+    found, elsewhere = _passed(api, repository, history)
+    passed, run = found if found is not None else (_delivered(history), None)
     if passed is not None:
-        return Base(passed, _why(history, passed))
+        return Base(passed, _why(history, passed), run)
     if _git(history.root, "rev-parse", "--is-shallow-repository") == "true":
         raise GitError(
             f"no commit that passed is among the {len(history.commits)} of this clone, which does "
@@ -174,8 +175,8 @@ def _newest_passed(api: GitHub, repository: str, history: _History) -> Base:
     )
 
 
-def _passed(api: GitHub, repository: str, history: _History) -> tuple[str | None, bool]:
-    """The newest commit that passed, and whether others passed that are not in the history.
+def _passed(api: GitHub, repository: str, history: _History) -> tuple[tuple[str, int] | None, bool]:
+    """The newest commit that passed, with its run; and whether others passed elsewhere.
 
     A branch that was renamed has its earlier runs under the earlier name: where nothing has passed
     under this one, any name will do.
@@ -191,11 +192,12 @@ def _passed(api: GitHub, repository: str, history: _History) -> tuple[str | None
                 elsewhere = elsewhere or branch is not None
                 continue
             if commit == history.named:
-                return commit, elsewhere
+                return (commit, int(run["id"])), elsewhere
             found.append((int(run["id"]), commit))
         if found:
-            newest_first = [commit for _, commit in sorted(found, reverse=True)]
-            return _last_of(history.root, newest_first), elsewhere
+            newest_first = sorted(found, reverse=True)
+            last = _last_of(history.root, [commit for _, commit in newest_first])
+            return (last, max(run for run, commit in found if commit == last)), elsewhere
     return None, elsewhere
 
 

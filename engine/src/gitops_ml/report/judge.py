@@ -29,6 +29,7 @@ from gitops_ml.gate.own_engine import (
     unreadable,
 )
 from gitops_ml.gate.run_files import take_over
+from gitops_ml.gate.run_record import record_of
 from gitops_ml.gate.verdict import Consent, Report
 from gitops_ml.github.event import read_event
 from gitops_ml.github.passed import base_of
@@ -105,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
     )
     root, revision = Path(), options.base
     said: tuple[str, ...] = ()
+    record = None
     try:
         if options.artifacts is not None:
             take_over(options.artifacts, root)
@@ -114,12 +116,13 @@ def run(options: argparse.Namespace) -> int:
             event = read_event()
             base, answer = base_of(event, root), consent_of(event)
             revision, consent = base.revision, _joined(consent, answer.consent)
+            record = record_of(base, root)
             said = (*base.notes, *answer.said)
         if options.own_engine is not None:
             said += (own_engine_note(root, revision, options.own_engine, consent),)
         updated = options.judge is not None and not same_engine(root, options.judge)
         try:
-            report = judge(root, revision, consent, options.judge)
+            report = judge(root, revision, consent, options.judge, record)
         except (SettingsError, ModelError) as error:
             if not updated:
                 raise

@@ -33,6 +33,7 @@ from gitops_ml.bento.archive import BentoArchive, read_archive
 from gitops_ml.bento.store import BentoError
 from gitops_ml.core.project import load_project
 from gitops_ml.gate.verdict import Report, parse_report
+from gitops_ml.github.artifacts import newest_artifact
 from gitops_ml.github.client import GitHub, connect
 from gitops_ml.github.runs import pushed_runs
 from gitops_ml.report.run_artifacts import (
@@ -128,11 +129,9 @@ def download(api: GitHub, repository: str, run: Run, name: str, most: int) -> by
         GitHubError: If GitHub cannot be asked.
         DeploymentError: If the run has none, it has expired, or it is too large.
     """
-    path = f"/repos/{repository}/actions/runs/{run.number}/artifacts"
-    found = [item for item in api.items(path, "artifacts") if item["name"] == name]
-    if not found:
+    artifact = newest_artifact(api, repository, run.number, name)
+    if artifact is None:
         raise DeploymentError(f"{run.url}: left no artifact {name}; {_AGAIN}")
-    artifact = max(found, key=lambda item: int(item["id"]))
     if artifact["expired"]:
         raise DeploymentError(
             f"{run.url}: the artifact {name} has expired; roll back to this commit if it was "
