@@ -146,8 +146,8 @@ def checks(capsys: pytest.CaptureFixture[str]) -> Checks:
 
 
 LOCAL = (
-    "uv", "git", "gh", "repository", "engine", "branch main", "uv.lock", "dvc.lock", "file sizes",
-    "stages", "DVC remote",
+    "uv", "git", "gh", "repository", "engine", "branch main", "uv.lock", "dvc.lock", "merge",
+    "file sizes", "stages", "DVC remote",
 )  # fmt: skip
 ON_GITHUB = (
     "rulesets", "required checks", "code owners", "GitHub", "default branch", "Actions",
@@ -271,6 +271,24 @@ def stages_broken(root: Path) -> None:
     (root / "dvc.yaml").write_text("stages: 1", encoding="utf-8")
 
 
+def marks_committed(root: Path) -> None:
+    (root / "dvc.lock").write_text("<<<<<<< HEAD\n=======\n>>>>>>> other\n", encoding="utf-8")
+    git("commit", "-qam", "Marks")
+
+
+def in_conflict(*names: str) -> Callable[[Path], None]:
+    def merge(root: Path) -> None:
+        for branch in ("theirs", "mine"):
+            git("switch", "-qc", branch, "main")
+            for name in names:
+                with (root / name).open("a", encoding="utf-8") as file:
+                    file.write(f"# {branch}\n")
+            git("commit", "-qam", branch)
+        assert subprocess.run(["git", "merge", "-q", "theirs"], check=False).returncode == 1
+
+    return merge
+
+
 def large_file(root: Path) -> None:
     (root / "big.bin").write_bytes(bytes(1024 * 1024 + 1))
     git("add", "big.bin")
@@ -326,6 +344,9 @@ def two_rulesets_of_one_name(root: Path) -> None:
         (parameter_gone, "stages", "fail", "copy (params.yaml (size))"),
         (command_changed, "stages", "fail", "copy (changed command)"),
         (stages_broken, "stages", "fail", "dvc cannot tell"),
+        (marks_committed, "merge", "fail", "git knows of none"),
+        (in_conflict("dvc.lock"), "merge", "fail", "in conflict: dvc.lock"),
+        (in_conflict("dvc.lock", "in.txt"), "merge", "fail", "in conflict: in.txt, dvc.lock"),
         (large_file, "file sizes", "warn", "big.bin (1.0 MiB)"),
         (refused_file, "file sizes", "fail", "huge.bin (100.0 MiB)"),
         (misnamed_job, "required checks", "fail", "no job that runs on pull requests is named"),
@@ -345,6 +366,14 @@ def test_finds_each_defect_here(
     assert found.status == status
     assert detail in found.detail
     assert found.remedy
+
+
+def test_says_how_a_merge_is_resolved(project: Path) -> None:
+    in_conflict("dvc.lock")(project)
+    found = list(check_local(project))
+    assert named("merge", found).remedy == "`make resolve`"
+    # Of a lock with marks DVC can tell nothing.
+    assert "stages" not in {check.name for check in found}
 
 
 def test_says_whether_the_base_image_is_pinned(project: Path) -> None:

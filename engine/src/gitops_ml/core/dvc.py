@@ -14,6 +14,7 @@ import yaml
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.git import holds_marks
 from gitops_ml.core.run import PYTHON, Variables, run, said
 from gitops_ml.core.yaml_text import load_yaml
 
@@ -94,6 +95,8 @@ def stages_of(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
     Raises:
         DvcError: If the text is no lock file.
     """
+    if holds_marks(text):
+        raise DvcError(f"{name}: holds the marks of a merge conflict; run `make resolve`")
     try:
         stages: dict[str, dict[str, Any]] = load_yaml(text)["stages"]
         for stage in stages.values():

@@ -14,6 +14,7 @@ from gitops_ml.core.run import run
 # What CI systems name as the revision before the first push.
 NO_COMMIT = "0" * 40
 _NO_COMMIT = re.compile(r"0{40}|0{64}")
+_MARK = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)
 
 
 class GitError(GitopsError):
@@ -57,6 +58,11 @@ class BaseRevision:
         # Decoded as `git` decodes what it says.
         now = here.read_bytes().decode(errors="replace") if here.is_file() else None
         return now == self.read(path) and not here.is_dir()
+
+
+def holds_marks(text: str) -> bool:
+    """Whether a text holds what git writes around the two sides of a merge conflict."""
+    return _MARK.search(text) is not None
 
 
 def is_no_commit(revision: str) -> bool:

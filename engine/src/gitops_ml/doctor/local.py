@@ -10,6 +10,8 @@ from gitops_ml.core import paths
 from gitops_ml.core.base_image import DOCKERFILE, BaseImageError, read_base
 from gitops_ml.core.dvc import BRING_BACK, DvcError, status
 from gitops_ml.core.dvc_remote import VARIABLE, from_environment
+from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.resolve import check_marks, find_conflicts
 from gitops_ml.core.run import PYTHON, ask
 from gitops_ml.doctor.check import Check, Status
 from gitops_ml.doctor.engine import check_engine
@@ -41,10 +43,12 @@ def check_local(root: Path) -> Iterator[Check]:
     # Workflows install what uv.lock says and nothing else; without dvc.lock they train anew.
     yield check_committed(root, "uv.lock", "`uv lock`", absent="fail")
     yield check_committed(root, str(paths.DVC_LOCK), "`make pipeline`", absent="warn")
+    conflicts = check_conflicts(root)
+    yield conflicts
     yield check_sizes(root)
     if (root / DOCKERFILE).is_file():
         yield check_base_image(root)
-    if (root / paths.DVC_LOCK).is_file():
+    if (root / paths.DVC_LOCK).is_file() and conflicts.status == "ok":
         yield check_stages(root)
     yield check_dvc_remote(root)
 
@@ -122,6 +126,24 @@ def check_committed(root: Path, name: str, maker: str, absent: Status) -> Check:
     if ask(root, "git", "status", "--porcelain", "--", name) != "":
         return Check(name, "warn", "changed, not committed", f"commit {name}, or restore it")
     return Check(name, "ok", "committed")
+
+
+def check_conflicts(root: Path) -> Check:
+    """No file may be in conflict, and `dvc.lock` must hold no marks of one."""
+    name = "merge"
+    try:
+        found = find_conflicts(root)
+        if found.others:
+            said = f"in conflict: {', '.join([*found.others, *found.written])}"
+            remedy = f"put {', '.join(found.others)} right, `git add`, then `make resolve`"
+            return Check(name, "fail", said, remedy)
+        if found.written:
+            return Check(name, "fail", f"in conflict: {', '.join(found.written)}", "`make resolve`")
+        check_marks(root)
+    except GitopsError as error:
+        said, _, remedy = str(error).partition(". ")
+        return Check(name, "fail", said, remedy)
+    return Check(name, "ok", "no file is in conflict")
 
 
 def check_stages(root: Path) -> Check:
