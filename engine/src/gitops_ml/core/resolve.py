@@ -3,9 +3,9 @@
     gitops-ml resolve            # in a merge, a rebase, a cherry-pick
     gitops-ml resolve --check    # 1, and what to do, if `dvc.lock` holds the marks of a conflict
 
-Two branches that were both trained differ in these files, and no line of either side is right for
-what is merged: only another run says what belongs there. So one side is taken, the pipeline runs,
-and what it wrote is staged. Whatever else is in conflict is a person's, and must be put right first,
+Two branches that were both trained differ in these files, and no line of either side is right
+for what is merged: only another run says what belongs there. So one side is taken, the pipeline
+runs, and what it wrote is staged. Whatever else is in conflict is a person's, and comes first,
 since the run reads it. Until the run has ended well, git has both sides.
 """
 
