@@ -47,6 +47,15 @@ def test_a_base_without_a_model_asks_for_nothing_yet(repository: Path) -> None:
     assert "HEAD~1 locks no gitops-ml" in note
 
 
+def test_a_lock_that_cannot_be_read_spares_nobody_the_question(repository: Path) -> None:
+    (repository / "dvc.lock").write_text("<<<<<<< HEAD\n", encoding="utf-8")
+    commit = ["-c", "user.name=A", "-c", "user.email=a@example.com", "commit", "-qam", "Marks"]
+    subprocess.run(["git", *commit], cwd=repository, check=True)
+    with pytest.raises(OwnEngineError):
+        own_engine_note(repository, "HEAD", "why", Consent())
+    assert "consent" in own_engine_note(repository, "HEAD", "why", AGREED)
+
+
 def test_an_engine_judges_its_own_change_with_consent_only(repository: Path) -> None:
     with pytest.raises(OwnEngineError) as refused:
         own_engine_note(repository, "HEAD", "main locks no gitops-ml", Consent())

@@ -133,8 +133,9 @@ def test_without_a_recorded_run_everything_runs(
     assert here.ran() == ["split", "train", "evaluate"]
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["at a desk", "no record of its run"])
 def test_a_base_with_a_lock_that_is_none_is_not_believed(
-    project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str]
+    project: TinyProject, runner: Runner, capsys: pytest.CaptureFixture[str], known: bool
 ) -> None:
     good = (project.root / "dvc.lock").read_text(encoding="utf-8")
     project.git("switch", "-q", "main")
@@ -143,9 +144,10 @@ def test_a_base_with_a_lock_that_is_none_is_not_believed(
     project.git("switch", "-qC", "change")
     project.write("dvc.lock", good)
     here = runner()
-    reproduce(here.root, BASE)
+    reproduce(here.root, BASE, record=None if known else RunRecord(None, "nobody knows"))
     assert here.ran() == ["split", "train", "evaluate"]
-    assert "Everything is run: origin/main:dvc.lock: is no DVC lock file" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Everything is run: origin/main:dvc.lock: holds the marks of a merge conflict" in said
     verify(here.root)
 
 

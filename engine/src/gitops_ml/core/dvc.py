@@ -96,7 +96,9 @@ def stages_of(text: str, name: str) -> Mapping[str, Mapping[str, Any]]:
         DvcError: If the text is no lock file.
     """
     if holds_marks(text):
-        raise DvcError(f"{name}: holds the marks of a merge conflict; run `make resolve`")
+        raise DvcError(
+            f"{name}: holds the marks of a merge conflict (`make resolve` says what to do)"
+        )
     try:
         stages: dict[str, dict[str, Any]] = load_yaml(text)["stages"]
         for stage in stages.values():

@@ -102,16 +102,16 @@ def _judge(
         derived = with_known_derived(log, home, test, schema, params.target)
 
     own, known = known_metrics(home), {**known_metrics(root), **known_metrics(home)}
-    model = champion_of(log, base)
-    judged = base if model else None
+    recorded = champion_of(log, base)
+    judged = base if recorded else None
     guard_split(log, judged, params, consent)
     guard_own_metrics(log, judged, consent)
     champion, opponent, base_rows = None, None, None
     question = Question(params, test, hidden_columns(schema, params.target), home)
-    if base is not None and model is not None:
+    if recorded is not None:
         with log.timed("bring back and score the champion"):
             champion, opponent, base_rows = find_opponent(
-                log, base, model, files, question, consent, with_rows=True
+                log, recorded.base, recorded.model, files, question, consent, with_rows=True
             )
     # Before the challenger is started, as all that it is measured with.
     train = None if base_rows is None else training_rows(root, params, schema, rows)
@@ -159,7 +159,7 @@ def _judge(
     )
     changed = ChangedData()
     # The data of a new baseline need not be a later version of the base's.
-    if base and base_rows and train is not None and consent.accept_new_baseline is None:
+    if recorded and base_rows and train is not None and consent.accept_new_baseline is None:
 
         def answer(others: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
             said = let_answer(root, home, others, schema, params.target)
@@ -169,7 +169,7 @@ def _judge(
         with log.timed("compare on the base's test rows"):
             changed = judge_changed_data(
                 log,
-                read_record(base),
+                read_record(recorded.base),
                 base_rows,
                 train,
                 Judged(challenger.test, challenger.scored, files.classes, alike, answer),

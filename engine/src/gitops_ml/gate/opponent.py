@@ -23,6 +23,7 @@ from gitops_ml.gate.contestant import CannotScoreError, ContestantError, write_r
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judged_model import ModelFiles
 from gitops_ml.gate.judgement import Opponent
+from gitops_ml.gate.recorded_model import RecordedModel, recorded_model
 from gitops_ml.gate.verdict import Consent, ModelRecord
 from gitops_ml.github.labels import NEW_BASELINE_LABEL
 from gitops_ml.model.predictor import ModelError, read_manifest
@@ -35,19 +36,21 @@ _PREDICTING_PARTS = ("tables", "model", "project")
 _PREDICTING_ROOMS = ("core", "features", "model")
 
 
-def champion_of(log: GateLog, base: BaseRevision | None) -> LockedOutput | None:
-    """The model that the base names; None, with a note, if there is none yet.
+def champion_of(log: GateLog, base: BaseRevision | None) -> RecordedModel | None:
+    """The model that the base records; None, with a note, if there is none yet.
 
     Raises:
-        GitError: If the base's `dvc.lock` cannot be read.
+        GitError: If the base's history cannot be read.
     """
     if base is None:
         log.notes.append("No champion yet: there is no commit to compare with. Floors only.")
         return None
-    model = locked_output(base.recorded(), paths.MODELS, f"{base.revision}:{paths.DVC_LOCK}")
-    if model is None:
+    recorded, note = recorded_model(base)
+    if note is not None:
+        log.notes.append(note)
+    if recorded is None:
         log.notes.append(f"No champion yet: {base.revision} names no model. Floors only.")
-    return model
+    return recorded
 
 
 @dataclass(frozen=True)

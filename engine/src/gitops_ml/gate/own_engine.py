@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from gitops_ml.core import paths
-from gitops_ml.core.dvc import locked_output
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import find_base
 from gitops_ml.core.run import show
 from gitops_ml.core.user_code import source_files
 from gitops_ml.gate.contestant import own_environment
+from gitops_ml.gate.recorded_model import recorded_model
 from gitops_ml.gate.verdict import Consent
 from gitops_ml.github.labels import OWN_ENGINE_LABEL
 
@@ -41,13 +41,11 @@ def own_engine_note(root: Path, revision: str, why: str, consent: Consent) -> st
     Raises:
         OwnEngineError: If the base has a model, and nobody agreed.
         GitError: If the revision names no commit.
-        DvcError: If the base's `dvc.lock` cannot be read.
     """
     base = find_base(root, revision)
     if base is None:
         return "The first push: there is no base whose engine could judge, so its own one did."
-    name = f"{base.revision}:{paths.DVC_LOCK}"
-    if locked_output(base.read(paths.DVC_LOCK), paths.MODELS, name) is None:
+    if recorded_model(base)[0] is None:
         # As with the contract: it counts from the first model on.
         return f"The base has no model yet, so the engine of this change judged itself: {why}"
     if not consent.own_engine:

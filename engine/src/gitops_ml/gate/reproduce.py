@@ -231,7 +231,10 @@ def reproduce(
 def _model_in(base: BaseRevision | None) -> str | None:
     """The hash of the model that the base's commit names."""
     text = base.read(paths.DVC_LOCK) if base is not None else None
-    found = locked_output(text, paths.MODELS, f"{paths.DVC_LOCK} of the base")
+    try:
+        found = locked_output(text, paths.MODELS, f"{paths.DVC_LOCK} of the base")
+    except DvcError:
+        return None
     return None if found is None else found.hash
 
 

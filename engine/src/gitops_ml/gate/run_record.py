@@ -106,10 +106,11 @@ def believed(base: BaseRevision) -> str | None:
     text = base.recorded()
     if text is None or base.proven:
         return text
+    stages = stages_of(text, f"{base.revision}:{paths.DVC_LOCK}")
     document = load_yaml(text)
     kept = {
         stage: entry
-        for stage, entry in stages_of(text, f"{base.revision}:{paths.DVC_LOCK}").items()
+        for stage, entry in stages.items()
         if not any(_answers(Path(name)) for name in by_name(entry.get("outs")))
     }
     return yaml.safe_dump({**document, "stages": kept}, sort_keys=False)
