@@ -281,7 +281,9 @@ def test_a_blocked_commit_is_no_champion_for_the_next_push(
     project_run(project, "dvc", "repro", check=True)
     commit(project, project_run, "Train for less")
     blocked = head(project)
-    assert gate(project, base="event", env=pushed(project, github, good))[0] == 1
+    code, _, output = gate(project, base="event", env=pushed(project, github, good))
+    assert code == 1
+    assert "with the label `model: new baseline` on the pull request" in output
 
     github.runs.append(pipeline_run(2, blocked, conclusion="failure"))
     with (project / "README.md").open("a", encoding="utf-8") as readme:

@@ -77,6 +77,14 @@ def test_every_reason_is_listed_before_the_tables() -> None:
     assert markdown.index("- the size\n- the metric") < markdown.index("| metric")
 
 
+def test_what_lifts_the_reasons_comes_after_them() -> None:
+    blocked = report(verdict="block", reasons=("the metric",), remedies=("set the label @a",))
+    markdown, text = as_markdown(blocked), as_text(blocked)
+    assert markdown.index("- the metric") < markdown.index("set the label @") < markdown.index("|")
+    assert "@a" not in markdown
+    assert "\n\nset the label @a\n\n" in text
+
+
 def test_a_metric_shows_both_models_difference_bounds_margin_and_result() -> None:
     row = cells(as_markdown(report(metrics=(COMPARED,))), "roc")
     assert row == [

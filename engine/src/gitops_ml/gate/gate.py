@@ -37,6 +37,7 @@ from gitops_ml.gate.judgement import Judge, judge_limits
 from gitops_ml.gate.measured import measure
 from gitops_ml.gate.opponent import Question, champion_of, find_opponent
 from gitops_ml.gate.reference import find_reference, judge_erosion
+from gitops_ml.gate.remedies import remedies
 from gitops_ml.gate.run_record import RunRecord, go_by
 from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
 from gitops_ml.gate.verdict import (
@@ -193,6 +194,7 @@ def _judge(
     return Report(
         verdict="block" if reasons else "keep" if kept else "promote",
         reasons=tuple(reasons),
+        remedies=remedies(judged_terms),
         notes=tuple(log.notes),
         commit=head.stdout.strip() or None,
         base=BaseRecord(revision=base.revision, commit=base.commit) if base else None,

@@ -19,6 +19,7 @@ from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.core.settings import LARGER, MetricTerms, Quantity, RowCountChange, SliceTerms
 from gitops_ml.gate.comparison import Comparison, compare
 from gitops_ml.gate.verdict import Finding, Limit
+from gitops_ml.github.labels import NEW_BASELINE_LABEL
 from gitops_ml.model.metrics import Scored, kind_of, measure, why_undefined
 from gitops_ml.model.own_metrics import MetricError
 
@@ -127,6 +128,7 @@ class Judge:
         # means by no number, nobody knows.
         must_exist = must_exist or metric not in BUILT_IN
         failures: list[str] = []
+        lost: list[str] = []
         duel, champion, note = None, None, None
         value_or_reason = _value(metric, self.challenger.take(inside))
         if isinstance(value_or_reason, str):
@@ -142,9 +144,9 @@ class Judge:
                 duel, champion, note = self._compare(metric, terms.margin, inside, min_rows)
             too_few = note is not None and note.startswith(_TOO_FEW)
             if note is not None and self.binding and must_exist and not (column and too_few):
-                failures.append(f"not compared: {note}")
+                lost.append(f"not compared: {note}")
         if duel is not None and self.binding and self._fails(duel):
-            failures.append(_lost(duel, kind_of(metric).direction, self))
+            lost.append(_lost(duel, kind_of(metric).direction, self))
         return Finding(
             term=term,
             metric=metric,
@@ -160,7 +162,8 @@ class Judge:
             low=duel.low if duel else None,
             high=duel.high if duel else None,
             outcome=duel.outcome if duel else None,
-            failures=tuple(f"{what}: {failure} ({term})" for failure in failures),
+            failures=tuple(f"{what}: {failure} ({term})" for failure in [*failures, *lost]),
+            lifted_by=NEW_BASELINE_LABEL if lost else None,
             note=note,
         )
 

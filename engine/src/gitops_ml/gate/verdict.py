@@ -44,6 +44,7 @@ class Finding(_Record):
         high: One-sided upper confidence bound of the difference.
         outcome: What the comparison showed; None if there was none.
         failures: Why it does not hold the terms; empty if it does.
+        lifted_by: The label that lifts the failure of the comparison; None if that did not fail.
         note: What a reader should know about the measurement.
     """
 
@@ -62,6 +63,7 @@ class Finding(_Record):
     high: float | None = None
     outcome: Outcome | None = None
     failures: tuple[str, ...] = ()
+    lifted_by: str | None = None
     note: str | None = None
 
     @property
@@ -228,6 +230,7 @@ class Report(_Record):
 
     verdict: Verdict
     reasons: tuple[str, ...]
+    remedies: tuple[str, ...] = ()
     notes: tuple[str, ...]
     commit: str | None
     base: BaseRecord | None

@@ -47,6 +47,7 @@ def as_markdown(report: Report) -> str:
     parts = [
         f"## {_HEADLINES[report.verdict]}",
         "\n".join(f"- {escape(reason)}" for reason in report.reasons),
+        "\n\n".join(escape(remedy) for remedy in report.remedies),
         escape(_judged(report)),
         markdown_table(_metric_rows(report), text_columns=(0, 7)),
         _markdown_slices(report),
@@ -70,6 +71,7 @@ def as_text(report: Report) -> str:
     parts = [
         _HEADLINES[report.verdict],
         "\n".join(f"  - {reason}".replace("\n", "\n    ") for reason in report.reasons),
+        "\n".join(report.remedies),
         _judged(report),
         _aligned(_metric_rows(report)),
         _aligned(_slice_rows(report)) if report.slices else "",
