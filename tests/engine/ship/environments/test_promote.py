@@ -242,14 +242,46 @@ def test_production_gets_nothing_that_staging_does_not_run(
 
 
 def test_what_staging_runs_now_counts_not_what_it_ran(world: World) -> None:
-    first = make_release(world.first, 1)
+    """Also where a person took staging back: what it ran before is no proof of what it runs."""
+    first, second = make_release(world.first, 1), make_release(world.commit("two"), 2)
     release_to(world, "staging", first)
-    earlier = world.clone("earlier")
-    second = make_release(world.first, 2)
     release_to(world, "staging", second)
-    with pytest.raises(DeploymentError):
-        release_to(world, "production", first, earlier)
-    assert release_to(world, "production", second, earlier).released
+    roll_back(EnvironmentBranch(world.root, "staging"), "previous")
+    with pytest.raises(DeploymentError, match="what staging proved"):
+        release_to(world, "production", second, world.clone("late"))
+    assert world.log("production") == []
+
+
+def test_a_delivery_that_ran_again_makes_the_first_ones_late_approval_pass_by(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "page"))
+    # The same model; an image that is built again has another digest.
+    first, again = make_release(world.first, 1), make_release(world.first, 1)
+    _other_artifact(again)
+    release_to(world, "staging", first)
+    waiting = world.clone("waiting")
+    release_to(world, "staging", again)
+
+    late = release_to(world, "production", first, waiting)
+
+    assert not late.released
+    assert "since a later delivery of the same commit gave env/staging" in late.said
+    assert again[KIND]["digest"] in (tmp_path / "page").read_text(encoding="utf-8")
+    assert world.log("production") == []
+    assert release_to(world, "production", again, waiting).released
+    # Its turn may also come after the other one has arrived there.
+    assert not release_to(world, "production", first, waiting).released
+    assert json.loads(world.files("production")["release.json"]) == again
+
+
+def test_a_release_that_is_there_already_is_green(world: World) -> None:
+    release = make_release(world.first)
+    for environment in ("staging", "production", "staging", "production"):
+        done = release_to(world, environment, release, world.root)
+        assert done.released
+        assert done.revision == world.head(environment)
+    assert (len(world.log("staging")), len(world.log("production"))) == (1, 1)
 
 
 def test_who_was_approved_too_late_makes_way_for_what_staging_runs_now(

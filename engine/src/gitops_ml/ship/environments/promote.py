@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.branches import Decide, EnvironmentBranch, commit_message
 from gitops_ml.ship.environments.repository import Repository
-from gitops_ml.ship.release.release import Release, read_next
+from gitops_ml.ship.release.release import Release, ReleaseError, read_next
 from gitops_ml.ship.settings import (
     DeploymentError,
     Environment,
@@ -133,7 +134,8 @@ def check_proved(staging: EnvironmentBranch, release: Release) -> None:
     """Make sure that staging runs the very model, deployed as the very artifact.
 
     Raises:
-        StaysError: If it runs something newer, which will be proved in its turn.
+        StaysError: If it runs something newer, or what a later delivery made of the same commit:
+            that will be proved in its turn.
         DeploymentError: If it does not.
         ReleaseError: If what staging runs cannot be read.
         GitError: If the remote cannot be reached.
@@ -152,12 +154,29 @@ def check_proved(staging: EnvironmentBranch, release: Release) -> None:
                 f"{proved.tag}, which is newer and goes on when it is proved",
                 _IF_IT_FAILS,
             )
+        if _ran(staging, release) and proved.commit == release.commit:
+            raise StaysError(
+                f"the release of {release.tag} to production, since a later delivery of the same "
+                f"commit gave {staging.name} {proved.tag} ({proved.kind} {proved.digest}), which "
+                "goes on when it is proved",
+                _IF_IT_FAILS,
+            )
         raise DeploymentError(
             f"production only receives what staging proved: {staging.name} runs {proved.tag} "
             f"({proved.kind} {proved.digest}, model {proved.model}), not {release.tag} "
             f"({release.kind} {release.digest}, model {release.model}); "
             "release that to staging first"
         )
+
+
+def _ran(staging: EnvironmentBranch, release: Release) -> bool:
+    """Whether staging ever ran the very model, deployed as the very artifact."""
+    for revision in staging.history():
+        with suppress(ReleaseError):
+            ran = staging.release(revision.commit)
+            if ran is not None and (ran.digest, ran.model) == (release.digest, release.model):
+                return True
+    return False
 
 
 def is_newer(repository: Repository, commit: str, other: str) -> bool:
