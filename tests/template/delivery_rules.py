@@ -108,7 +108,8 @@ def _plan_faults(job: Mapping[str, Any]) -> Iterator[str]:
                         [CHECKOUT, SETUP, "make plan"])  # fmt: skip
     wanted = "${{ inputs.commit || github.event.workflow_run.head_sha || 'newest' }}"
     yield from _differs("plan: commit", plan["env"].get("COMMIT"), wanted)
-    yield from _differs("plan: permissions", job["permissions"], _read("actions"))
+    yield from _differs("plan: permissions", job["permissions"],
+                        _read("actions", "pull-requests"))  # fmt: skip
     told = ("commit", "deliverable", "production", "staging")
     outputs = {key: f"${{{{ steps.plan.outputs.{key} }}}}" for key in told}
     yield from _differs("plan: outputs", job["outputs"], outputs)

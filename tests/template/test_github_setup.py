@@ -63,7 +63,12 @@ def test_the_ruleset_protects_the_default_branch_from_everybody(project: Path) -
     assert document["target"] == "branch"
     assert document["enforcement"] == "active"
     assert document["bypass_actors"] == []
-    assert document["conditions"] == {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}}
+    assert document["conditions"] == {
+        "ref_name": {
+            "include": ["~DEFAULT_BRANCH", "refs/heads/hotfix/**"],
+            "exclude": [],
+        }
+    }
 
 
 def test_the_ruleset_asks_for_a_reviewed_and_green_pull_request(project: Path) -> None:

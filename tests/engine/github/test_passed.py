@@ -105,6 +105,52 @@ def test_only_success_is_passing(world: World, conclusion: str | None) -> None:
     assert world.pushed(b).revision == a
 
 
+class TestHotfix:
+    """A branch that starts at an earlier commit of main, which is ahead."""
+
+    def pushed(self, world: World, before: str) -> Base:
+        after = world.git("rev-parse", "HEAD")
+        payload = {"ref": "refs/heads/hotfix/one", "before": before, "after": after}
+        world.ran(after, None, head_branch="hotfix/one")
+        return base_of(Event("push", {"repository": REPOSITORY, **payload}), world.root)
+
+    @pytest.fixture
+    def released(self, world: World) -> str:
+        first = world.commit("A")
+        released = world.commit("B")
+        ahead = world.commit("C")
+        for commit in (first, released, ahead):
+            world.ran(commit)
+        world.git("update-ref", "refs/remotes/origin/main", ahead)
+        world.git("switch", "-qc", "hotfix/one", released)
+        return released
+
+    def test_it_is_held_against_what_was_released_not_against_main(
+        self, world: World, released: str
+    ) -> None:
+        fix = world.commit("Mend")
+        assert self.pushed(world, released).revision == released
+        world.api.runs[-1] |= {"conclusion": "success", "status": "completed"}
+        world.commit("Mend more")
+        assert self.pushed(world, fix).revision == fix
+        assert world.pull_request(fix, "hotfix/one").revision == fix
+
+    def test_a_new_branch_starts_where_it_left_main(self, world: World, released: str) -> None:
+        world.commit("Pushed with the branch")
+        assert self.pushed(world, NO_COMMIT).revision == released
+
+    def test_a_new_branch_without_commits_is_held_against_the_one_before(
+        self, world: World, released: str
+    ) -> None:
+        before = world.git("rev-parse", f"{released}^")
+        assert self.pushed(world, NO_COMMIT).revision == before
+
+    def test_another_branch_is_still_held_against_main(self, world: World, released: str) -> None:
+        payload = {"ref": "refs/heads/feature", "before": NO_COMMIT, "after": released}
+        found = base_of(Event("push", {"repository": REPOSITORY, **payload}), world.root)
+        assert found.revision == world.git("rev-parse", "origin/main")
+
+
 def test_a_run_that_passed_the_second_time_has_passed(world: World) -> None:
     a, b = world.commit("A"), world.commit("B")
     world.ran(a)

@@ -166,6 +166,8 @@ class Pipeline(FakeActions):
 
     def _pipeline_runs(self, request: Request) -> Response:
         assert request.args["event"] == "push"
+        if "head_sha" in request.args:
+            return super()._pipeline_runs(request)
         assert (request.args["branch"], request.args["status"]) == ("main", "success")
         return Response(json.dumps({"workflow_runs": self.runs}))
 

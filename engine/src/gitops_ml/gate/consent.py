@@ -46,9 +46,9 @@ def consent_of(event: Event) -> Answer:
     """Ask GitHub which labels are on the event's pull request, and who set them when.
 
     The pull request is the one that runs; for a merge group, the one that GitHub named it after;
-    for a push to the default branch, the one whose merge was pushed. Other events have none.
+    for a push to a branch that is delivered, the one whose merge was pushed. Others have none.
     """
-    if event.name not in ("pull_request", "merge_group") and not event.changes_default_branch:
+    if event.name not in ("pull_request", "merge_group") and event.delivered_branch is None:
         return Answer(Consent())
     try:
         api, repository = connect()

@@ -16,6 +16,9 @@ from typing import Any
 
 from gitops_ml.core.errors import GitopsError
 
+# The branches for what mends production while main is ahead begin so.
+HOTFIX = "hotfix/"
+_HEADS = "refs/heads/"
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -78,9 +81,17 @@ class Event:
         return str(branch or self.get("repository.default_branch"))
 
     @property
-    def changes_default_branch(self) -> bool:
-        """Whether commits were pushed to the default branch."""
-        return self.name == "push" and self.get("ref") == f"refs/heads/{self.default_branch}"
+    def delivered_branch(self) -> str | None:
+        """The branch that commits were pushed to, if such are delivered; else None.
+
+        Those of the default branch, and of the branches for hotfixes.
+        """
+        if self.name != "push":
+            return None
+        ref = str(self.get("ref"))
+        branch = ref.removeprefix(_HEADS)
+        known = branch == self.default_branch or branch.startswith(HOTFIX)
+        return branch if known and ref.startswith(_HEADS) else None
 
 
 def read_event() -> Event:
@@ -106,9 +117,10 @@ def read_event() -> Event:
 def named_base(event: Event) -> str:
     """The git revision that the event's change starts from, whatever became of it.
 
-    A pull request and a merge group name theirs. A push to the default branch starts from what the
-    branch held before (nothing but zeros when it is new), and everything else from the default
-    branch. What is judged against is another matter: see `passed.base_of`.
+    A pull request and a merge group name theirs. A push to the default branch, or to one for a
+    hotfix, starts from what the branch held before (nothing but zeros when it is new), and
+    everything else from the default branch. What is judged against is another matter: see
+    `passed.base_of`.
 
     Raises:
         EventError: If the payload does not say.
@@ -117,6 +129,6 @@ def named_base(event: Event) -> str:
         return event.commit("pull_request.base.sha")
     if event.name == "merge_group":
         return event.commit("merge_group.base_sha")
-    if event.changes_default_branch:
+    if event.delivered_branch is not None:
         return event.commit("before")
     return f"origin/{event.default_branch}"

@@ -57,9 +57,10 @@ class _History:
 
     Attributes:
         root: A folder of the working tree.
-        branch: The base's branch: the default branch, or what a pull request is to be merged to.
+        branch: The base's branch: the default branch, one for a hotfix that was pushed to, or what
+            a pull request is to be merged to.
         named: The base that the event names.
-        pushed: The commit that was pushed to the default branch; None for other events.
+        pushed: The commit that was pushed to a branch that is delivered; None for other events.
         commits: The named base or what was pushed, and all that led to it; what was pushed itself
             is left out, since it is what is judged. The newest first.
     """
@@ -88,6 +89,8 @@ def base_of(event: Event, root: Path = Path()) -> Base:
         NotToldError: If GitHub cannot be asked about a push to the default branch.
     """
     named = named_base(event)
+    if is_no_commit(named) and event.delivered_branch not in (None, event.default_branch):
+        named = _start(event, root)
     if is_no_commit(named):
         return Base(named)
     history = _history(event, root, named)
@@ -118,14 +121,23 @@ def was_blocked(commit: str, root: Path = Path()) -> bool:
     return bool(ended) and "success" not in ended
 
 
+def _start(event: Event, root: Path) -> str:
+    """What a new branch for a hotfix starts from: the newest commit before its own of main."""
+    pushed, default = event.commit("after"), f"origin/{event.default_branch}"
+    start = _git(root, "merge-base", pushed, default)
+    return start if start != pushed else _commit(root, f"{pushed}^")
+
+
 def _history(event: Event, root: Path, named: str) -> _History:
-    pushed = event.commit("after") if event.changes_default_branch else None
+    pushed = event.commit("after") if event.delivered_branch is not None else None
     if pushed is None:
         named = _commit(root, named)
     commits = _git(root, "rev-list", pushed or named, "--").split()
     return _History(
         root=root,
-        branch=str(event.find("pull_request.base.ref") or event.default_branch),
+        branch=str(
+            event.find("pull_request.base.ref") or event.delivered_branch or event.default_branch
+        ),
         named=named,
         pushed=pushed,
         commits=[commit for commit in commits if commit != pushed],

@@ -1,11 +1,12 @@
-"""Fetch the bento that the pipeline built for a commit of the default branch, and the gate passed.
+"""Fetch the bento that the pipeline built for a commit to deliver, and the gate passed.
 
     gitops-ml fetch-bento [--commit 0a1b2c3]
 
 What is delivered is what was judged: the model in the bento, its manifest, its release and the
 gate's report must all name the same file by hash, and the same commit. Only runs of pushes to the
-default branch count, since only there everything was reviewed. The bento goes to `build/bento/` and
-to BentoML's store, beside it the gate's report and the run. To run it twice is to run it once.
+default branch, or to one for a hotfix, count, since only there everything was reviewed. The bento
+goes to `build/bento/` and to BentoML's store, beside it the gate's report and the run. To run it
+twice is to run it once.
 
 https://docs.github.com/en/rest/actions/workflow-runs
 https://docs.github.com/en/rest/actions/artifacts
@@ -35,6 +36,7 @@ from gitops_ml.core.project import load_project
 from gitops_ml.gate.verdict import Report, parse_report
 from gitops_ml.github.artifacts import newest_artifact
 from gitops_ml.github.client import GitHub, connect
+from gitops_ml.github.event import HOTFIX
 from gitops_ml.github.runs import pushed_runs
 from gitops_ml.report.run_artifacts import (
     ARCHIVE_BYTES,
@@ -112,14 +114,27 @@ def find_run(api: GitHub, repository: str, commit: str) -> Run:
 
 
 def find_runs(api: GitHub, repository: str, commit: str) -> tuple[str, list[dict[str, Any]]]:
-    """The default branch, and all runs of the pipeline for a commit that was pushed to it.
+    """A branch that is delivered, and all runs of the pipeline for a commit pushed to it.
+
+    The default branch, or, if the commit was not pushed there, one for a hotfix: whether that may
+    be delivered, `plan` has found out.
 
     Raises:
         GitHubError: If GitHub cannot be asked.
     """
     branch = str(api.get(f"/repos/{repository}")["default_branch"])
-    runs = pushed_runs(api, repository, branch, head_sha=commit)
-    return branch, [run for run in runs if run["head_sha"] == commit]
+    found = pushed_runs(api, repository, branch, head_sha=commit)
+    runs = [run for run in found if run["head_sha"] == commit]
+    if not runs:
+        others = [
+            run
+            for run in pushed_runs(api, repository, None, head_sha=commit)
+            if run["head_sha"] == commit and str(run["head_branch"]).startswith(HOTFIX)
+        ]
+        if others:
+            branch = str(others[0]["head_branch"])
+            runs = [run for run in others if run["head_branch"] == branch]
+    return branch, runs
 
 
 def download(api: GitHub, repository: str, run: Run, name: str, most: int) -> bytes:

@@ -3,13 +3,14 @@
     gitops-ml plan                      # the commit that is checked out
     gitops-ml plan --commit 0a1b2c3d    # another one of main
     gitops-ml plan --commit newest      # of main, whose pipeline passed
+    gitops-ml plan --commit hotfix/one  # the newest of a branch for a hotfix
 
-Only what was merged to main is delivered: what is chosen here is checked out and run by jobs that
-may write. A release is made of what git names. Where `dvc.lock` was never committed, git names no
-model: the pipeline still trains and judges one, but nothing is delivered, and that is said. Tells
-later steps `deliverable` (true or false), `commit`, whole, and for a commit that was named the
-newest commit of each environment's branch under the environment's name: what a person who starts a
-delivery means to replace.
+Only what was merged to main is delivered, or a hotfix with the same proof (`ship/hotfix.py`): what
+is chosen here is checked out and run by jobs that may write. A release is made of what git names.
+Where `dvc.lock` was never committed, git names no model: the pipeline still trains and judges one,
+but nothing is delivered, and that is said. Tells later steps `deliverable` (true or false),
+`commit`, whole, and for a commit that was named the newest commit of each environment's branch
+under the environment's name: what a person who starts a delivery means to replace.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from pathlib import Path
 
 from gitops_ml.core import paths
 from gitops_ml.github.client import GitHub, connect
+from gitops_ml.github.event import HOTFIX
 from gitops_ml.github.runs import pushed_runs
 from gitops_ml.ship.environments.branches import EnvironmentBranch
 from gitops_ml.ship.environments.repository import Repository
+from gitops_ml.ship.hotfix import check_hotfix, find_branch
 from gitops_ml.ship.settings import ENVIRONMENTS, DeploymentError, tell_skipped, write_outputs
 
 MAIN = "main"
@@ -54,7 +57,9 @@ def find_commit(root: Path, wanted: str | None) -> str:
         wanted: A revision of git; None for what is checked out.
 
     Raises:
-        DeploymentError: If there is none, or if it is named and was not merged to main.
+        DeploymentError: If there is none, or if it is named, was not merged to main, and is no
+            hotfix with the same proof.
+        GitHubError: If GitHub cannot be asked about a hotfix.
         GitError: If the remote cannot be reached.
     """
     repository = Repository(root)
@@ -68,10 +73,18 @@ def find_commit(root: Path, wanted: str | None) -> str:
         raise DeploymentError(f"{repository.remote} has no branch {MAIN}: push it first")
     if _HASH.fullmatch(wanted):
         repository.fetch_commit(wanted)
-    commit = repository.find(f"{wanted}^{{commit}}")
+    if wanted.startswith(HOTFIX):
+        commit = repository.fetch_branch(wanted)
+    else:
+        commit = repository.find(f"{wanted}^{{commit}}")
     if commit is None:
         raise DeploymentError(f"COMMIT is {wanted!r}: git knows no such commit; name one of {MAIN}")
     if not repository.is_ancestor(commit, main):
+        branch = find_branch(repository, commit)
+        if branch is not None:
+            api, name = connect(root)
+            print(f"{commit} is {check_hotfix(api, name, repository, commit, branch, MAIN)}")
+            return commit
         unshallow = "; this clone is shallow: run `git fetch --unshallow`"
         raise DeploymentError(
             f"COMMIT is {wanted!r}, the commit {commit}, which is not on {MAIN}: only what was "
@@ -97,7 +110,8 @@ def environment_heads(root: Path) -> dict[str, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument(
-        "--commit", help=f"of {MAIN}, or `{NEWEST}`: whose pipeline passed (default: HEAD)"
+        "--commit",
+        help=f"of {MAIN}, or `{NEWEST}`: whose pipeline passed; or {HOTFIX}NAME (default: HEAD)",
     )
 
 

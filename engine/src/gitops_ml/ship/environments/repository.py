@@ -129,6 +129,20 @@ class Repository:
             raise self._failure(fetched, f"fetch {branch} from")
         return self.find(tracking)
 
+    def branches(self, prefix: str) -> list[str]:
+        """The names of the remote's branches that begin so.
+
+        Raises:
+            GitError: If the remote cannot be reached, or does not let us read.
+        """
+        listed = self._transfer("ls-remote", self.remote, f"refs/heads/{prefix}*")
+        if listed.returncode != 0:
+            raise self._failure(listed, f"list {prefix}* of")
+        names = (line.partition("\t")[2] for line in listed.stdout.decode().splitlines())
+        # Longer names that end alike are listed too.
+        heads = (name.removeprefix("refs/heads/") for name in names)
+        return sorted(name for name in heads if name.startswith(prefix))
+
     def fetch_commit(self, commit: str) -> bool:
         """Make sure that a commit is here; False if the remote does not have it either.
 

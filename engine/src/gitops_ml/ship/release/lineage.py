@@ -27,6 +27,7 @@ from gitops_ml.core.dvc import DvcError, locked_output
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.branches import EnvironmentBranch, Revision
 from gitops_ml.ship.environments.repository import Repository
+from gitops_ml.ship.hotfix import find_branch
 from gitops_ml.ship.release.provenance import describe
 from gitops_ml.ship.release.provenance import look_up as ask_github
 from gitops_ml.ship.release.release import GOLDEN, RELEASE, Release, parse_release
@@ -215,7 +216,7 @@ def _git_rows(root: Path, release: Release, place: Place) -> Iterator[Row]:
 
 
 def _commit_row(repository: Repository, commit: str) -> Row:
-    """Whether a commit is on the main branch, where everything is reviewed."""
+    """Whether a commit is on the main branch, or one for hotfixes, where everything is reviewed."""
     remote = repository.remote
     head = f"refs/remotes/{remote}/HEAD"
     known = repository.find(head)
@@ -228,6 +229,9 @@ def _commit_row(repository: Repository, commit: str) -> Row:
         return Row("commit", commit, "unknown", f"{remote} has no branch {branch}")
     if repository.is_ancestor(commit, newest):
         return Row("commit", commit, "ok", f"on {branch}")
+    hotfix = find_branch(repository, commit)
+    if hotfix is not None:
+        return Row("commit", commit, "ok", f"on {hotfix}")
     if repository.is_shallow():
         return Row("commit", commit, "unknown", "history is cut off: `git fetch --unshallow`")
     return Row("commit", commit, "differs", f"not on {branch}")
