@@ -18,12 +18,14 @@ from gitops_ml.features.encode import Feature, Features
 from gitops_ml.gate import propose as proposal
 from gitops_ml.gate.challenger import Challenger
 from gitops_ml.gate.judgement import Judge
-from gitops_ml.gate.propose import bound_for, contract_text, margin_for
+from gitops_ml.gate.propose import Retrained, bound_for, contract_text, margin_for
+from gitops_ml.gate.retraining_noise import Part, spread_of
 from gitops_ml.model.metrics import Scored, estimate
 
 main = subcommand("contract")
 
 ROWS = 900
+NOT_RETRAINED = Retrained()
 CITY = np.repeat(["north", "south", "tiny"], [500, 380, 20])
 
 
@@ -64,7 +66,10 @@ def scored(task: str) -> Scored:
 
 
 def proposed(
-    task: str, time: str | None = "when", heat: Any = range(30)
+    task: str,
+    time: str | None = "when",
+    heat: Any = range(30),
+    models: Retrained = NOT_RETRAINED,
 ) -> tuple[Contract, str, Challenger]:
     wanted, answers = params(task, time), scored(task)
 
@@ -98,7 +103,11 @@ def proposed(
         eager=True,
     )
     text = contract_text(
-        wanted, evaluation, challenger, pl.DataFrame({"when": start, "x": heat, "y": 30 * [1.5]})
+        wanted,
+        evaluation,
+        challenger,
+        pl.DataFrame({"when": start, "x": heat, "y": 30 * [1.5]}),
+        models,
     )
     return parse_settings(text, Contract, "contract.yaml"), text, challenger
 
@@ -115,7 +124,7 @@ def test_a_contract_that_is_replaced_is_kept(
     paths.EVALUATION.write_text("{}", encoding="utf-8")
     paths.CONTRACT.write_text("ours", encoding="utf-8")
 
-    assert main(["--propose", "--force"]) == 0
+    assert main(["--propose", "--force", "--seeds", "0"]) == 0
     assert "contract.yaml.bak" in capsys.readouterr().out
     assert Path("contract.yaml.bak").read_text(encoding="utf-8") == "ours"
     assert paths.CONTRACT.read_text(encoding="utf-8") == text
@@ -137,6 +146,43 @@ def test_the_evaluated_model_holds_what_is_proposed_and_a_worse_one_does_not(tas
     worse = Judge(wrong, None, 0.95)
     assert all(found.failures for found in worse.metrics(contract.model.metrics))
     assert all(found.failures for found in worse.slices(contract.model.slices, challenger.test))
+
+
+def retrained(spread: float) -> Retrained:
+    """Models that differ by this, and in the south by three times as much."""
+    base = scored("regression")
+    inside = np.where(CITY == "south", 3.0, 1.0)
+    random = np.random.default_rng(8)
+    models = []
+    for shift in random.normal(0, spread, 8):
+        wrong = base.prediction - base.truth
+        further = base.truth + wrong + np.sign(wrong) * shift * inside[: len(wrong)]
+        models.append(Scored(base.truth, further))
+    return Retrained(models, pl.DataFrame({"the city": CITY}))
+
+
+def test_margins_leave_room_for_what_lies_between_models_of_the_same_recipe() -> None:
+    plain, _, _ = proposed("regression")
+    models = retrained(0.05)
+    contract, _, _ = proposed("regression", models=models)
+    spread = spread_of(Part("mae", np.ones(ROWS, dtype=np.bool_)), models.answers, 0.95, None)
+    assert spread is not None
+    mae = contract.model.metrics["mae"]
+    # Two metrics, and the first one in two cities.
+    assert mae.margin == pytest.approx(spread.margin(4), rel=0.1)
+    assert mae.margin != plain.model.metrics["mae"].margin
+    assert mae.erosion == pytest.approx(2 * mae.margin)
+    (part,) = contract.model.slices
+    south = spread_of(Part("mae", CITY == "south"), models.answers, 0.95, None)
+    assert south is not None
+    # From the worst of the slice's own values, not from the whole.
+    assert part.margin == pytest.approx(south.margin(4), rel=0.1)
+    assert part.margin > 1.4 * mae.margin
+
+
+def test_models_that_do_not_differ_leave_margins_to_the_intervals() -> None:
+    _, text, _ = proposed("regression")
+    assert proposed("regression", models=retrained(0.0))[1] == text
 
 
 def test_limits_leave_room_and_are_round() -> None:

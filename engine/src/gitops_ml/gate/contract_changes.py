@@ -175,6 +175,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schema", action="store_true", help="write contract.schema.json, for editors"
     )
     parser.add_argument("--force", action="store_true", help="replace the contract that is there")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=8,
+        help="how many models of other seeds tell the margins; 0 takes the intervals (default: 8)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=300,
+        help="after which no more of them are trained (default: 300)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -191,8 +203,10 @@ def run(options: argparse.Namespace) -> int:
     # Only proposing needs the model.
     from gitops_ml.gate.propose import propose
 
-    kept = propose(Path(), force=options.force)
+    kept, models = propose(Path(), options.force, options.seeds, options.seconds)
     if kept is not None:
         print(f"The old contract is now {kept}")
+    if models:
+        print(f"Margins leave room for what lies between {models} models of other seeds.")
     print(f"Wrote {paths.CONTRACT}. Read it and correct it: it is your promise.")
     return 0

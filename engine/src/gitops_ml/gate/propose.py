@@ -1,28 +1,35 @@
 """Propose `contract.yaml` from a model that was evaluated.
 
 Floors and ceilings are the far ends of the measured intervals, so that the same model on the same
-data holds them and one that is beyond noise worse does not. A margin is a quarter of an interval's
-width: both models answer the same rows, so their difference is known better than either of them.
-The erosion, which bounds what all steps together may lose, is twice the margin: what one step may
-lose can be lost once, and as much again is for the noise that the bound must hold, too.
+data holds them and one that is beyond noise worse does not. A margin is what may lie between two
+models of the same recipe, see `retraining_noise.py`: the recipe is trained again with a few seeds,
+and a slice's margin comes from what they do inside it. Where the seed makes no difference, or
+there is no time for enough of them, it is a quarter of an interval's width: both models answer the
+same rows, so their difference is known better than either of them. The erosion, which bounds what
+all steps together may lose, is twice the margin: what one step may lose can be lost once, and as
+much again is for the noise that the bound must hold, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError, UsageError
 from gitops_ml.core.metric_catalogue import known_metrics
 from gitops_ml.core.rounding import down, up
+from gitops_ml.core.schema import load_schema
 from gitops_ml.core.settings import (
     BehaviourTerms,
     Contract,
@@ -35,9 +42,11 @@ from gitops_ml.core.settings import (
 )
 from gitops_ml.data.freshness import freshness
 from gitops_ml.data.infer import keep_old
+from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.duplicates import repeated
 from gitops_ml.features.matrix import alike_columns, read_table
 from gitops_ml.gate.answer import LATENCY_RECORDS
+from gitops_ml.gate.base_rows import groups_of
 from gitops_ml.gate.challenger import (
     Challenger,
     current_model,
@@ -45,7 +54,9 @@ from gitops_ml.gate.challenger import (
     load_challenger,
 )
 from gitops_ml.gate.measured import measure
+from gitops_ml.gate.retraining_noise import SEEDS_LEAST, Part, Recipe, retrain, spread_of
 from gitops_ml.model.metrics import Scored, calibration_error, kind_of
+from gitops_ml.model.own_metrics import MetricError, metrics_of
 
 # A margin where there is no interval to go by, relative to the value.
 _MARGIN_LEAST = 0.005
@@ -71,15 +82,70 @@ model:
 """
 
 
-def propose(root: Path, force: bool) -> Path | None:
+@dataclass(frozen=True)
+class Retrained:
+    """Models of the recipe that only another seed tells apart.
+
+    Attributes:
+        answers: What each says of the m test rows.
+        test: These rows.
+        groups: Shape (m,), rows with the same label belong together; None if each stands alone.
+        confidence: Of the bound that a margin is held against.
+    """
+
+    answers: Sequence[Scored] = ()
+    test: pl.DataFrame = dataclasses.field(default_factory=pl.DataFrame)
+    groups: NDArray[Any] | None = None
+    confidence: float = ModelTerms.model_fields["confidence"].default
+
+    def margin(self, metric: str, rows: NDArray[np.bool_], terms: int) -> float | None:
+        """The margin of a term that compares these rows; None if they do not tell.
+
+        Args:
+            metric: By which.
+            rows: Shape (m,), a mask.
+            terms: How many there are.
+        """
+        part = Part(metric, rows)
+        spread = spread_of(part, self.answers, self.confidence, self.groups)
+        return None if spread is None else spread.margin(terms)
+
+
+def retrained(root: Path, params: Params, seeds: int, seconds: float) -> Retrained:
+    """Train the recipe with a few seeds.
+
+    Args:
+        root: The project's folder.
+        params: What is trained.
+        seeds: With how many.
+        seconds: After which no more are begun.
+
+    Raises:
+        GitopsError: If it cannot be trained.
+    """
+    if seeds < SEEDS_LEAST:
+        return Retrained()
+    schema = load_schema(root)
+    recipe = Recipe.read(root, params, schema, load_derivation(root, schema, params.target))
+    first = params.train.seed + 1
+    answers = retrain(recipe, range(first, first + seeds), seconds)
+    given = (item.name for item in recipe.features.given)
+    alike = alike_columns(given, recipe.features.inputs, params)
+    return Retrained(answers, recipe.test, groups_of(recipe.test, params, alike))
+
+
+def propose(root: Path, force: bool, seeds: int, seconds: float) -> tuple[Path | None, int]:
     """Write `contract.yaml` from the evaluated model.
 
     Args:
         root: The project's folder.
         force: Whether to replace a contract that is there.
+        seeds: How many models margins are proposed from; with less than 3 from intervals.
+        seconds: After which no more of them are trained.
 
     Returns:
-        Where the contract that was there is kept; None if there was none.
+        Where the contract that was there is kept, None if there was none; and how many models told
+        the margins, 0 if they are from intervals.
 
     Raises:
         UsageError: If there is a contract already.
@@ -99,15 +165,21 @@ def propose(root: Path, force: bool) -> Path | None:
         rows = read_table(root / paths.INGESTED, [params.data.time] if params.data.time else [])
     except (OSError, ValueError) as error:
         raise GitopsError(f"{paths.EVALUATION}: {error}; run `make pipeline`") from error
-    text = contract_text(params, evaluation, challenger, rows)
+    with metrics_of(root):
+        models = retrained(root, params, seeds, seconds)
+        text = contract_text(params, evaluation, challenger, rows, models)
     parse_settings(text, Contract, str(paths.CONTRACT), known_metrics(root))
     kept = keep_old(target) if target.exists() else None
     target.write_text(text, encoding="utf-8")
-    return kept
+    return kept, len(models.answers) if len(models.answers) >= SEEDS_LEAST else 0
 
 
 def contract_text(
-    params: Params, evaluation: Mapping[str, Any], challenger: Challenger, rows: pl.DataFrame
+    params: Params,
+    evaluation: Mapping[str, Any],
+    challenger: Challenger,
+    rows: pl.DataFrame,
+    models: Retrained = Retrained(),
 ) -> str:
     """The contract that a model holds by a little.
 
@@ -116,7 +188,10 @@ def contract_text(
         evaluation: The content of `reports/evaluation.json`.
         challenger: The evaluated model.
         rows: All rows of the data.
+        models: Others of the same recipe, that tell the margins.
     """
+    slices = list(_slices(params.evaluate.metrics[0], evaluation["slices"]))
+    terms = len(evaluation["metrics"]) + sum(len(one.values) for one in slices)
     inputs = list(challenger.predictor.features.inputs)
     records = challenger.test.select(inputs).head(LATENCY_RECORDS).to_dicts()
     latency = latency_p99_ms(challenger.predictor, records)
@@ -129,8 +204,8 @@ def contract_text(
     return "".join(
         [
             _HEAD,
-            *_metric_lines(evaluation["metrics"]),
-            *_slice_lines(params.evaluate.metrics[0], evaluation["slices"]),
+            *_metric_lines(evaluation["metrics"], models, terms),
+            *_slice_lines(params.evaluate.metrics[0], slices, models, terms),
             *proposed_lines("model", ModelTerms, measured),
             "\ndata:\n",
             *proposed_lines("data", DataTerms, measured),
@@ -165,10 +240,11 @@ def proposed_lines(
         yield f"{line:<27} # {proposal.note}\n" if proposal.note else f"{line}\n"
 
 
-def _metric_lines(metrics: Mapping[str, Any]) -> list[str]:
+def _metric_lines(metrics: Mapping[str, Any], models: Retrained, terms: int) -> list[str]:
     lines = []
+    everything = np.ones(len(models.test), dtype=np.bool_)
     for name, found in metrics.items():
-        margin = margin_for(found)
+        margin = margin_for(found, models.margin(name, everything, terms))
         kind, bound = bound_for(name, [found], margin)
         lines += [
             f"    {name}:\n",
@@ -179,13 +255,17 @@ def _metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def margin_for(found: Mapping[str, Any]) -> float:
+def margin_for(found: Mapping[str, Any], between_models: float | None = None) -> float:
     """How much worse than a champion is still noise, two digits, rounded up.
 
     Args:
         found: A metric's `value`, `low` and `high`.
+        between_models: What may lie between two models of the same recipe; None if that is not
+            known.
     """
     least = _MARGIN_LEAST * abs(found["value"])
+    if between_models is not None:
+        return up(max(least, between_models), 2)
     if found["low"] is None:
         return up(least, 2)
     return up(max(least, _MARGIN_SHARE * (found["high"] - found["low"])), 2)
@@ -206,9 +286,25 @@ def bound_for(metric: str, found: Sequence[Mapping[str, Any]], margin: float) ->
     return "ceiling", up(max(*highs, *(one["value"] + margin for one in found)), 3)
 
 
-def _slice_lines(metric: str, slices: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The primary metric inside each value that has rows enough to measure it."""
-    lines = []
+@dataclass(frozen=True)
+class _Slice:
+    """A column inside whose values the primary metric is held.
+
+    Attributes:
+        column: Its name.
+        min_rows: What a value must have to count.
+        values: Those that have.
+        found: The metric inside each.
+    """
+
+    column: str
+    min_rows: int
+    values: Sequence[Any]
+    found: Sequence[Mapping[str, Any]]
+
+
+def _slices(metric: str, slices: Sequence[Mapping[str, Any]]) -> Iterator[_Slice]:
+    """The columns that have values with rows enough to measure a metric."""
     for column in dict.fromkeys(part["column"] for part in slices):
         parts = [
             part
@@ -217,15 +313,26 @@ def _slice_lines(metric: str, slices: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         largest = max((part["rows"] for part in parts), default=0)
         min_rows = min(_SLICE_ROWS, largest)
-        found = [part["metrics"][metric] for part in parts if part["rows"] >= min_rows]
         if min_rows < _SLICE_ROWS_LEAST:
             continue
-        margin = max(margin_for(one) for one in found)
-        kind, bound = bound_for(metric, found, margin)
+        parts = [part for part in parts if part["rows"] >= min_rows]
+        values = [part["value"] for part in parts]
+        yield _Slice(column, min_rows, values, [part["metrics"][metric] for part in parts])
+
+
+def _slice_lines(metric: str, slices: Sequence[_Slice], models: Retrained, terms: int) -> list[str]:
+    """The primary metric inside each value that has rows enough to measure it."""
+    lines = []
+    for part in slices:
+        margin = max(
+            margin_for(one, _margin_inside(metric, part.column, value, models, terms))
+            for value, one in zip(part.values, part.found, strict=True)
+        )
+        kind, bound = bound_for(metric, part.found, margin)
         lines += [
-            f"    - column: {json.dumps(column, ensure_ascii=False)}\n",
+            f"    - column: {json.dumps(part.column, ensure_ascii=False)}\n",
             f"      metric: {metric}\n",
-            f"      min_rows: {min_rows}\n",
+            f"      min_rows: {part.min_rows}\n",
             f"      {kind}: {bound:g}\n",
             f"      margin: {margin:g}\n",
         ]
@@ -235,6 +342,20 @@ def _slice_lines(metric: str, slices: Sequence[Mapping[str, Any]]) -> list[str]:
         if lines
         else [f"  slices: []                {comment}"]
     )
+
+
+def _margin_inside(
+    metric: str, column: str, value: Any, models: Retrained, terms: int
+) -> float | None:
+    """What may lie between two models inside a value of a column; None if they do not tell."""
+    if not models.answers:
+        return None
+    inside = models.test.get_column(column)
+    rows = inside.is_null() if value is None else (inside == value).fill_null(False)
+    try:
+        return models.margin(metric, rows.to_numpy(), terms)
+    except MetricError:
+        return None
 
 
 def _age_days(params: Params, rows: pl.DataFrame) -> float | None:
