@@ -394,6 +394,48 @@ def test_a_slow_and_large_model_is_blocked(pipelined: Bake, gate: Gate, project_
     assert "is more than 20 (model.latency_p99_ms)" in output
 
 
+def test_two_trained_branches_merge_and_marks_on_main_keep_nobody_out(
+    pipelined: Bake, gate: Gate, project_run: Run
+) -> None:
+    project = pipelined()
+    champion = head(project)
+    params = project / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    changes = {
+        "theirs": ("max_iter: 150", "max_iter: 140"),
+        "mine": ("resamples: 500", "resamples: 200"),
+    }
+    for branch, change in changes.items():
+        project_run(project, "git", "switch", "-qc", branch, champion, check=True)
+        params.write_text(text.replace(*change), encoding="utf-8")
+        project_run(project, "dvc", "repro", check=True)
+        commit(project, project_run, branch)
+    merged = project_run(project, "git", "merge", "theirs")
+    assert merged.returncode == 1
+    assert "CONFLICT (content): Merge conflict in dvc.lock" in merged.stdout
+
+    resolved = project_run(project, "make", "resolve", check=True).stdout
+
+    assert "Go on with `git commit`." in resolved
+    project_run(project, "git", "commit", "--no-verify", "--no-edit", check=True)
+    assert project_run(project, "git", "status", "--porcelain").stdout == ""
+    project_run(project, "make", "verify-lock", check=True)
+    good = (project / "dvc.lock").read_text(encoding="utf-8")
+
+    # Somebody merges another one and commits the marks.
+    marks = f"<<<<<<< HEAD\n{good}=======\n{good}>>>>>>> theirs\n"
+    (project / "dvc.lock").write_text(marks, encoding="utf-8")
+    commit(project, project_run, "Marks")
+    stopped = project_run(project, "make", "pipeline")
+    assert stopped.returncode != 0
+    assert "dvc.lock: holds the marks of a merge conflict" in stopped.stderr
+    (project / "dvc.lock").write_text(good, encoding="utf-8")
+    commit(project, project_run, "Without marks")
+    code, report, output = gate(project, base="HEAD~1")
+    assert (code, report["verdict"], report["champion"]["source"]) == (0, "keep", "same"), output
+    assert "Nothing of it is believed: everything was run" in output
+
+
 def test_a_loosened_contract_is_blocked_until_a_maintainer_consents(
     pipelined: Bake, gate: Gate
 ) -> None:

@@ -35,9 +35,34 @@ SETTINGS, CONSENT = "core/settings.py", "gate/consent.py"
 CLI, GITHUB = "cli.py", "github/client.py"
 OBJECTS = "core/dvc_objects.py"
 LOCK, PACKAGED = "core/dvc_lock.py", "bento/verify.py"
+RECORDED, NOISE, HOTFIX = "gate/recorded_model.py", "gate/retraining_noise.py", "ship/hotfix.py"
 SMOKE, VALIDATE, PREDICTOR = "bento/smoke.py", "data/validate.py", "model/predictor.py"
 
 MUTATIONS = {
+    "a lock of the base that cannot be read leaves no champion": Mutation(
+        RECORDED,
+        "for commit in _earlier(base):",
+        "for commit in ():",
+        "gate/test_recorded_model.py",
+    ),
+    "a commit that was blocked is the champion where the base's lock cannot be read": Mutation(
+        RECORDED,
+        "if was_blocked(commit, base.root):",
+        "if not was_blocked(commit, base.root) and False:",
+        "gate/test_recorded_model.py",
+    ),
+    "proposed margins leave room for one term only": Mutation(
+        NOISE,
+        "1 - false_alarms / terms",
+        "1 - false_alarms",
+        "gate/test_retraining_noise.py",
+    ),
+    "a hotfix that nobody reviewed is delivered": Mutation(
+        HOTFIX, "if unreviewed:", "if False:", "ship/test_hotfix.py"
+    ),
+    "a hotfix whose branch nothing protects is delivered": Mutation(
+        HOTFIX, "if missing:", "if False:", "ship/test_hotfix.py"
+    ),
     "the gate always exits with 0": Mutation(
         GATE, 'return 1 if report.verdict == "block" else 0', "return 0", "report/test_judge.py"
     ),
