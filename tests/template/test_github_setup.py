@@ -161,6 +161,16 @@ def test_each_exception_says_why(project: Path) -> None:
     assert [entry.pattern for entry in without_owner("\n".join(["*", *lines]))] == ["*"]
 
 
+def test_locks_are_shown_in_a_pull_request_and_end_lines_alike(bake: Bake, run: Run) -> None:
+    project = bake()
+    ask = ["git", "check-attr", "linguist-generated", "text", "eol", "--", "uv.lock", "dvc.lock"]
+    assert run(ask, project, check=True).stdout.splitlines() == [
+        f"{name}: {attribute}: {value}"
+        for name in ("uv.lock", "dvc.lock")
+        for attribute, value in (("linguist-generated", "unset"), ("text", "auto"), ("eol", "lf"))
+    ]
+
+
 def read_or_run(project: Path) -> set[str]:
     """What the stages, their tools and the workflows read and run, as their own files say."""
     stages = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
