@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, Command] = {
     "schema": Command("data.infer", "infer schema.yaml from the data"),
     "contract": Command("gate.contract_changes", "propose contract.yaml, or describe it"),
     "verify-lock": Command("core.dvc_lock", "is the committed dvc.lock what this run wrote?"),
+    "verify-sources": Command("core.lock_sources", "does uv.lock take from known indexes only?"),
     "reproduce": Command("gate.reproduce", "run the pipeline from what the base recorded"),
     "pull": Command("core.dvc_remote", "pull what DVC owns from the remote", "pull"),
     "push": Command("core.dvc_remote", "push what DVC owns to the remote", "push"),
