@@ -60,6 +60,14 @@ def test_a_bento_is_exported_where_the_path_has_spaces(project: Path, make: Make
     ]  # fmt: skip
 
 
+def test_the_base_is_the_default_branch_of_origin(project: Path, make: Make) -> None:
+    assert make(project, "reproduce")["words"][-1] == "origin/main"
+    head = ["git", "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk"]
+    subprocess.run(head, cwd=project, check=True)
+    assert make(project, "reproduce")["words"][-1] == "origin/trunk"
+    assert make(project, "reproduce", "BASE=HEAD~1")["words"][-1] == "HEAD~1"
+
+
 @pytest.mark.parametrize("task", ["package", "serve", "smoke-bento", "export-bento"])
 def test_each_checkout_has_a_store_of_its_own(project: Path, make: Make, task: str) -> None:
     """In one that is shared, `latest` is the bento of whichever checkout built last."""

@@ -146,7 +146,7 @@ def checks(capsys: pytest.CaptureFixture[str]) -> Checks:
 
 
 LOCAL = (
-    "uv", "git", "gh", "repository", "engine", "branch main", "uv.lock", "dvc.lock", "file sizes",
+    "uv", "git", "gh", "repository", "engine", "branch", "uv.lock", "dvc.lock", "file sizes",
     "stages", "DVC remote",
 )  # fmt: skip
 ON_GITHUB = (
@@ -316,7 +316,7 @@ def two_rulesets_of_one_name(root: Path) -> None:
         (broken_gh, "gh", "skipped", "not installed"),
         (no_repository, "repository", "fail", "not a git repository"),
         (in_another_repository, "repository", "fail", "is a folder of the repository in"),
-        (other_branch, "branch main", "fail", "not there"),
+        (other_branch, "branch", "fail", "main is not there"),
         (unlocked, "uv.lock", "fail", "not in git"),
         (lock_gone, "dvc.lock", "warn", "not there"),
         (lock_ignored, "dvc.lock", "warn", "not in git"),
@@ -345,6 +345,19 @@ def test_finds_each_defect_here(
     assert found.status == status
     assert detail in found.detail
     assert found.remedy
+
+
+def test_git_may_know_the_default_branch_by_another_name(github: FakeGitHub) -> None:
+    git("branch", "-m", "trunk")
+    git("update-ref", "refs/remotes/origin/trunk", "HEAD")
+    git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
+    other_default_branch(github)
+    for check, found in (
+        ("branch", named("branch", check_local(Path()))),
+        ("default branch", named("default branch", check_github(Path()))),
+    ):
+        assert found.status == "ok", (check, found)
+        assert "trunk" in found.detail
 
 
 def test_says_whether_the_base_image_is_pinned(project: Path) -> None:
@@ -498,7 +511,7 @@ def server_error(fake: FakeGitHub) -> None:
         (may_approve, "workflow permissions", "fail", "read, may approve"),
         (alerts_off, "Dependabot alerts", "fail", "off, wanted: on"),
         (squash_off, "squash merging", "fail", "off, wanted: on"),
-        (other_default_branch, "default branch", "fail", "trunk"),
+        (other_default_branch, "default branch", "fail", "trunk, but here main is taken"),
         (actions_off, "Actions", "fail", "no workflow runs"),
         (unknown_owner, "code owners on GitHub", "fail", "line 1: Unknown owner"),
         (codeowners_not_pushed, "code owners on GitHub", "fail", "on the default branch"),

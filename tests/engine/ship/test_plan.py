@@ -155,8 +155,31 @@ def test_without_main_nothing_is_merged(
     assert "origin has no branch main" in capsys.readouterr().err
 
 
+def test_the_default_branch_may_have_another_name(
+    world: World, told: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What git knows of origin counts at a desk, what the event says in a workflow."""
+    commit = trained(world)
+    git(world.origin, "branch", "-m", "main", "trunk")
+    assert main(["--commit", commit]) == 1
+    assert "`git remote set-head origin --auto`" in capsys.readouterr().err
+    git(world.root, "fetch", "-q", "--prune", "origin")
+    git(world.root, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
+    assert main(["--commit", commit]) == 0
+    assert planned(told) == (commit, "true")
+
+    git(world.origin, "branch", "-m", "trunk", "release")
+    event = told / "event.json"
+    event.write_text(json.dumps({"repository": {"default_branch": "release"}}), encoding="utf-8")
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "workflow_run")
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(event))
+    assert main(["--commit", commit]) == 0
+
+
 class Pipeline(FakeActions):
     """A repository whose pipeline has run."""
+
+    branch = "main"
 
     def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
         return [
@@ -166,7 +189,7 @@ class Pipeline(FakeActions):
 
     def _pipeline_runs(self, request: Request) -> Response:
         assert request.args["event"] == "push"
-        assert (request.args["branch"], request.args["status"]) == ("main", "success")
+        assert (request.args["branch"], request.args["status"]) == (self.branch, "success")
         return Response(json.dumps({"workflow_runs": self.runs}))
 
 
@@ -200,6 +223,19 @@ def test_the_newest_that_passed_is_the_newest_to_deliver(
         passed(good),
         passed(world.first),
     ]
+    assert main(["--commit", "newest"]) == 0
+    assert planned(told) == (good, "true")
+
+
+def test_the_newest_is_one_of_the_default_branch(
+    world: World, told: Path, github: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = trained(world)
+    git(world.origin, "branch", "-m", "main", "master")
+    git(world.root, "fetch", "-q", "--prune", "origin")
+    git(world.root, "branch", "-m", "main", "master")
+    github.branch = "master"
+    github.runs = [passed(world.first), passed(good, head_branch="master")]
     assert main(["--commit", "newest"]) == 0
     assert planned(told) == (good, "true")
 

@@ -25,6 +25,7 @@ from gitops_ml.github.codeowners import (
     read_codeowners,
     without_owner,
 )
+from gitops_ml.github.event import default_branch
 from gitops_ml.github.ruleset import (
     RULESET,
     load_ruleset,
@@ -162,7 +163,7 @@ def check_github(root: Path) -> Iterator[Check]:
 
 def _looks(api: GitHub, repository: Repository, root: Path) -> Mapping[str, Callable[[], Check]]:
     return {
-        "default branch": lambda: check_default_branch(repository),
+        "default branch": lambda: check_default_branch(repository, root),
         "Actions": lambda: check_actions(api, repository),
         **{name: partial(check_setting, api, repository, root, name) for name in SETTINGS},
         **{
@@ -192,12 +193,15 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(name, "fail", str(error), "restore the file from git, or correct it")
 
 
-def check_default_branch(repository: Repository) -> Check:
-    """main's ruleset protects GitHub's default branch; all else here speaks of main."""
-    branch = str(repository.facts.get("default_branch"))
-    if branch != "main":
-        remedy = "Settings, General, Default branch: rename it to main"
-        return Check("default branch", "fail", branch, remedy)
+def check_default_branch(repository: Repository, root: Path) -> Check:
+    """What is protected and delivered is GitHub's default branch: git must know it here, too."""
+    branch, here = str(repository.facts.get("default_branch")), default_branch(root)
+    if branch != here:
+        remedy = (
+            "`git fetch`, then `git remote set-head origin --auto`; or rename it to "
+            f"{here} on GitHub (Settings, General, Default branch)"
+        )
+        return Check("default branch", "fail", f"{branch}, but here {here} is taken for it", remedy)
     return Check("default branch", "ok", branch)
 
 

@@ -13,6 +13,7 @@ from gitops_ml.core.dvc_remote import VARIABLE, from_environment
 from gitops_ml.core.run import PYTHON, ask
 from gitops_ml.doctor.check import Check, Status
 from gitops_ml.doctor.engine import check_engine
+from gitops_ml.github.event import default_branch
 
 # The oldest version of each tool that does what the tasks ask of it, and where to get it.
 _UV = ((0, 7), "https://docs.astral.sh/uv/getting-started/installation")
@@ -104,12 +105,17 @@ def check_repository(root: Path) -> Check:
 
 
 def check_branch(root: Path) -> Check:
-    """The workflows and the gate compare with the branch main."""
-    for reference in ("refs/remotes/origin/main", "refs/heads/main"):
+    """The gate compares with the default branch."""
+    branch = default_branch(root)
+    for reference in (f"refs/remotes/origin/{branch}", f"refs/heads/{branch}"):
         if ask(root, "git", "rev-parse", "--verify", "--quiet", reference) is not None:
-            return Check("branch main", "ok", reference)
+            return Check("branch", "ok", reference)
     return Check(
-        "branch main", "fail", "not there, nor on origin", "`git branch -m main`, or fetch it"
+        "branch",
+        "fail",
+        f"{branch} is not there, nor on origin",
+        f"`git branch -m {branch}`, or fetch it; if GitHub's default branch has another name, "
+        "`git remote set-head origin --auto`",
     )
 
 
