@@ -315,7 +315,7 @@ def two_rulesets_of_one_name(root: Path) -> None:
         (old_git, "git", "fail", "2.9.5 is older than 2.28"),
         (broken_gh, "gh", "skipped", "not installed"),
         (no_repository, "repository", "fail", "not a git repository"),
-        (in_another_repository, "repository", "fail", "is a folder of the repository in"),
+        (in_another_repository, "repository", "fail", "GitHub reads workflows, rulesets and"),
         (other_branch, "branch", "fail", "main is not there"),
         (unlocked, "uv.lock", "fail", "not in git"),
         (lock_gone, "dvc.lock", "warn", "not there"),

@@ -64,6 +64,25 @@ def test_a_commit_with_a_lock_is_delivered(world: World, told: Path) -> None:
     assert not (told / "page").exists()
 
 
+def test_in_a_folder_of_a_repository_it_says_that_github_reads_the_top(
+    world: World, told: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = world.root / "services" / "late"
+    folder.mkdir(parents=True)
+    (folder / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
+    git(world.root, "add", "services")
+    git(world.root, "commit", "-qm", "Train in a folder")
+    assert main([]) == 0
+    assert outputs(told)["deliverable"] == "false"
+    assert "GitHub reads" not in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert main([]) == 0
+    assert outputs(told)["deliverable"] == "true"
+    said = capsys.readouterr().err
+    assert "the project is the folder services/late of a repository, and GitHub reads" in said
+    assert "copy the folder out" in said
+
+
 def test_without_a_commit_it_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,8 +98,9 @@ def check_repository(root: Path) -> Check:
         return Check(
             "repository",
             "fail",
-            f"the project is a folder of the repository in {top}",
-            "move it to a repository of its own: workflows only run from the top",
+            f"the project is a folder of the repository in {top}, and GitHub reads workflows, "
+            "rulesets and code owners at the top only",
+            "copy the folder out, then `git init -b main`, commit and push it as one of its own",
         )
     return Check("repository", "ok", "git")
 

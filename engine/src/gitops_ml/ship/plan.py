@@ -5,20 +5,22 @@
     gitops-ml plan --commit newest      # of the default branch, whose pipeline passed
 
 Only what was merged to the default branch is delivered: what is chosen here is checked out and run
-by jobs that may write. A release is made of what git names. Where `dvc.lock` was never committed, git names no
-model: the pipeline still trains and judges one, but nothing is delivered, and that is said. Tells
-later steps `deliverable` (true or false), `commit`, whole, and for a commit that was named the
-newest commit of each environment's branch under the environment's name: what a person who starts a
-delivery means to replace.
+by jobs that may write. A release is made of what git names. Where `dvc.lock` was never committed,
+git names no model: the pipeline still trains and judges one, but nothing is delivered, and that is
+said. Tells later steps `deliverable` (true or false), `commit`, whole, and for a commit that was
+named the newest commit of each environment's branch under the environment's name: what a person who
+starts a delivery means to replace.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from gitops_ml.core import paths
+from gitops_ml.core.git import below_the_top
 from gitops_ml.github.client import GitHub, connect
 from gitops_ml.github.event import default_branch
 from gitops_ml.github.runs import pushed_runs
@@ -117,7 +119,11 @@ def run(options: argparse.Namespace) -> int:
         wanted = newest_passed(*connect(root), branch)
     commit = find_commit(root, wanted, branch)
     heads = environment_heads(root) if wanted is not None else {}
-    found = Repository(root).find(f"{commit}:{paths.DVC_LOCK}") is not None
+    # Beside us, which need not be at the top.
+    found = Repository(root).find(f"{commit}:./{paths.DVC_LOCK}") is not None
+    advice = below_the_top(root)
+    if advice is not None:
+        print(f"warning: {advice}", file=sys.stderr)
     write_outputs(commit=commit, deliverable=found, **heads)
     if not found:
         tell_skipped(
