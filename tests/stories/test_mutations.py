@@ -182,15 +182,15 @@ MUTATIONS = {
         "core/test_dvc_objects.py",
     ),
     "a lock may name any index": Mutation(
-        SOURCES, "        if sources.knows_index(address):\n            yield from",
-        "        if address:\n            yield from", "core/test_lock_sources.py",
+        SOURCES, "        if sources.knows_index(address):\n            folder",
+        "        if address:\n            folder", "core/test_lock_sources.py",
     ),
     "a lock may name any address": Mutation(
         SOURCES, "if not any(_is_below(address, place) for place in places):", "if not places:",
         "core/test_lock_sources.py",
     ),
     "a lock needs no hash": Mutation(
-        SOURCES, 'if not _HASH.fullmatch(str(file.get("hash"))):', "if not file:",
+        SOURCES, 'if not kept and not _HASH.fullmatch(str(file.get("hash"))):', "if not file:",
         "core/test_lock_sources.py",
     ),
     "what the judge is made of needs no owner": Mutation(

@@ -244,6 +244,30 @@ def test_files_are_below_the_folder_of_their_index(root: Path, home: Path) -> No
             assert f"{wheel}: is not a file of the configured index" in refusal(root, home)
 
 
+@pytest.mark.parametrize(
+    ("file", "good"),
+    [
+        ('path = "numpy-2.2.1-py3-none-any.whl"', True),
+        ('path = "more/numpy-2.2.1-py3-none-any.whl"', True),
+        ('path = "../numpy-2.2.1-py3-none-any.whl"', False),
+        ('path = "/tmp/wheels/numpy-2.2.1-py3-none-any.whl"', False),
+        ('path = "other-2.2.1-py3-none-any.whl"', False),
+        ('path = "numpy-2.2.1.whl", url = "https://evil.example/numpy-2.2.1.whl"', False),
+        (f'url = "{FILES}/numpy-2.2.1-py3-none-any.whl"', False),
+    ],
+)
+def test_a_folder_of_wheels_can_be_an_index(root: Path, home: Path, file: str, good: bool) -> None:
+    """As uv locks it: relative to the folder, without a hash, since git keeps the files."""
+    package = '[[package]]\nname = "numpy"\nversion = "2.2.1"\nsource = { registry = "wheels" }\n'
+    write_lock(root, f"{package}wheels = [{{ {file} }}]\n")
+    assert "the index wheels: is none that is configured" in refusal(root, home)
+    settings(home, '[[tool.uv.index]]\nurl = "wheels"\nformat = "flat"\n')
+    if good:
+        assert verify(root, home, {}) == 1
+    else:
+        refusal(root, home)
+
+
 COMMIT = "a" * 40
 
 

@@ -82,6 +82,8 @@ class Sources:
 
     def files_of(self, index: str) -> tuple[str, ...]:
         """The addresses below which the files of an index are."""
+        if _is_folder(index):
+            return (index, *self.places)
         known = (files for name, files in _FILES.items() if _same(index, name))
         return (*known, _parent(index), *self.places)
 
@@ -168,7 +170,8 @@ def _of_package(package: Table, sources: Sources) -> Iterator[str]:
         yield from _of_git(address, sources)
     elif kind == "registry":
         if sources.knows_index(address):
-            yield from _of_files(package, sources.files_of(address), package["name"])
+            folder = address if _is_folder(address) else None
+            yield from _of_files(package, sources.files_of(address), package["name"], folder)
         else:
             yield f"the index {_shown(address)}: is none that is configured ({sources})"
     elif kind in ("url", "path"):
@@ -188,13 +191,17 @@ def _of_git(address: str, sources: Sources) -> Iterator[str]:
         yield f"the repository {_shown(address)}: names no commit"
 
 
-def _of_files(package: Table, places: Sequence[str], name: str | None = None) -> Iterator[str]:
+def _of_files(
+    package: Table, places: Sequence[str], name: str | None = None, folder: str | None = None
+) -> Iterator[str]:
     """What is wrong with the files of a package whose source may be taken.
 
     Args:
         package: The package's entry.
         places: Below which addresses they must be.
         name: The name that they must begin with; None where the source names one file.
+        folder: The folder of the project that is their index; git keeps what is in it, so uv gives
+            them no hash.
     """
     wheels = package.get("wheels", [])
     for file in (*([package["sdist"]] if "sdist" in package else []), *wheels):
@@ -202,6 +209,8 @@ def _of_files(package: Table, places: Sequence[str], name: str | None = None) ->
             yield "a file is not named by its address and hash"
             continue
         addresses = [str(file[key]) for key in ("url", "path") if key in file]
+        if folder is not None and "path" in file and not str(file["path"]).startswith("/"):
+            addresses[-1] = f"{folder}/{file['path']}"
         shown = ", ".join(map(_shown, addresses)) or "the file"
         for address in addresses:
             if not any(_is_below(address, place) for place in places):
@@ -211,7 +220,8 @@ def _of_files(package: Table, places: Sequence[str], name: str | None = None) ->
                 yield f"{_shown(address)}: is a file of another package"
         if name is not None and not addresses:
             yield "a file is not named by its address"
-        if not _HASH.fullmatch(str(file.get("hash"))):
+        kept = folder is not None and "url" not in file
+        if not kept and not _HASH.fullmatch(str(file.get("hash"))):
             yield f"{shown}: has no hash, so anything could be in its place"
 
 
@@ -266,6 +276,11 @@ def _split(address: str) -> tuple[tuple[str, str, int | None], tuple[str, ...]] 
     if ".." in folders or "." in folders or (not scheme and parts.path.startswith("/")):
         return None
     return server, folders
+
+
+def _is_folder(address: str) -> bool:
+    """Whether it is a path of the project, not an address on a server."""
+    return "://" not in address
 
 
 def _parent(index: str) -> str:
