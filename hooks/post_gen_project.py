@@ -258,7 +258,11 @@ def start_repository(project: Path) -> bool:
         warn("git is not installed, so no repository was started; run `git init -b main` later")
         return False
     if belongs_to_a_repository(project):
-        say("The project is inside a git repository: nothing was initialised or committed.")
+        say(
+            "The project is inside a git repository: nothing was initialised or committed. GitHub "
+            "reads workflows at the top of a repository only: if this is not its top, give the "
+            "project a repository of its own."
+        )
         return False
     for arguments in (
         ("init", "--quiet"),

@@ -48,12 +48,21 @@ FOLDERS = (
     "docs",
     "engine",
     "models",
+    "notebooks",
     "plots",
     "reports",
     "src",
     "test",
     "tests",
 )
+# What Python and pytest import by themselves wherever they find it.
+IMPORTED_UNASKED = ("conftest", "sitecustomize", "usercustomize")
+# What some of the Pythons that a project supports have in their standard library, and others not.
+SOMETIMES_STANDARD = """
+    aifc annotationlib asynchat asyncore audioop cgi cgitb chunk compression crypt distutils imghdr
+    imp lib2to3 mailcap msilib nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu
+    xdrlib
+"""
 # What the generated project depends on, directly or not: distribution and import names. The
 # package would hide them, or the project could not depend on a distribution of its own name.
 DEPENDENCIES = """
@@ -77,8 +86,8 @@ DEPENDENCIES = """
     pre_commit_hooks prometheus_client prompt_toolkit propcache protobuf psutil public py pyarrow
     pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments pygtrie
     pylab pynvml pyparsing pytest pytest_cov pytest_httpserver python_dateutil python_discovery
-    python_dotenv python_json_logger python_multipart pythonjsonlogger pytz pyyaml pyzmq redis
-    referencing regress requests rich rich_toolkit rpds rpds_py ruamel ruamel_yaml ruff sacred
+    python_dotenv python_json_logger python_multipart pythonjsonlogger pytz pywin32 pyyaml pyzmq
+    redis referencing regress requests rich rich_toolkit rpds rpds_py ruamel ruamel_yaml ruff sacred
     schema scikit_learn scipy scmrepo semver setuptools shellingham shortuuid shtab simple_di six
     skl2onnx sklearn smmap sqlalchemy sqltrie starlette sympy tabulate tenacity tests threadpoolctl
     tomli tomli_w tomlkit tornado tqdm typeguard typer types_pyyaml typing_extensions typing_inspect
@@ -116,7 +125,11 @@ def broken_slug_rule(slug: str) -> str | None:
         return f"at most {SLUG_LENGTH} characters; this has {len(slug)}"
     if keyword.iskeyword(slug):
         return "not a keyword of Python"
-    if slug in sys.stdlib_module_names:
+    if slug in IMPORTED_UNASKED:
+        return f"not {slug}, which Python or pytest would import by itself, for something else"
+    if slug.startswith("test_"):
+        return "not a name that begins with test_: pytest would take it for a file of tests"
+    if slug in (*sys.stdlib_module_names, *SOMETIMES_STANDARD.split()):
         return "not the name of a module of Python's standard library, which it would hide"
     if slug in DEPENDENCIES.split():
         return "not the name of a package that the project depends on, which it would hide"

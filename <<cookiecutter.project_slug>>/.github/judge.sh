@@ -7,8 +7,28 @@
 # The commit is checked out outside of this folder, so that uv meets nothing of this folder when it
 # makes the environment: no uv.toml, pyproject.toml, .python-version or .venv. Python runs isolated
 # (-I), so it does not meet src/, PYTHONPATH, a sitecustomize.py or a module in this folder either.
+#
+# `verify-sources` runs before anything is installed, by the Python of this machine.
 set -eu
 
+knows_sources() { [ -f "$1/engine/src/gitops_ml/core/lock_sources.py" ]; }
+
+# Run the engine in the project of a folder, without any library.
+run_bare() {
+  engine=$1/engine/src
+  shift
+  if ! python3 -I -c 'import tomllib' 2>/dev/null; then
+    echo "python3 is missing or older than 3.11: install a newer one" >&2
+    exit 2
+  fi
+  start='import sys; sys.path.insert(0, sys.argv.pop(1)); from gitops_ml.cli import main; sys.exit(main())'
+  python3 -I -c "$start" "$engine" "$@"
+}
+
+if [ -z "${JUDGE:-}" ] && [ "$1" = verify-sources ] && knows_sources .; then
+  run_bare . "$@"
+  exit
+fi
 [ -n "${JUDGE:-}" ] || exec uv run gitops-ml "$@"
 
 judge=$(mktemp -d "${TMPDIR:-/tmp}/judge-XXXXXX")
@@ -39,15 +59,23 @@ else
   fi
 fi
 
-if [ -n "$why" ]; then
+home="$judge/base/${prefix%/}"
+if [ "$1" = verify-sources ] && { knows_sources "$home" || knows_sources .; }; then
+  [ ! -f "$home/pyproject.toml" ] || set -- "$@" --judge "$home"
+  engine=$home
+  if ! knows_sources "$home"; then
+    echo "The engine of this change verifies its own lock: ${why:-that of $JUDGE cannot yet}" >&2
+    engine=.
+  fi
+  run_bare "$engine" "$@"
+elif [ -n "$why" ]; then
   [ "$1" != gate ] || set -- "$@" --own-engine "$why"
   uv run gitops-ml "$@"
 else
-  home="$judge/base/${prefix%/}"
   if ! (cd "$home" && uv sync --locked --quiet --no-default-groups --group train); then
     echo "The gate could not judge: the environment of the base, $JUDGE, cannot be made" >&2
     exit 2
   fi
-  [ "$1" != gate ] || set -- "$@" --judge "$home"
+  case $1 in gate | verify-sources) set -- "$@" --judge "$home" ;; esac
   "$home/.venv/bin/python" -I -m gitops_ml "$@"
 fi

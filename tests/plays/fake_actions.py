@@ -68,6 +68,7 @@ class FakeActions:
         self.carry_out = False
         self.on_post: Callable[[], None] = lambda: None
         self.pulls = [pull_request()]
+        self.files: list[dict[str, Any]] = [{"filename": "README.md", "status": "modified"}]
         self.comments: list[dict[str, Any]] = []
         self.jobs: list[dict[str, Any]] = [job("Model")]
         self.archives: dict[str, bytes] = {}
@@ -115,6 +116,7 @@ class FakeActions:
         return [
             ("GET", "/pulls", self._find_pulls),
             ("GET", r"/pulls/(\d+)", self._pull),
+            ("GET", r"/pulls/\d+/files", self._files),
             ("GET", r"/commits/(\w+)/pulls", lambda _, sha: as_json(self.pulls)),
             ("GET", r"/actions/runs", self._find_runs),
             ("GET", r"/actions/workflows/pipeline\.yml/runs", self._pipeline_runs),
@@ -147,6 +149,14 @@ class FakeActions:
     def _pull(self, request: Request, number: str) -> Response:
         found = [pull for pull in self.pulls if pull["number"] == int(number)]
         return as_json(found[0]) if found else as_json({"message": "Not Found"}, 404)
+
+    def _files(self, request: Request) -> Response:
+        page, size = int(request.args.get("page", 1)), int(request.args["per_page"])
+        answer = as_json(self.files[(page - 1) * size : page * size])
+        if page * size < len(self.files):
+            following = f"{self.url}{request.path}?page={page + 1}&per_page={size}"
+            answer.headers["Link"] = f'<{following}>; rel="next"'
+        return answer
 
     def _find_runs(self, request: Request) -> Response:
         found = [

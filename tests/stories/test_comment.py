@@ -159,6 +159,7 @@ def test_a_fork_s_run_is_reported_by_the_default_branch_s_code(
     with zipfile.ZipFile(archive, "w") as target:
         target.writestr("validation.json", json.dumps({"problems": [problem]}))
     api.archives["data-report"] = archive.getvalue()
+    api.files = [{"filename": "Makefile", "status": "modified"}]
     api.jobs = [fake_actions.job("Data", "failure", "Validate and split")]
 
     clone, origin, proof = tmp_path / "clone", tmp_path / "origin.git", tmp_path / "ran"
@@ -195,6 +196,7 @@ def test_a_fork_s_run_is_reported_by_the_default_branch_s_code(
     assert not proof.exists()
     (comment,) = api.comments
     assert "The data break rules" in comment["body"]
+    assert "- tasks and stages (1): Makefile\n" in comment["body"]
     assert "| data/landed/july.parquet | distance | min | 3 |" in comment["body"]
     assert "@everybody" not in comment["body"]
     assert "failed at Validate and split" in comment["body"]

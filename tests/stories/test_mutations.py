@@ -33,7 +33,7 @@ GATE, JUDGEMENT = "report/judge.py", "gate/judgement.py"
 COMPARISON, TERMS = "gate/comparison.py", "gate/terms.py"
 SETTINGS, CONSENT = "core/settings.py", "gate/consent.py"
 CLI, GITHUB = "cli.py", "github/client.py"
-OBJECTS = "core/dvc_objects.py"
+OBJECTS, SOURCES = "core/dvc_objects.py", "core/lock_sources.py"
 LOCK, PACKAGED = "core/dvc_lock.py", "bento/verify.py"
 RECORDED, NOISE, HOTFIX = "gate/recorded_model.py", "gate/retraining_noise.py", "ship/hotfix.py"
 SMOKE, VALIDATE, PREDICTOR = "bento/smoke.py", "data/validate.py", "model/predictor.py"
@@ -161,8 +161,8 @@ MUTATIONS = {
     ),
     "a blocked commit is the champion": Mutation(
         "github/passed.py",
-        "return Base(passed, _why(history, passed))",
-        "return Base(history.named, _why(history, passed))",
+        "return Base(passed, _why(history, passed), run)",
+        "return Base(history.named, _why(history, passed), run)",
         "github/test_passed.py",
     ),
     "a label from before the last push consents": Mutation(
@@ -205,6 +205,22 @@ MUTATIONS = {
     "the cache is believed": Mutation(
         OBJECTS, "if path.exists() and _md5(path) != hash_.removesuffix(FOLDER):", "if not hash_:",
         "core/test_dvc_objects.py",
+    ),
+    "a lock may name any index": Mutation(
+        SOURCES, "        if sources.knows_index(address):\n            folder",
+        "        if address:\n            folder", "core/test_lock_sources.py",
+    ),
+    "a lock may name any address": Mutation(
+        SOURCES, "if not any(_is_below(address, place) for place in places):", "if not places:",
+        "core/test_lock_sources.py",
+    ),
+    "a lock needs no hash": Mutation(
+        SOURCES, 'if not kept and not _HASH.fullmatch(str(file.get("hash"))):', "if not file:",
+        "core/test_lock_sources.py",
+    ),
+    "what the judge is made of needs no owner": Mutation(
+        "core/judge_files.py", "if part_of(path) is not None or path in _JUDGED:",
+        "if path in _JUDGED:", "core/test_judge_files.py",
     ),
     "a model is loaded whatever its hash": Mutation(
         PREDICTOR, "    if found != expected:\n", "    if not found:\n", "model/test_predictor.py"

@@ -166,6 +166,28 @@ def test_poisoned_data_stop_before_training(hub: Hub) -> None:
     assert hub.artifact("data-report", "validation.html").is_file()
 
 
+def test_a_lock_that_takes_a_wheel_from_elsewhere_is_refused_before_it_is_installed(
+    hub: Hub,
+) -> None:
+    """Also when the change lets its own lock do so: the base's settings and engine count."""
+    lock, settings = hub.clone / "uv.lock", hub.clone / "pyproject.toml"
+    here, elsewhere = "https://files.pythonhosted.org/", "http://127.0.0.1:9/"
+    lock.write_text(lock.read_text("utf-8").replace(here, elsewhere, 1), encoding="utf-8")
+    table = "[tool.gitops-ml]\n"
+    allowed = f'{table}package-sources = ["{elsewhere}"]\n'
+    settings.write_text(settings.read_text("utf-8").replace(table, allowed), encoding="utf-8")
+    sources = hub.clone / "engine" / "src" / "gitops_ml" / "core" / "lock_sources.py"
+    sources.write_text("def run(options):\n    return 0\n", encoding="utf-8")
+    hub.commit("Lock again")
+    run = hub.pull_request()
+    red = [("quality", SETUP), ("data", SETUP), ("all-green", "Every job succeeded")]
+    assert sorted(run.failed_steps()) == sorted(red), run.explain()
+    for job in ("quality", "data"):
+        assert f"{elsewhere}packages/" in run.said(job, SETUP)
+        assert "Nothing was installed." in run.said(job, SETUP)
+    assert run.steps.get("model", {}) == {}
+
+
 def test_a_model_that_breaks_a_model_test_does_not_reach_the_gate(hub: Hub) -> None:
     def expect_the_opposite(contract: Any) -> None:
         contract["behaviour"]["directional"].append(

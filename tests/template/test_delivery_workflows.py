@@ -94,6 +94,16 @@ def test_only_a_green_push_and_a_person_start_a_delivery(
     assert starts(read(WORKFLOWS / name), event, payload, tmp_path) == delivers
 
 
+@pytest.mark.parametrize("name", DELIVERIES)
+def test_a_default_branch_of_another_name_delivers(name: str, tmp_path: Path) -> None:
+    """A filter for branches can hold no expression: one that names main would start nothing."""
+    workflow = read(WORKFLOWS / name)
+    assert workflow["on"]["workflow_run"] == {"workflows": ["Pipeline"], "types": ["completed"]}
+    event = ended(head_branch="master")
+    event["repository"]["default_branch"] = "master"
+    assert starts(workflow, "workflow_run", event, tmp_path)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"head_branch": "other"}, {"head_repository": STRANGER}],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,17 @@ import pytest
 import yaml
 from conftest import Bake, Run, generate
 from pytest_httpserver import HTTPServer
-from workflow_rules import Document, read
+from workflow_rules import Document, read, stage_inputs
+
+from gitops_ml.core.judge_files import NOT_THERE_YET, is_read
+from gitops_ml.doctor.github import check_owned
+from gitops_ml.github.codeowners import (
+    CODEOWNERS,
+    deciding_entry,
+    fill_in,
+    parse_codeowners,
+    without_owner,
+)
 
 GITHUB_ACTIONS_APP = 15368
 REVIEW = "dependency-review.yml"
@@ -123,6 +133,90 @@ def test_a_release_stays_where_it_was_published(project: Path) -> None:
     }
 
 
+def owned(project: Path) -> Path:
+    """The project with an owner for all that waits for one."""
+    file = project / CODEOWNERS
+    file.write_text(fill_in(file.read_text(encoding="utf-8"), "@team/ml"), encoding="utf-8")
+    return project
+
+
+def unowned(project: Path, paths: Iterable[str]) -> set[str]:
+    entries = parse_codeowners((project / CODEOWNERS).read_text(encoding="utf-8"))
+    found = {path: deciding_entry(entries, path) for path in paths}
+    return {path for path, entry in found.items() if entry is None or not entry.owners}
+
+
+@pytest.mark.parametrize("target", ["kubernetes", "host", "bentocloud", "none"])
+def test_everything_has_an_owner_but_a_few_files_for_people(bake: Bake, target: str) -> None:
+    project = owned(bake(deploy_target=target))
+    files = [p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()]
+    free = {path for path in files if path.startswith("docs/")}
+    assert unowned(project, files) == {"README.md", "data/README.md", *free}
+    assert unowned(project, NOT_THERE_YET) == set()
+    assert check_owned(project).status == "ok"
+
+
+def test_each_exception_says_why(project: Path) -> None:
+    lines = (project / CODEOWNERS).read_text(encoding="utf-8").partition("*\n")[2].splitlines()
+    exceptions = [line.partition("#") for line in lines if line and not line.startswith("#")]
+    patterns = [pattern.strip() for pattern, _, _ in exceptions]
+    assert patterns == ["/README.md", "/docs/", "/notebooks/", "/data/README.md"]
+    assert all(reason.strip() for _, _, reason in exceptions)
+    # An owner that does not exist is a gate that cannot bite: github-setup writes a real one.
+    assert [entry.pattern for entry in without_owner("\n".join(["*", *lines]))] == ["*"]
+
+
+def test_locks_are_shown_in_a_pull_request_and_end_lines_alike(bake: Bake, run: Run) -> None:
+    project = bake()
+    ask = ["git", "check-attr", "linguist-generated", "text", "eol", "--", "uv.lock", "dvc.lock"]
+    assert run(ask, project, check=True).stdout.splitlines() == [
+        f"{name}: {attribute}: {value}"
+        for name in ("uv.lock", "dvc.lock")
+        for attribute, value in (("linguist-generated", "unset"), ("text", "auto"), ("eol", "lf"))
+    ]
+
+
+def read_or_run(project: Path) -> set[str]:
+    """What the stages, their tools and the workflows read and run, as their own files say."""
+    stages = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
+    named = set(stage_inputs(stages, "data/landed")) - {"reports/any"}
+    inputs = {f"{name}/new.py" if (project / name).is_dir() else name for name in named}
+    below = [".dvc", ".github", "engine", "src", "tests"]
+    files = {
+        path.relative_to(project).as_posix()
+        for folder in below
+        for path in (project / folder).rglob("*")
+        if path.is_file()
+    }
+    return inputs | files | {"Makefile", "pyproject.toml", "uv.lock", "reports/gate.json"}
+
+
+def test_what_is_read_or_run_is_owned_and_doctor_would_see_it_otherwise(bake: Bake) -> None:
+    project = owned(bake())
+    paths = read_or_run(project)
+    assert len(paths) > 100
+    assert unowned(project, paths) == set()
+    assert {path for path in paths if not is_read(path)} == set()
+
+
+@pytest.mark.parametrize(
+    "exception",
+    ["*.py", "/src/", "*.lock", "/reports/", "/.github/workflows/", "/engine/README.md", "/tests/*",
+     "params.yaml", "/data/", "*.yaml", "**", "/*", ".*", "/data/landed/*.parquet", "Makefile",
+     "/src/flight_delays/features.py", "*.toml", "*.json", "/.dvc/config"],
+)  # fmt: skip
+def test_doctor_names_an_exception_that_is_read_or_run(bake: Bake, exception: str) -> None:
+    project = owned(bake())
+    file = project / CODEOWNERS
+    lines = file.read_text(encoding="utf-8").count("\n")
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(f"{exception}  # in a hurry\n")
+    found = check_owned(project)
+    assert found.status == "fail"
+    assert "which the gate reads or runs" in found.detail
+    assert f"take line {lines + 1} (`{exception}`) away" in found.remedy
+
+
 @pytest.mark.parametrize("target", ["kubernetes", "bentocloud"])
 def test_the_delivery_key_is_told_to_what_pushes_in_an_environment_and_to_nothing_else(
     bake: Bake, target: str
@@ -166,40 +260,6 @@ def test_each_required_check_is_the_name_of_a_job(project: Path, event: str) -> 
     assert {check["context"] for check in required} <= check_names(project, event)
     # Anybody who may write can post a status of any name; only a workflow runs as this app.
     assert {check["integration_id"] for check in required} == {GITHUB_ACTIONS_APP}
-
-
-def code_owners(project: Path) -> dict[str, list[str]]:
-    lines = (project / ".github" / "CODEOWNERS").read_text(encoding="utf-8").splitlines()
-    words = [line.split() for line in lines if line and not line.startswith("#")]
-    return {pattern: owners for pattern, *owners in words}
-
-
-DECIDES = {
-    "/.github/",
-    "/Makefile",
-    "/contract.yaml",
-    "/dvc.yaml",
-    "/engine/",
-    "/schema.yaml",
-    "/tests/",
-}
-DEPLOYS = {"/deploy/"}
-
-
-@pytest.mark.parametrize(
-    ("target", "guarded"), [("kubernetes", DECIDES | DEPLOYS), ("none", DECIDES)]
-)
-def test_code_owners_guard_what_decides_and_nothing_that_is_not_there(
-    bake: Bake, target: str, guarded: set[str]
-) -> None:
-    project = bake(deploy_target=target)
-    found = code_owners(project)
-    assert found.keys() == guarded
-    for pattern in found:
-        path = project / pattern.strip("/")
-        assert path.is_dir() if pattern.endswith("/") else path.is_file(), pattern
-    # An owner that does not exist is a gate that cannot bite: github-setup fills in a real one.
-    assert not any(found.values())
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ GOOD = {
         "X", "Café détecté", "Bob's model", "飞行 ✈️ \U0001f469\u200d\U0001f4bb", "50% & {x}: #1",
         "a" * 200,
     ],
-    "project_slug": ["ab", "flight_delays", "m2", "match", "a_1_b", "a" * 30],
+    "project_slug": ["ab", "flight_delays", "m2", "match", "a_1_b", "a" * 30, "testing", "sites"],
     "description": ["Says <yes> or 'no'.", "It's 100% {{not}} a template"],
     "author_name": ["Ada Lovelace", "O'Brien & Sons", "Łukasz Żółć"],
     "author_email": ["a@b.co", "first.last+tag@sub.example.org", "o'brien@example.com"],
@@ -75,7 +75,10 @@ BAD = {
         "café", "a.b", "../up", "/abs", "a/b", "class", "lambda", "json", "statistics", "test",
         "sklearn", "scikit_learn", "numpy", "bentoml", "dvc", "onnx", "onnxruntime", "polars",
         "pandera", "pydantic", "yaml", "joblib", "matplotlib", "pytest", "skl2onnx", "tests", "src",
-        "data", "models", "reports", "flights\n", "a" * 31,
+        "data", "models", "reports", "notebooks", "engine", "gitops_ml", "flights\n", "a" * 31,
+        "conftest", "sitecustomize", "usercustomize", "test_gate", "test_flights",
+        # Standard in some of the supported Pythons only, whichever runs this.
+        "distutils", "imp", "asyncore", "cgi", "telnetlib", "compression",
     ],
     "author_email": [
         "", "x", "x@", "@example.com", "x@example", "x@@example.com", "a b@example.com",

@@ -294,3 +294,137 @@ def test_an_environment_that_cannot_be_made_is_no_verdict(
     assert "the environment of the base" in done.stderr
     assert worktrees(project) == 1
     assert list((tmp_path / "scratch").glob("judge-*")) == []
+
+
+# `verify-sources`: before anything is installed.
+
+BARE = """
+import json, os, pathlib, sys
+def main():
+    print(json.dumps({"engine": "%s", "arguments": sys.argv[1:], "paths": sys.path}))
+    return int(os.environ.get("VERDICT", "0"))
+"""
+LOCK_SOURCES = "engine/src/gitops_ml/core/lock_sources.py"
+
+
+@pytest.fixture(scope="module")
+def verifying(base: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """As `base`, with an engine that knows where packages may come from; not to be changed."""
+    project = tmp_path_factory.mktemp("verifying") / "project"
+    shutil.copytree(base, project)
+    write(project, {"engine/src/gitops_ml/cli.py": BARE % "base", LOCK_SOURCES: ""})
+    run(["git", "add", "--all"], project, check=True)
+    run(["git", "commit", "-qm", "Verify"], project, check=True)
+    return project
+
+
+@pytest.fixture
+def verify(
+    judge: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `verify-sources` where any call of uv leaves a mark and fails."""
+    tools = tmp_path / "tools"
+    write(tmp_path, {"tools/bin/uv": MARKS_SHELL.format(name="uv")})
+
+    def run_script(
+        project: Path, env: Mapping[str, str], **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        path = f"{tools / 'bin'}:{env['PATH']}"
+        return judge(project, "verify-sources", **{"PATH": path, **variables})
+
+    return run_script
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_the_base_verifies_a_lock_before_anything_is_installed(
+    verifying: Path,
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+    clean_env: Mapping[str, str],
+    tmp_path: Path,
+    run: Run,
+    plant: str,
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(verifying, project)
+    write(project, {**PLANTS[plant], "tomllib.py": planted("tomllib")})
+    write(project, {"engine/src/gitops_ml/cli.py": BARE % "change"})
+    run(["git", "add", "--all", "--force"], project, check=True)
+    run(["git", "commit", "-qm", "Change"], project, check=True)
+    answer = said(verify(project, clean_env, **SURROUNDINGS))
+    assert answer["engine"] == "base"
+    assert answer["arguments"][:2] == ["verify-sources", "--judge"]
+    assert Path(answer["arguments"][2]).name == "base"
+    assert not [path for path in answer["paths"] if Path(path).is_relative_to(project)]
+    assert list((tmp_path / "marks").iterdir()) == []
+    assert worktrees(project) == 1
+
+
+def test_a_refusal_of_the_lock_is_the_exit_code(
+    verifying: Path,
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+    clean_env: Mapping[str, str],
+    tmp_path: Path,
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(verifying, project)
+    for revision in ("HEAD", ""):
+        assert verify(project, clean_env, JUDGE=revision, VERDICT="1").returncode == 1
+    assert list((tmp_path / "marks").iterdir()) == []
+
+
+def test_without_an_engine_of_the_base_the_change_s_own_one_verifies(
+    verifying: Path,
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+    clean_env: Mapping[str, str],
+    tmp_path: Path,
+) -> None:
+    """The base is from before engines could; but its settings count."""
+    project = tmp_path / "project"
+    shutil.copytree(verifying, project)
+    old = verify(project, clean_env, JUDGE="HEAD~1")
+    assert said(old)["arguments"][:2] == ["verify-sources", "--judge"]
+    assert "The engine of this change verifies its own lock: that of HEAD~1" in old.stderr
+    nowhere = verify(project, clean_env, JUDGE="0" * 40)
+    assert said(nowhere)["arguments"] == ["verify-sources"]
+    assert f"verifies its own lock: git knows no commit {'0' * 40}" in nowhere.stderr
+    assert said(verify(project, clean_env, JUDGE=""))["arguments"] == ["verify-sources"]
+    assert list((tmp_path / "marks").iterdir()) == []
+
+
+def test_an_old_python_is_named(
+    verifying: Path,
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+    clean_env: Mapping[str, str],
+    tmp_path: Path,
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(verifying, project)
+    write(tmp_path, {"tools/bin/python3": "#!/bin/sh\nexit 1\n"})
+    done = verify(project, clean_env)
+    assert done.returncode == 2
+    assert "python3 is missing or older than 3.11" in done.stderr
+    assert worktrees(project) == 1
+
+
+def test_a_lock_of_another_host_is_refused_by_the_engine_itself(
+    locked_project: Path,
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+    clean_env: Mapping[str, str],
+    tmp_path: Path,
+    run: Run,
+) -> None:
+    """The real engine, the real lock: one address of it is another host's."""
+    project = tmp_path / "project"
+    shutil.copytree(locked_project, project, symlinks=True)
+    run(["git", "add", "--all"], project, check=True)
+    run(["git", "commit", "-qm", "Lock", "--allow-empty"], project, check=True)
+    assert "come from where they may" in verify(project, clean_env, JUDGE="HEAD").stdout
+    lock = project / "uv.lock"
+    text = lock.read_text(encoding="utf-8")
+    host = "https://files.pythonhosted.org/"
+    lock.write_text(text.replace(host, "https://files.evil.example/", 1), encoding="utf-8")
+    done = verify(project, clean_env, JUDGE="HEAD")
+    assert done.returncode == 1
+    assert done.stderr.count("https://files.evil.example/") == 1
+    assert "Nothing was installed." in done.stderr
+    assert list((tmp_path / "marks").iterdir()) == []

@@ -30,6 +30,7 @@ from workflow_rules import (
     read,
     required_job_faults,
     set_in,
+    setup_faults,
     stage_inputs,
 )
 
@@ -87,6 +88,8 @@ def faults_of(path: Path, document: dict[str, Any]) -> list[str]:
     found = faults(path.name, document, ALLOWED, VARIABLES)
     if path == PIPELINE:
         found += pipeline_faults(document, INPUTS)
+    if path == SETUP:
+        found += setup_faults(document)
     return found
 
 
@@ -254,6 +257,8 @@ DANGERS: dict[str, tuple[str, Any, Sequence[str]]] = {
         "jobs/gate/steps/1/with/enable-cache", True, ["gate: takes packages from a cache"]),
     "no base to believe": (
         "jobs/data/steps/0/with/fetch-depth", None, ["data: no history"]),
+    "no base whose settings say where packages come from": (
+        "jobs/quality/steps/0/with/fetch-depth", None, ["quality: no history"]),
     "no model tests": (
         "jobs/model/steps/Test the model", None, ["model: lacks make test-model"]),
     "no verified lock": (
@@ -485,6 +490,37 @@ def test_dangers_of_other_workflows_are_seen(
 def test_dangers_of_an_action_are_seen(path: str, value: Any, expected: str) -> None:
     changed = set_in(read(SETUP), f"runs/steps/Install the locked dependencies/{path}", value)
     assert faults_of(SETUP, changed) == [f"runs/Install the locked dependencies: {expected}"]
+
+
+VERIFY = "runs/steps/Verify where the locked dependencies come from"
+
+
+def test_every_job_of_the_pipeline_installs_by_the_action_that_verifies() -> None:
+    """But for the gate's, which starts with the base's environment, and that of `all-green`."""
+    jobs = read(PIPELINE)["jobs"]
+    by_action = {
+        name
+        for name, job in jobs.items()
+        if any(action_of(step) == "./.github/actions/setup" for step in job["steps"])
+    }
+    assert by_action == jobs.keys() - {"gate", "all-green"}
+    assert set(jobs["all-green"]["needs"]) > by_action
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        (f"{VERIFY}/run", "make check", "does not verify where packages come from"),
+        (f"{VERIFY}/if", "github.event_name == 'push'", "verifies on a condition"),
+        (f"{VERIFY}/env", {}, "whose settings count"),
+        (f"{VERIFY}/env/JUDGE", "${{ github.sha }}", "whose settings count"),
+        ("runs/steps/0", {"run": "uv sync --locked", "name": "Early"}, "installs before it"),
+    ],
+)
+def test_a_lock_that_is_installed_unverified_is_seen(path: str, value: Any, fault: str) -> None:
+    found = setup_faults(set_in(read(SETUP), path, value))
+    assert len(found) == 1
+    assert fault in found[0]
 
 
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"

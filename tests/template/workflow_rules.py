@@ -386,6 +386,34 @@ CONDITIONS = {
 }
 
 
+# What installs packages, or runs something that does.
+INSTALLS = re.compile(r"\buv (?:sync|run|pip|tool)\b")
+VERIFY_SOURCES = "make verify-sources"
+# Whose settings say where packages come from: the base's, where something is proposed.
+SOURCES_JUDGE = (
+    "${{ github.event.pull_request.base.sha || github.event.merge_group.base_sha || "
+    "(github.event_name == 'push' && "
+    "format('origin/{0}', github.event.repository.default_branch)) || '' }}"
+)
+
+
+def setup_faults(action: Document) -> list[str]:
+    """Whether the lock is verified, by the base's settings, before anything of it is installed."""
+    steps = action["runs"]["steps"]
+    commands = [str(step.get("run", "")) for step in steps]
+    if VERIFY_SOURCES not in commands:
+        return ["setup: does not verify where packages come from"]
+    place = commands.index(VERIFY_SOURCES)
+    found = []
+    if any(INSTALLS.search(command) for command in commands[:place]):
+        found.append("setup: installs before it verifies")
+    if "if" in steps[place]:
+        found.append("setup: verifies on a condition")
+    if steps[place].get("env") != {"JUDGE": SOURCES_JUDGE}:
+        found.append("setup: whose settings count")
+    return found
+
+
 def pipeline_faults(workflow: Document, inputs: Collection[str]) -> list[str]:
     """What breaks the rules for the pipeline.
 
@@ -440,8 +468,9 @@ def sequence_faults(job: str, steps: Collection[Mapping[str, Any]]) -> list[str]
         if name in expected and step.get("if") != CONDITIONS.get(name):
             found.append(f"{job}: condition of {name}")
         options = step.get("with", {})
-        # The champion is what the base's commit names.
-        if job != "quality" and name == CHECKOUT and options.get("fetch-depth") != 0:
+        # The base is another commit: its settings say where packages come from, its dvc.lock names
+        # the champion.
+        if name == CHECKOUT and options.get("fetch-depth") != 0:
             found.append(f"{job}: no history")
         if name == f"{UPLOAD} bento" and options.get("if-no-files-found") != "error":
             found.append(f"{job}: may keep no bento")

@@ -56,6 +56,7 @@ COMMANDS: Mapping[str, Command] = {
     "contract": Command("gate.contract_changes", "propose contract.yaml, or describe it"),
     "verify-lock": Command("core.dvc_lock", "is the committed dvc.lock what this run wrote?"),
     "resolve": Command("core.resolve", "resolve the merge conflicts in what a run writes"),
+    "verify-sources": Command("core.lock_sources", "does uv.lock take from known indexes only?"),
     "reproduce": Command("gate.reproduce", "run the pipeline from what the base recorded"),
     "pull": Command("core.dvc_remote", "pull what DVC owns from the remote", "pull"),
     "push": Command("core.dvc_remote", "push what DVC owns to the remote", "push"),

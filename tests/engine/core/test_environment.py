@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -107,6 +108,20 @@ def test_only_a_version_that_counts_changes_the_file(project: Path) -> None:
         'name = "scikit-learn"\nversion = "1.0"', 'name = "scikit-learn"\nversion = "2"'
     )
     assert written(newer) != before
+
+
+def test_the_first_stage_says_that_github_reads_the_top_of_a_repository_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "late"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    main()
+    assert "warning: the project is the folder late of a repository" in capsys.readouterr().err
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    main()
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_other_installed_versions_are_refused_with_what_helps(project: Path) -> None:

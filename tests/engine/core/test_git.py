@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gitops_ml.core.git import GitError, find_base
+from gitops_ml.core.git import GitError, below_the_top, find_base
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -57,6 +57,18 @@ def test_a_project_in_a_folder_of_the_repository_is_found(repository: Path) -> N
     assert base.read(Path("contract.yaml")) == "inside"
 
 
+def test_a_project_in_a_folder_is_told_that_github_reads_the_top(repository: Path) -> None:
+    folder = repository / "my services" / "late"
+    folder.mkdir(parents=True)
+    assert below_the_top(repository) is None
+    advice = below_the_top(folder)
+    assert advice is not None
+    assert "the folder my services/late of a repository" in advice
+    assert "`git init -b main`" in advice
+    git(folder, "init", "-q")
+    assert below_the_top(folder) is None
+
+
 def test_the_fork_is_where_the_branch_left_the_base(repository: Path) -> None:
     fork = commit(repository, "fork")
     git(repository, "switch", "-qc", "change")
@@ -84,6 +96,14 @@ def test_an_unknown_revision_is_an_error(repository: Path, revision: str) -> Non
     commit(repository, "one")
     with pytest.raises(GitError, match="knows no such commit"):
         find_base(repository, revision)
+
+
+def test_outside_a_repository_there_is_no_top(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("bare")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
+    assert below_the_top(folder) is None
 
 
 def test_outside_a_repository_the_gate_says_so(

@@ -67,7 +67,7 @@ def git(*arguments: str) -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small project whose pipeline has run; not to be changed."""
     root = tmp_path_factory.mktemp("prepared")
-    write_rules(root, owners="/contract.yaml @team/ml\n")
+    write_rules(root, owners="* @team/ml\n/docs/\n")
     (root / "uv.lock").touch()
     (root / "in.txt").write_text("data", encoding="utf-8")
     (root / "params.yaml").write_text("size: 1\n", encoding="utf-8")
@@ -146,7 +146,7 @@ def checks(capsys: pytest.CaptureFixture[str]) -> Checks:
 
 
 LOCAL = (
-    "uv", "git", "gh", "repository", "engine", "branch main", "uv.lock", "dvc.lock", "merge",
+    "uv", "git", "gh", "repository", "engine", "branch", "uv.lock", "dvc.lock", "merge",
     "file sizes", "stages", "DVC remote",
 )  # fmt: skip
 ON_GITHUB = (
@@ -333,8 +333,8 @@ def two_rulesets_of_one_name(root: Path) -> None:
         (old_git, "git", "fail", "2.9.5 is older than 2.28"),
         (broken_gh, "gh", "skipped", "not installed"),
         (no_repository, "repository", "fail", "not a git repository"),
-        (in_another_repository, "repository", "fail", "is a folder of the repository in"),
-        (other_branch, "branch main", "fail", "not there"),
+        (in_another_repository, "repository", "fail", "GitHub reads workflows, rulesets and"),
+        (other_branch, "branch", "fail", "main is not there"),
         (unlocked, "uv.lock", "fail", "not in git"),
         (lock_gone, "dvc.lock", "warn", "not there"),
         (lock_ignored, "dvc.lock", "warn", "not in git"),
@@ -374,6 +374,19 @@ def test_says_how_a_merge_is_resolved(project: Path) -> None:
     assert named("merge", found).remedy == "`make resolve`"
     # Of a lock with marks DVC can tell nothing.
     assert "stages" not in {check.name for check in found}
+
+
+def test_git_may_know_the_default_branch_by_another_name(github: FakeGitHub) -> None:
+    git("branch", "-m", "trunk")
+    git("update-ref", "refs/remotes/origin/trunk", "HEAD")
+    git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
+    other_default_branch(github)
+    for check, found in (
+        ("branch", named("branch", check_local(Path()))),
+        ("default branch", named("default branch", check_github(Path()))),
+    ):
+        assert found.status == "ok", (check, found)
+        assert "trunk" in found.detail
 
 
 def test_says_whether_the_base_image_is_pinned(project: Path) -> None:
@@ -467,7 +480,20 @@ def codeowners_not_pushed(fake: FakeGitHub) -> None:
 
 
 def nobody_asked(fake: FakeGitHub) -> None:
-    CODEOWNERS.write_text("/contract.yaml\n/Makefile @ada @grace\n", encoding="utf-8")
+    CODEOWNERS.write_text("*\n/Makefile @ada @grace\n", encoding="utf-8")
+
+
+def owners_of_few(fake: FakeGitHub) -> None:
+    CODEOWNERS.write_text("/engine/ @team/ml\n/.github/ @team/ml\n", encoding="utf-8")
+
+
+def an_exception_too_many(fake: FakeGitHub) -> None:
+    with CODEOWNERS.open("a", encoding="utf-8") as file:
+        file.write("# Quick.\n*.lock\n/params.yaml\n")
+
+
+def owned_too_early(fake: FakeGitHub) -> None:
+    CODEOWNERS.write_text("/dvc.lock @ada @grace\n* @team/ml\ndvc.*\n", encoding="utf-8")
 
 
 def no_codeowners(fake: FakeGitHub) -> None:
@@ -514,11 +540,14 @@ def server_error(fake: FakeGitHub) -> None:
         (may_approve, "workflow permissions", "fail", "read, may approve"),
         (alerts_off, "Dependabot alerts", "fail", "off, wanted: on"),
         (squash_off, "squash merging", "fail", "off, wanted: on"),
-        (other_default_branch, "default branch", "fail", "trunk"),
+        (other_default_branch, "default branch", "fail", "trunk, but here main is taken"),
         (actions_off, "Actions", "fail", "no workflow runs"),
         (unknown_owner, "code owners on GitHub", "fail", "line 1: Unknown owner"),
         (codeowners_not_pushed, "code owners on GitHub", "fail", "on the default branch"),
-        (nobody_asked, "code owners", "fail", "nobody is asked about /contract.yaml"),
+        (nobody_asked, "code owners", "fail", "nobody is asked about *"),
+        (owners_of_few, "code owners", "fail", "nobody is asked about .dvc/"),
+        (an_exception_too_many, "code owners", "fail", "dvc.lock, params.yaml, uv.lock, which"),
+        (owned_too_early, "code owners", "fail", "nobody is asked about dvc.lock, dvc.yaml, which"),
         (no_codeowners, "code owners", "fail", "CODEOWNERS: no such file"),
         (no_codeowners, "approvals", "fail", "CODEOWNERS: no such file"),
         (one_person, "approvals", "warn", "one person works here"),
@@ -1067,3 +1096,27 @@ def test_names_a_workflow_that_cannot_be_read(
     assert "\n" not in found["workflows"].detail
     assert "correct the file" in found["workflows"].remedy
     assert not set(SETTINGS) & found.keys()
+
+
+def test_says_what_to_write_into_codeowners(github: FakeGitHub) -> None:
+    an_exception_too_many(github)
+    remedy = named("code owners", check_github(Path())).remedy
+    assert "take line 4 (`*.lock`) away and take line 5 (`/params.yaml`) away" in remedy
+    owners_of_few(github)
+    remedy = named("code owners", check_github(Path())).remedy
+    assert "write `* @org/team` above all other lines" in remedy
+
+
+def test_an_exception_may_not_hold_the_landed_files(github: FakeGitHub) -> None:
+    params = Path("params.yaml")
+    Path("docs").mkdir()
+    Path("docs/flights.csv").touch()
+    git("add", "docs")
+    assert named("code owners", check_github(Path())).status == "ok"
+    params.write_text(
+        "task: classification\ntarget: late\ndata: {source: docs}\n"
+        "train: {estimator: a.B}\nevaluate: {metrics: [roc_auc]}\n",
+        encoding="utf-8",
+    )
+    found = named("code owners", check_github(Path()))
+    assert "nobody is asked about docs/flights.csv" in found.detail

@@ -132,6 +132,16 @@ def test_a_new_comment_says_the_verdict_first(api: FakeActions) -> None:
     assert f"https://github.com/{NAME}/actions/runs/100/artifacts/1" in only_body(api)
 
 
+def test_what_only_a_reader_can_stop_is_said_above_the_verdict(api: FakeActions) -> None:
+    api.archives["report"] = report(verdict="promote", reasons=[])
+    api.files = [{"filename": "src/late/metrics.py"}, {"filename": "contract.yaml"}]
+    assert main() == 0
+    lines = only_body(api).splitlines()
+    assert lines[1].startswith("**👀 This change touches 1 file of the judge's own.")
+    assert lines[3] == "- code that trains and answers (1): src/late/metrics.py"
+    assert lines[5].startswith("## ✅ Promote")
+
+
 def test_the_token_stays_with_the_api(api: FakeActions) -> None:
     api.archives["report"] = report()
     assert main() == 0

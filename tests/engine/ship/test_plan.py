@@ -64,6 +64,25 @@ def test_a_commit_with_a_lock_is_delivered(world: World, told: Path) -> None:
     assert not (told / "page").exists()
 
 
+def test_in_a_folder_of_a_repository_it_says_that_github_reads_the_top(
+    world: World, told: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = world.root / "services" / "late"
+    folder.mkdir(parents=True)
+    (folder / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
+    git(world.root, "add", "services")
+    git(world.root, "commit", "-qm", "Train in a folder")
+    assert main([]) == 0
+    assert outputs(told)["deliverable"] == "false"
+    assert "GitHub reads" not in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert main([]) == 0
+    assert outputs(told)["deliverable"] == "true"
+    said = capsys.readouterr().err
+    assert "the project is the folder services/late of a repository, and GitHub reads" in said
+    assert "copy the folder out" in said
+
+
 def test_without_a_commit_it_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,8 +174,31 @@ def test_without_main_nothing_is_merged(
     assert "origin has no branch main" in capsys.readouterr().err
 
 
+def test_the_default_branch_may_have_another_name(
+    world: World, told: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What git knows of origin counts at a desk, what the event says in a workflow."""
+    commit = trained(world)
+    git(world.origin, "branch", "-m", "main", "trunk")
+    assert main(["--commit", commit]) == 1
+    assert "`git remote set-head origin --auto`" in capsys.readouterr().err
+    git(world.root, "fetch", "-q", "--prune", "origin")
+    git(world.root, "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
+    assert main(["--commit", commit]) == 0
+    assert planned(told) == (commit, "true")
+
+    git(world.origin, "branch", "-m", "trunk", "release")
+    event = told / "event.json"
+    event.write_text(json.dumps({"repository": {"default_branch": "release"}}), encoding="utf-8")
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "workflow_run")
+    monkeypatch.setenv("GITHUB_EVENT_PATH", str(event))
+    assert main(["--commit", commit]) == 0
+
+
 class Pipeline(FakeActions):
     """A repository whose pipeline has run."""
+
+    branch = "main"
 
     def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
         return [
@@ -168,7 +210,7 @@ class Pipeline(FakeActions):
         assert request.args["event"] == "push"
         if "head_sha" in request.args:
             return super()._pipeline_runs(request)
-        assert (request.args["branch"], request.args["status"]) == ("main", "success")
+        assert (request.args["branch"], request.args["status"]) == (self.branch, "success")
         return Response(json.dumps({"workflow_runs": self.runs}))
 
 
@@ -202,6 +244,19 @@ def test_the_newest_that_passed_is_the_newest_to_deliver(
         passed(good),
         passed(world.first),
     ]
+    assert main(["--commit", "newest"]) == 0
+    assert planned(told) == (good, "true")
+
+
+def test_the_newest_is_one_of_the_default_branch(
+    world: World, told: Path, github: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = trained(world)
+    git(world.origin, "branch", "-m", "main", "master")
+    git(world.root, "fetch", "-q", "--prune", "origin")
+    git(world.root, "branch", "-m", "main", "master")
+    github.branch = "master"
+    github.runs = [passed(world.first), passed(good, head_branch="master")]
     assert main(["--commit", "newest"]) == 0
     assert planned(told) == (good, "true")
 

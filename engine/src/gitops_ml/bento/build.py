@@ -4,7 +4,8 @@
 
 What is packaged is what was reviewed: the model file and the user's code must have the hashes in
 the manifest, and `dvc.lock` must name the very data, code and parameters that are there. The bento
-goes to BentoML's store (BENTOML_HOME, by default in the home folder); its tag is printed and is
+goes to BentoML's store (BENTOML_HOME; for tasks of make in the checkout's `build/`); its tag is
+printed and is
 
     <package>:<first 8 of the commit>-<first 8 of the model's sha256>[-dirty]
 

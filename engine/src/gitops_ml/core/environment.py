@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,7 @@ from typing import Any
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.git import below_the_top
 
 # The parts of the file, each with the packages that it starts from: what they need is in it too.
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -164,6 +166,10 @@ def _different(parts: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 
 def run(_: argparse.Namespace) -> int:
     """Write the file for the project in the current folder; 0 if all went well."""
+    advice = below_the_top(Path())
+    if advice is not None:
+        # The first stage says it, where people look when they start.
+        print(f"warning: {advice}", file=sys.stderr)
     parts = read_locked_versions(Path())
     paths.LOCKED_VERSIONS.parent.mkdir(parents=True, exist_ok=True)
     paths.LOCKED_VERSIONS.write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.run import run
+from gitops_ml.core.run import ask, run
 
 # What CI systems name as the revision before the first push.
 NO_COMMIT = "0" * 40
@@ -63,6 +63,22 @@ class BaseRevision:
 def holds_marks(text: str) -> bool:
     """Whether a text holds what git writes around the two sides of a merge conflict."""
     return _MARK.search(text) is not None
+
+
+def below_the_top(root: Path) -> str | None:
+    """What is wrong with a project that is a folder of a repository, and what to do about it.
+
+    Returns:
+        None if the project is at the top of its repository, or in none.
+    """
+    prefix = (ask(root, "git", "rev-parse", "--show-prefix") or "").rstrip("/")
+    if not prefix:
+        return None
+    return (
+        f"the project is the folder {prefix} of a repository, and GitHub reads workflows, rulesets "
+        "and code owners at the top only: nothing here is checked or delivered there. Give it a "
+        "repository of its own: copy the folder out, then `git init -b main`, commit and push"
+    )
 
 
 def is_no_commit(revision: str) -> bool:

@@ -4,6 +4,7 @@
 package = "flight_delays"       # the folder in src/, the bento and the release are called so
 deploy-target = "kubernetes"    # kubernetes, host, bentocloud or none
 trained-elsewhere = "gpu-cluster"  # optional: who may train in the place of a workflow's run
+package-sources = ["https://..."]  # optional: where else packages may come from (lock_sources.py)
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Project(BaseModel):
         package: The user's Python package; bentos and releases have its name.
         deploy_target: Where the service runs.
         trained_elsewhere: The identity that may train in the place of a workflow's run.
+        package_sources: Addresses below which packages may be that are from no index.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +39,7 @@ class Project(BaseModel):
     trained_elsewhere: Annotated[
         str | None, Field(alias="trained-elsewhere", min_length=1, max_length=100)
     ] = None
+    package_sources: Annotated[tuple[str, ...], Field(alias="package-sources")] = ()
 
     @property
     def bento_file(self) -> str:

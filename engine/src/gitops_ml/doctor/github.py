@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,21 @@ from typing import Any
 import httpx
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.judge_files import NOT_THERE_YET, is_read
+from gitops_ml.core.run import ask
+from gitops_ml.core.settings import load_params
 from gitops_ml.doctor.check import Check, Status
 from gitops_ml.doctor.settings import settings_looks
 from gitops_ml.github.client import GitHub, GitHubError, NotSetUpError, connect, find_remote
 from gitops_ml.github.codeowners import (
     CODEOWNERS,
+    Entry,
+    deciding_entry,
     parse_codeowners,
     read_codeowners,
+    without_owner,
 )
+from gitops_ml.github.event import default_branch
 from gitops_ml.github.ruleset import (
     RULESET,
     load_ruleset,
@@ -39,6 +47,8 @@ from gitops_ml.github.settings import (
 # Enough to tell a bad moment from no network, without making people wait.
 ATTEMPTS = 2
 SET_IT = "`make github-setup` shows it, `make github-setup APPLY=1` sets it"
+# So many files are named, the rest is counted.
+_NAMED = 3
 # The settings that only an administrator may see.
 _FOR_ADMINISTRATORS = frozenset({"workflow permissions", "Dependabot alerts"})
 _ASK_ADMINISTRATOR = "let an administrator of the repository run `make doctor`"
@@ -78,22 +88,54 @@ def check_required_checks(root: Path) -> Check:
 
 
 def check_owned(root: Path) -> Check:
-    """Every line of CODEOWNERS must name somebody."""
+    """Somebody must own every file that the judge is made of or reads."""
     name = "code owners"
     try:
-        entries = parse_codeowners(read_codeowners(root))
+        text = read_codeowners(root)
     except GitopsError as error:
         return Check(name, "fail", str(error), "restore the file from git")
-    unowned = [entry.pattern for entry in entries if not entry.owners]
-    if unowned or not entries:
+    entries = parse_codeowners(text)
+    waiting = [entry.pattern for entry in without_owner(text)]
+    if waiting or not entries:
         return Check(
             name,
             "fail",
-            f"nobody is asked about {', '.join(unowned) or 'anything'}",
+            f"nobody is asked about {', '.join(waiting) or 'anything'}",
             "`make github-setup OWNER=@org/team APPLY=1`, then commit and push .github/CODEOWNERS",
         )
+    unowned = _unowned(root, entries)
+    if unowned:
+        return Check(name, "fail", _unowned_files(unowned), _own_them(list(unowned.values())))
     owners = sorted({owner for entry in entries for owner in entry.owners})
     return Check(name, "ok", ", ".join(owners))
+
+
+def _unowned(root: Path, entries: Sequence[Entry]) -> Mapping[str, Entry | None]:
+    """The files that the judge is made of or reads and nobody owns, with the line that says so."""
+    source = None
+    with suppress(GitopsError):
+        source = load_params(root).data.source
+    here = (ask(root, "git", "ls-files", "-z") or "").split("\0")
+    found = {}
+    for path in dict.fromkeys([*filter(None, here), *NOT_THERE_YET]):
+        entry = deciding_entry(entries, path)
+        if (entry is None or not entry.owners) and is_read(path, source):
+            found[path] = entry
+    return found
+
+
+def _unowned_files(unowned: Collection[str]) -> str:
+    first = ", ".join(list(unowned)[:_NAMED])
+    more = f" and {len(unowned) - _NAMED} more" if len(unowned) > _NAMED else ""
+    return f"nobody is asked about {first}{more}, which the gate reads or runs"
+
+
+def _own_them(deciding: Collection[Entry | None]) -> str:
+    """What to write in CODEOWNERS so that these lines decide otherwise."""
+    lines = {entry.line: entry.pattern for entry in deciding if entry is not None}
+    advice = ["write `* @org/team` above all other lines"] if None in deciding else []
+    advice += [f"take line {line} (`{lines[line]}`) away" for line in sorted(lines)]
+    return f"in {CODEOWNERS}, {' and '.join(advice)}; commit and push it"
 
 
 def check_github(root: Path) -> Iterator[Check]:
@@ -121,7 +163,7 @@ def check_github(root: Path) -> Iterator[Check]:
 
 def _looks(api: GitHub, repository: Repository, root: Path) -> Mapping[str, Callable[[], Check]]:
     return {
-        "default branch": lambda: check_default_branch(repository),
+        "default branch": lambda: check_default_branch(repository, root),
         "Actions": lambda: check_actions(api, repository),
         **{name: partial(check_setting, api, repository, root, name) for name in SETTINGS},
         **{
@@ -151,12 +193,15 @@ def _guarded(name: str, look: Callable[[], Check]) -> Check:
         return Check(name, "fail", str(error), "restore the file from git, or correct it")
 
 
-def check_default_branch(repository: Repository) -> Check:
-    """main's ruleset protects GitHub's default branch; all else here speaks of main."""
-    branch = str(repository.facts.get("default_branch"))
-    if branch != "main":
-        remedy = "Settings, General, Default branch: rename it to main"
-        return Check("default branch", "fail", branch, remedy)
+def check_default_branch(repository: Repository, root: Path) -> Check:
+    """What is protected and delivered is GitHub's default branch: git must know it here, too."""
+    branch, here = str(repository.facts.get("default_branch")), default_branch(root)
+    if branch != here:
+        remedy = (
+            "`git fetch`, then `git remote set-head origin --auto`; or rename it to "
+            f"{here} on GitHub (Settings, General, Default branch)"
+        )
+        return Check("default branch", "fail", f"{branch}, but here {here} is taken for it", remedy)
     return Check("default branch", "ok", branch)
 
 

@@ -15,6 +15,7 @@ from gitops_ml.core.resolve import check_marks, find_conflicts
 from gitops_ml.core.run import PYTHON, ask
 from gitops_ml.doctor.check import Check, Status
 from gitops_ml.doctor.engine import check_engine
+from gitops_ml.github.event import default_branch
 
 # The oldest version of each tool that does what the tasks ask of it, and where to get it.
 _UV = ((0, 7), "https://docs.astral.sh/uv/getting-started/installation")
@@ -101,19 +102,25 @@ def check_repository(root: Path) -> Check:
         return Check(
             "repository",
             "fail",
-            f"the project is a folder of the repository in {top}",
-            "move it to a repository of its own: workflows only run from the top",
+            f"the project is a folder of the repository in {top}, and GitHub reads workflows, "
+            "rulesets and code owners at the top only",
+            "copy the folder out, then `git init -b main`, commit and push it as one of its own",
         )
     return Check("repository", "ok", "git")
 
 
 def check_branch(root: Path) -> Check:
-    """The workflows and the gate compare with the branch main."""
-    for reference in ("refs/remotes/origin/main", "refs/heads/main"):
+    """The gate compares with the default branch."""
+    branch = default_branch(root)
+    for reference in (f"refs/remotes/origin/{branch}", f"refs/heads/{branch}"):
         if ask(root, "git", "rev-parse", "--verify", "--quiet", reference) is not None:
-            return Check("branch main", "ok", reference)
+            return Check("branch", "ok", reference)
     return Check(
-        "branch main", "fail", "not there, nor on origin", "`git branch -m main`, or fetch it"
+        "branch",
+        "fail",
+        f"{branch} is not there, nor on origin",
+        f"`git branch -m {branch}`, or fetch it; if GitHub's default branch has another name, "
+        "`git remote set-head origin --auto`",
     )
 
 

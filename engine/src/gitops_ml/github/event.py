@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.run import ask
 
 # The branches for what mends production while main is ahead begin so.
 HOTFIX = "hotfix/"
 _HEADS = "refs/heads/"
+_USUAL = ("main", "master")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -112,6 +114,26 @@ def read_event() -> Event:
     if not isinstance(payload, dict):
         raise EventError(f"GITHUB_EVENT_PATH is {path}: must hold a JSON object")
     return Event(name, payload)
+
+
+def default_branch(root: Path) -> str:
+    """The name of the default branch: what a workflow's event says, else what git knows of origin.
+
+    Where nobody says, as in a repository that was not cloned, it is taken to be the one that is
+    there of those that GitHub and git give to a new repository.
+    """
+    try:
+        return read_event().default_branch
+    except EventError:
+        pass
+    told = ask(root, "git", "symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD")
+    if told:
+        return told.removeprefix("origin/")
+    for name in _USUAL:
+        for reference in (f"refs/remotes/origin/{name}", f"refs/heads/{name}"):
+            if ask(root, "git", "rev-parse", "--verify", "--quiet", reference):
+                return name
+    return _USUAL[0]
 
 
 def named_base(event: Event) -> str:

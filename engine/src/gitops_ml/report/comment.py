@@ -4,8 +4,9 @@
 
 Runs on `workflow_run`, in the repository's own context, after a pull request's pipeline has ended:
 the pipeline itself may not write, least of all for a fork. So nothing of the pull request is
-checked out or run here, and what its run left behind is read as a stranger's (`evidence.py`). Which
-pull request it is, what its newest commit is and which jobs failed, GitHub says, not the artifact.
+checked out or run here, and what its run left behind is read as a stranger's (`run_artifacts.py`).
+Which pull request it is, what its newest commit is, which files it touches and which jobs failed,
+GitHub says, not the artifact.
 
 The comment is found again by a mark that is not shown, in comments of the workflow's own account
 only, and updated in place. A report is not written when the pull request is closed, has newer
@@ -36,6 +37,7 @@ from gitops_ml.report.run_artifacts import (
     from_archive,
     read_evidence,
 )
+from gitops_ml.report.touched import Touched, find_touched, notice
 from gitops_ml.report.verdict_report import escape, folded, markdown_table
 
 AUTHOR = "github-actions[bot]"
@@ -267,8 +269,9 @@ def render(
     evidence: Evidence,
     jobs: Sequence[Job],
     artifacts: Mapping[str, Mapping[str, Any]],
+    touched: Touched,
 ) -> str:
-    """The comment: the verdict first, then what failed, then what led to it.
+    """The comment: what only a reader can stop, the verdict, what failed, what led to it.
 
     Args:
         run: The run that is reported.
@@ -276,6 +279,7 @@ def render(
         evidence: What it left behind.
         jobs: Its jobs.
         artifacts: Its artifacts by name.
+        touched: What the pull request touches of the judge.
     """
     headline, rest = verdict(evidence)
     state = f"[The pipeline]({address}) {_RESULTS[run.result]} for {run.mark.head[:10]}."
@@ -289,6 +293,7 @@ def render(
         if name in artifacts
     ]
     parts = [
+        notice(touched),
         headline or _headline(run, evidence),
         "\n\n".join(part for part in (state, failed) if part),
         rest,
@@ -432,7 +437,8 @@ def report_run() -> str:
     evidence = download(api, repository, artifacts)
     server = os.environ.get("GITHUB_SERVER_URL", "https://github.com").rstrip("/")
     address = f"{server}/{repository}/actions/runs/{run.mark.run}"
-    body = render(run, address, evidence, jobs, artifacts)
+    touched = find_touched(api, repository, number)
+    body = render(run, address, evidence, jobs, artifacts, touched)
     # The download took its time: look again.
     if find_pull_request(api, repository, run, event.default_branch) != number:
         raise NothingToWriteError("the pull request changed in the meantime")

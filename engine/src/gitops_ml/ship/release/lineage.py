@@ -24,6 +24,7 @@ from typing import Any, Literal
 from gitops_ml.bento.smoke import fetch
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import DvcError, locked_output
+from gitops_ml.github.event import default_branch
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.branches import EnvironmentBranch, Revision
 from gitops_ml.ship.environments.repository import Repository
@@ -216,14 +217,8 @@ def _git_rows(root: Path, release: Release, place: Place) -> Iterator[Row]:
 
 
 def _commit_row(repository: Repository, commit: str) -> Row:
-    """Whether a commit is on the main branch, or one for hotfixes, where everything is reviewed."""
-    remote = repository.remote
-    head = f"refs/remotes/{remote}/HEAD"
-    known = repository.find(head)
-    branch = "main"
-    if known is not None:
-        named = repository.run("symbolic-ref", "--short", head).decode().strip()
-        branch = named.removeprefix(f"{remote}/")
+    """Whether a commit is on the default branch, or one for hotfixes, where all is reviewed."""
+    remote, branch = repository.remote, default_branch(repository.root)
     newest = repository.fetch_branch(branch)
     if newest is None:
         return Row("commit", commit, "unknown", f"{remote} has no branch {branch}")

@@ -1,0 +1,77 @@
+"""What the tasks of a project hand to the tools that they run; uv is played by a few lines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Bake
+
+# Says how it was called.
+UV = f"""#!{sys.executable} -I
+import json, os, sys
+print(json.dumps({{"words": sys.argv[1:], "store": os.environ.get("BENTOML_HOME")}}))
+"""
+
+Make = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def make(clean_env: Mapping[str, str], tmp_path: Path) -> Make:
+    """Run a task of make in a project: how it called uv."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "uv").write_text(UV, encoding="utf-8")
+    (tools / "uv").chmod(0o755)
+    env = {key: value for key, value in clean_env.items() if key != "BENTOML_HOME"}
+
+    def run(project: Path, *words: str, **variables: str) -> dict[str, Any]:
+        done = subprocess.run(
+            ["make", "--silent", *words],
+            cwd=project,
+            env={**env, "PATH": f"{tools}:{env['PATH']}", **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        called: dict[str, Any] = json.loads(done.stdout)
+        return called
+
+    return run
+
+
+@pytest.fixture
+def project(bake: Bake, tmp_path: Path) -> Path:
+    """A project in a folder whose name has spaces."""
+    return Path(shutil.copytree(bake(), tmp_path / "my late project", symlinks=True))
+
+
+def test_a_bento_is_exported_where_the_path_has_spaces(project: Path, make: Make) -> None:
+    assert make(project, "export-bento")["words"] == [
+        "run", "bentoml", "export", "flight_delays:latest",
+        str(project / "build" / "flight_delays.bento"),
+    ]  # fmt: skip
+
+
+def test_the_base_is_the_default_branch_of_origin(project: Path, make: Make) -> None:
+    assert make(project, "reproduce")["words"][-1] == "origin/main"
+    head = ["git", "symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk"]
+    subprocess.run(head, cwd=project, check=True)
+    assert make(project, "reproduce")["words"][-1] == "origin/trunk"
+    assert make(project, "reproduce", "BASE=HEAD~1")["words"][-1] == "HEAD~1"
+
+
+@pytest.mark.parametrize("task", ["package", "serve", "smoke-bento", "export-bento"])
+def test_each_checkout_has_a_store_of_its_own(project: Path, make: Make, task: str) -> None:
+    """In one that is shared, `latest` is the bento of whichever checkout built last."""
+    other = shutil.copytree(project, project.with_name("another"), symlinks=True)
+    stores = [make(folder, task)["store"] for folder in (project, other)]
+    assert stores == [str(folder / "build" / "bentoml") for folder in (project, other)]
+    assert make(project, task, BENTOML_HOME="/srv/bentoml")["store"] == "/srv/bentoml"
