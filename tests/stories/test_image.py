@@ -178,7 +178,7 @@ BROKEN: Mapping[str, tuple[str, Mapping[str, tuple[str, str]], tuple[str, ...]]]
     "it does not start": (
         f"RUN echo 'raise RuntimeError(\"out of order\")' >> {SERVICE}",
         {},
-        ("ended with exit code", "RuntimeError: out of order"),
+        ("ended with exit code", "out of order"),
     ),
     "it needs more memory than it may have": (
         f"RUN echo 'HOARD = bytes(range(256)) * 8_000_000' >> {SERVICE}",

@@ -266,3 +266,10 @@ def test_where_rows_only_came_in_doubt_about_the_base_s_is_no_failure() -> None:
     assert found.changes.vanished == 1
     assert found.metrics[0].outcome == "inconclusive"
     assert found.metrics[0].failures
+
+
+def test_a_column_that_one_side_derives_and_the_other_landed_is_left_out() -> None:
+    here = Split(TRAIN.drop("weight"), TEST)
+    assert (
+        changes(here, "id") == changes(Split(TRAIN, TEST), "id") == RowChanges(rows=40, key=("id",))
+    )

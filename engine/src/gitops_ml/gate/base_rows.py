@@ -105,8 +105,10 @@ def compare_rows(base: Split, here: Split, key: Sequence[str]) -> Compared:
         key: The columns that name a row. Without one, or where it does not name the rows of both
             sides, a row is known by all that both say of it, and equal rows by their number.
     """
-    columns = [name for name in base.test.columns if name in here.test.columns]
-    frames = _alike([base.test, here.test, base.train, here.train], columns)
+    tables = [base.test, here.test, base.train, here.train]
+    # A column may be derived on one side and landed on the other.
+    columns = [name for name in base.test.columns if all(name in table for table in tables)]
+    frames = _alike(tables, columns)
     old, test, old_train, train = frames
     key = tuple(key) if key and _name_rows(key, frames) else ()
     known_by = list(key or columns)
