@@ -33,12 +33,15 @@ from gitops_ml.features.derive import load_derivation
 from gitops_ml.features.matrix import alike_columns
 from gitops_ml.gate.base_rows import groups_of
 from gitops_ml.gate.comparison import SEED
-from gitops_ml.gate.retraining_noise import Part, Recipe, spread_of
+from gitops_ml.gate.retraining_noise import Part, Recipe, Spread, spread_of
 from gitops_ml.model.metrics import Scored, kind_of, measure, resample_weights
 from gitops_ml.model.own_metrics import metrics_of
 
 # The seeds that margins are proposed from; those that are judged come after them.
-PROPOSING = 8  # as `make contract` does
+PROPOSING = 8
+# How many seeds `make contract` may be given, and how often it is drawn which.
+PROPOSALS = (5, 8, 12, 16, 20)
+DRAWS = 300
 Floats = NDArray[np.float64]
 Worsen = Callable[[Recipe, np.random.Generator], Recipe]
 BINS = (-np.inf, 0.25, 0.75, 1.25, 1.75, 2.25, 3.0, np.inf)
@@ -133,6 +136,46 @@ def blocked(
     return np.asarray(np.quantile(advantage, 1 - confidence, axis=1) < -margins)
 
 
+def proposals(terms: Sequence[Term], models: Sequence[Measured], confidence: float) -> None:
+    """Draw again and again which models propose the margins, and let the others be judged."""
+    directions = np.array([term.direction for term in terms])
+    values = np.array([model.values for model in models])
+    resampled = np.array([model.resampled for model in models])
+    bounds = np.full((len(models), *values.shape), np.inf)
+    for place in range(len(models)):
+        advantage = directions[:, None] * (resampled - resampled[place])
+        bounds[place] = np.quantile(advantage, 1 - confidence, axis=2)
+        bounds[place, place] = np.inf
+    others = ~np.eye(len(models), dtype=bool)
+    widths = directions * (values - values[:, None]) - bounds
+    half_widths = widths[others].mean(axis=0)
+    random = np.random.default_rng(0)
+    rows = []
+    for seeds in PROPOSALS:
+        if seeds > len(models) - 4:
+            break
+        found = []
+        for _ in range(DRAWS):
+            order = random.permutation(len(models))
+            asked, judged = order[:seeds], order[seeds : seeds + 24]
+            margins = [
+                Spread(seeds, float(spread), float(width)).margin(len(terms))
+                for spread, width in zip(values[asked].std(0, ddof=1), half_widths, strict=True)
+            ]
+            alarms = (bounds[np.ix_(judged, judged)] < -np.array(margins)).any(axis=2)
+            ranks = np.argsort(directions[0] * values[judged, 0])
+            per_champion = alarms.sum(axis=1) / (len(judged) - 1)
+            average, luckiest = per_champion[ranks[[len(ranks) // 2, -1]]]
+            found.append((margins[0], average, luckiest, per_champion.mean()))
+        mean = np.mean(found, axis=0)
+        spread = np.quantile([one[0] for one in found], [0.1, 0.9])
+        shown = f"{mean[0]:.2g} ({spread[0]:.2g} to {spread[1]:.2g})"
+        rows.append([str(seeds), shown, *(f"{share:.1%}" for share in mean[1:])])
+    print(f"An equivalent model is blocked, mean of {DRAWS} draws of the seeds that propose\n")
+    head = [f"margin of {terms[0].name} (10 to 90 %)", "average", "luckiest", "each in turn"]
+    table(["seeds", *head], rows)
+
+
 def fewer_trees(share: float) -> Worsen:
     def worsen(recipe: Recipe, random: np.random.Generator) -> Recipe:
         numbers = dict(recipe.params.train.hyperparameters)
@@ -218,6 +261,7 @@ def study(params: Params, contract: Contract, recipe: Recipe, options: argparse.
     ruler = Ruler(terms, groups, options.resamples)
     seeds = range(PROPOSING + 1, PROPOSING + 1 + options.seeds)
     models = [ruler.measure(recipe.answers(seed)) for seed in seeds]
+    proposed_by = [ruler.measure(one) for one in proposing]
     values = np.array([model.values for model in models])
     print(f"{len(recipe.target)} training rows, {len(recipe.test)} test rows, {len(terms)} terms")
     print(f"{time.monotonic() - start:.0f} s for {len(models) + PROPOSING} models\n")
@@ -263,6 +307,8 @@ def study(params: Params, contract: Contract, recipe: Recipe, options: argparse.
             for who, places in champions.items()
         ],
     )
+
+    proposals(terms, [*proposed_by, *models], confidence)
 
     losses, verdicts = [], {name: list[NDArray[np.bool_]]() for name in sets}
     rows = []

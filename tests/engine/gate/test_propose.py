@@ -180,6 +180,15 @@ def test_margins_leave_room_for_what_lies_between_models_of_the_same_recipe() ->
     assert part.margin > 1.4 * mae.margin
 
 
+def test_rows_on_which_a_metric_does_not_exist_tell_no_margin() -> None:
+    one_class = [
+        Scored(np.zeros(ROWS, dtype=np.int64), np.zeros(ROWS, dtype=np.int64), stated, 2)
+        for stated in (np.full((ROWS, 2), 0.5), np.full((ROWS, 2), 0.6), np.full((ROWS, 2), 0.7))
+    ]
+    models = Retrained(one_class, pl.DataFrame({"the city": CITY}))
+    assert models.margin("roc_auc", np.ones(ROWS, dtype=np.bool_), 3) is None
+
+
 def test_models_that_do_not_differ_leave_margins_to_the_intervals() -> None:
     _, text, _ = proposed("regression")
     assert proposed("regression", models=retrained(0.0))[1] == text

@@ -178,8 +178,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
         type=int,
-        default=8,
-        help="how many models of other seeds tell the margins; 0 takes the intervals (default: 8)",
+        default=12,
+        help="how many models of other seeds tell the margins; 0 takes the intervals (default: 12)",
     )
     parser.add_argument(
         "--seconds",

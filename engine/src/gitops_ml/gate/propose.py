@@ -106,8 +106,11 @@ class Retrained:
             rows: Shape (m,), a mask.
             terms: How many there are.
         """
-        part = Part(metric, rows)
-        spread = spread_of(part, self.answers, self.confidence, self.groups)
+        try:
+            spread = spread_of(Part(metric, rows), self.answers, self.confidence, self.groups)
+        except MetricError:
+            # Too few rows of some class: the interval is then none, or a wide one.
+            return None
         return None if spread is None else spread.margin(terms)
 
 
@@ -352,10 +355,7 @@ def _margin_inside(
         return None
     inside = models.test.get_column(column)
     rows = inside.is_null() if value is None else (inside == value).fill_null(False)
-    try:
-        return models.margin(metric, rows.to_numpy(), terms)
-    except MetricError:
-        return None
+    return models.margin(metric, rows.to_numpy(), terms)
 
 
 def _age_days(params: Params, rows: pl.DataFrame) -> float | None:
