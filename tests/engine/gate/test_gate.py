@@ -17,6 +17,7 @@ from projects import PACKAGE, forget_package, make_project
 
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import LockedOutput
+from gitops_ml.core.elsewhere import note
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
 from gitops_ml.gate import gate
@@ -276,6 +277,20 @@ def test_other_test_rows_than_the_data_give_do_not_count(
     report = judged()
     assert report.rows == 20
     assert any("those of the change's own run" in note for note in report.notes)
+
+
+def test_the_report_says_who_trained_a_model_elsewhere(
+    change: Path, judged: Callable[..., Report]
+) -> None:
+    stage = {"cmd": "gitops-ml train", "outs": [{"path": "models", "md5": "1.dir"}]}
+    paths.DVC_LOCK.write_text(
+        yaml.safe_dump({"schema": "2.0", "stages": {"train": stage}}), encoding="utf-8"
+    )
+    note(Path(), "gpu-cluster", "1.dir")
+    assert "The model was trained elsewhere, by gpu-cluster." in judged().notes
+    # What is said of another model says nothing of this one.
+    note(Path(), "gpu-cluster", "2.dir")
+    assert not [one for one in judged().notes if "elsewhere" in one]
 
 
 SABOTAGE = """
