@@ -4,17 +4,21 @@ import itertools
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
+from gitops_ml.core.dvc import DvcError, LockedOutput
+from gitops_ml.core.dvc_objects import hash_of
 from gitops_ml.features.encode import Feature, Features
 from gitops_ml.features.matrix import TableError
 from gitops_ml.gate import challenger
-from gitops_ml.gate.challenger import latency_p99_ms, score
+from gitops_ml.gate.challenger import current_model, latency_p99_ms, score
 
 RECORDS = [{"x": 1.0}, {"x": 2.0}]
 
@@ -128,3 +132,37 @@ def test_numbers_stay_numbers() -> None:
 def test_a_class_that_no_model_knows_is_an_error() -> None:
     with pytest.raises(TableError, match="column `kind`"):
         score(pl.Series("kind", ["c"]), pl.DataFrame({"prediction": ["a"]}), ("a", "b"))
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> str:
+    """A project with a model, and the lock that names it."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.onnx").write_bytes(b"weights")
+    output = {"path": "models", "md5": hash_of(tmp_path / "models")}
+    stages = {"train": {"cmd": "gitops-ml train", "outs": [output]}}
+    text = yaml.safe_dump({"schema": "2.0", "stages": stages})
+    (tmp_path / "dvc.lock").write_text(text, encoding="utf-8")
+    return text
+
+
+def test_the_model_is_that_of_a_lock_that_names_what_is_here(
+    lock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(challenger, "check_up_to_date", lambda root, needed: lock)
+    expected = LockedOutput(hash_of(tmp_path / "models"), "train")
+    assert current_model(tmp_path) == expected
+    (tmp_path / "models" / "model.onnx").write_bytes(b"others")
+    with pytest.raises(DvcError, match=r"models: is not what dvc\.lock names"):
+        current_model(tmp_path)
+
+
+def test_a_lock_that_does_not_name_what_is_here_names_no_model(
+    lock: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(root: Path, needed: Path) -> str:
+        raise DvcError("these stages are stale: train")
+
+    monkeypatch.setattr(challenger, "check_up_to_date", stale)
+    with pytest.raises(DvcError, match="stale: train"):
+        current_model(tmp_path)

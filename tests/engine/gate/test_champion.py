@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gitops_ml.core.dvc import DvcError, LockedOutput
 from gitops_ml.core.git import BaseRevision, find_base
-from gitops_ml.gate.champion import ChampionError, bring_back
+from gitops_ml.gate import champion
+from gitops_ml.gate.champion import Champion, ChampionError, bring_back
 
 MODEL = LockedOutput(hash="0123.dir", stage="train")
 
@@ -57,3 +60,23 @@ def test_a_commit_that_is_not_there_is_named(base: BaseRevision, tmp_path: Path)
         pytest.fail("there is no champion")
     assert len(worktrees(base)) == 1
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_model_that_no_run_is_known_to_have_made_is_trained_again(
+    base: BaseRevision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def this_one(champion: Champion, home: Path, who: str) -> None:
+        champion.interpreter = (sys.executable,)
+
+    def believe(root: Path, hashes: list[str]) -> None:
+        pytest.fail("the cache is believed")
+
+    trained: list[LockedOutput] = []
+    monkeypatch.setattr(Champion, "choose_interpreter", this_one)
+    monkeypatch.setattr(champion, "_share_cache", lambda champion, base: None)
+    monkeypatch.setattr(champion, "_reproduce", lambda champion, model: trained.append(model))
+    monkeypatch.setattr(champion, "check_cache", believe)
+    with bring_back(replace(base, proven=False), MODEL, base.root) as found:
+        assert found.source == "reproduced"
+        assert "No run is known to have made the champion's model" in found.notes[-1]
+    assert trained == [MODEL]

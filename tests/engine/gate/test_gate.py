@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,3 +331,62 @@ def test_a_model_that_does_not_answer_is_not_judged(
     run_pipeline()
     with pytest.raises(ContestantError, match="the model of this change does not answer"):
         judged()
+
+
+BASE_ROWS = 1000
+
+
+@pytest.fixture
+def based(change: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+    """Judge the change against a commit of what it was, which recorded the very same model."""
+    ran = {
+        "train": {"cmd": "gitops-ml train", "outs": [{"path": "models", "md5": "1.dir"}]},
+        "split": {"cmd": "gitops-ml split", "outs": [{"path": "data/split", "md5": "2.dir"}]},
+    }
+    lock = yaml.safe_dump({"schema": "2.0", "stages": ran})
+    (change / paths.DVC_LOCK).write_text(lock, encoding="utf-8")
+    profile = change / paths.DATA_PROFILE
+    profile.parent.mkdir(exist_ok=True)
+    profile.write_text(json.dumps({"rows": BASE_ROWS}), encoding="utf-8")
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    for command in (["init", "-q"], ["add", "--all"], [*identity, "commit", "-qm", "Start"]):
+        subprocess.run(["git", *command], cwd=change, check=True)
+
+    def judge(consent: Consent | None = None) -> Report:
+        monkeypatch.setattr(gate, "current_model", lambda root: LockedOutput("1.dir", "train"))
+        return gate.judge(Path(), "HEAD", consent or Consent(), home)
+
+    return judge
+
+
+def test_the_number_of_rows_is_held_against_the_base_s(
+    change: Path, based: Callable[..., Report]
+) -> None:
+    def bound(contract: Any) -> None:
+        contract["data"]["row_count_change"] = {"min": -0.1, "max": 1.0}
+
+    assert based().verdict == "keep"
+    edit(change / paths.CONTRACT, bound)
+    report = based()
+    assert report.verdict == "block"
+    assert report.reasons == (
+        "change of the row count since the base: -60 % is less than -10 (data.row_count_change)",
+    )
+    accepted = based(Consent(accept_new_baseline="other data"))
+    assert "data.row_count_change" not in {limit.term for limit in accepted.limits}
+
+
+def test_the_base_s_terms_bind_a_change_that_loosens_them(
+    change: Path, based: Callable[..., Report]
+) -> None:
+    def loosen(contract: Any) -> None:
+        contract["model"]["metrics"]["roc_auc"]["floor"] = 0.1
+        del contract["model"]["metrics"]["cost"]
+
+    edit(change / paths.CONTRACT, loosen)
+    report = based()
+    assert report.verdict == "block"
+    assert report.contract == "the stricter of this one and the base's"
+    assert {one.metric: one.bound for one in report.metrics} == {"roc_auc": 0.5, "cost": 0.5}
+    assert any(why.startswith("the contract is loosened: ") for why in report.reasons)
+    assert based(Consent(allow_loosening=True)).verdict == "keep"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ import pytest
 from gitops_ml.core.dvc import LockedOutput
 from gitops_ml.core.environment import PARTS
 from gitops_ml.core.git import BaseRevision, find_base
+from gitops_ml.core.settings import Params
 from gitops_ml.gate import opponent
 from gitops_ml.gate.champion import ChampionError
+from gitops_ml.gate.contestant import CannotScoreError
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judged_model import ModelFiles
+from gitops_ml.gate.judgement import Opponent
 from gitops_ml.gate.opponent import Question, find_opponent, other_surroundings
 from gitops_ml.gate.verdict import Consent, ModelRecord
 
@@ -112,3 +117,126 @@ def test_the_same_model_in_another_environment_is_judged(
     assert (record.source, asked) == ("not found", [base])
     assert "The same model, but other libraries may make it answer otherwise" in log.notes[0]
     assert len(log.reasons) == 1
+
+
+TEST = pl.DataFrame({"id": range(20), "x": [1.0] * 20, "y": [float(row) for row in range(20)]})
+PARAMS = Params.model_validate(
+    {
+        "task": "regression",
+        "target": "y",
+        "data": {"source": "data", "key": ["id"]},
+        "train": {"estimator": "sklearn.dummy.DummyRegressor"},
+        "evaluate": {"metrics": ["mae"]},
+    }
+)
+
+
+@dataclass
+class Played:
+    """A champion that answers 7 to each row, and takes no other rows than its own."""
+
+    project: Path
+    own: pl.DataFrame
+    source: str = "cache"
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def scratch(self) -> Path:
+        return self.project
+
+    def test_rows(self) -> Path:
+        self.own.write_parquet(self.project / "test.parquet")
+        return self.project / "test.parquet"
+
+    def predict(self, rows: Path, out: Path) -> None:
+        asked = pl.read_parquet(rows)
+        if asked.get_column("id").to_list() != self.own.get_column("id").to_list():
+            raise CannotScoreError("it needs another column")
+        asked.select(prediction=pl.repeat(7.0, pl.len())).write_parquet(out)
+
+
+def held_against(
+    base: BaseRevision,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    own: pl.DataFrame = TEST,
+    consent: Consent | None = None,
+    **manifest: Any,
+) -> tuple[GateLog, Opponent | None]:
+    """Hold another model against a champion with a manifest and test rows of its own."""
+    theirs = {
+        **{"task": "regression", "target": "y", "classes": None, "probabilities": False},
+        **{"features": [], "served": "model.onnx", "files": {"model.onnx": "0"}},
+        **manifest,
+    }
+    (folder / "models").mkdir(parents=True)
+    (folder / "models" / "manifest.json").write_text(json.dumps(theirs), encoding="utf-8")
+
+    @contextmanager
+    def bring_back(base: BaseRevision, model: LockedOutput, home: Path) -> Iterator[Any]:
+        yield Played(folder, own)
+
+    monkeypatch.setattr(opponent, "bring_back", bring_back)
+    log = GateLog()
+    question = Question(PARAMS, TEST, frozenset({"y"}), base.root)
+    other = LockedOutput("2.dir", "train")
+    _, found, _ = find_opponent(log, base, other, FILES, question, consent or Consent())
+    return log, found
+
+
+def test_a_champion_answers_for_all_rows_where_it_can(
+    base: BaseRevision, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log, found = held_against(base, monkeypatch, tmp_path / "champion")
+    assert log.reasons == []
+    assert found is not None
+    assert found.rows.tolist() == list(range(20))
+    assert set(found.scored.prediction) == {7.0}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ({"task": "classification"}, "its task is `classification`, this model's is `regression`"),
+        ({"target": "z"}, "its target is `z`, this model's is `y`"),
+    ],
+)
+def test_a_champion_of_another_task_or_target_cannot_be_compared_with(
+    base: BaseRevision,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    manifest: dict[str, str],
+    said: str,
+) -> None:
+    log, found = held_against(base, monkeypatch, tmp_path / "champion", **manifest)
+    assert found is None
+    (reason,) = log.reasons
+    assert reason.startswith(f"the champion cannot be compared with: {said}")
+    assert "--accept-new-baseline" in reason
+
+    consent = Consent(accept_new_baseline="another question")
+    log, found = held_against(base, monkeypatch, tmp_path / "again", consent=consent, **manifest)
+    assert (found, log.reasons) == (None, [])
+    assert log.notes == [f"The champion cannot be compared with: {said}"]
+
+
+def test_rows_that_both_test_are_compared_where_they_are_half_of_them(
+    base: BaseRevision, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = TEST.with_columns(pl.col("id") + 10)
+    log, found = held_against(base, monkeypatch, tmp_path / "champion", own)
+    assert log.reasons == []
+    assert found is not None
+    assert found.rows.tolist() == list(range(10, 20))
+    assert found.scored.truth.tolist() == list(range(10, 20))
+    assert "compared on the 10 of 20 rows that are in both" in log.notes[0]
+
+
+def test_too_few_rows_that_both_test_are_no_comparison(
+    base: BaseRevision, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = TEST.with_columns(pl.col("id") + 11)
+    log, found = held_against(base, monkeypatch, tmp_path / "champion", own)
+    assert found is None
+    (reason,) = log.reasons
+    assert "only 9 of 20 test rows are in its own test set" in reason
