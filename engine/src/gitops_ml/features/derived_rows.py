@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.schema import SOURCE_FILE, Schema, check_against_params, check_behaviour
+from gitops_ml.core.schema import SOURCE_FILE, Schema, check_against_params
 from gitops_ml.core.settings import Params, load_contract
 from gitops_ml.data import validate
 from gitops_ml.data.problems import MAX_EXAMPLES, Problem
@@ -150,7 +150,6 @@ def check(
     derivation = load_derivation(Path(), schema, params.target)
     extended = derivation.extend(schema)
     check_against_params(extended, params)
-    check_behaviour(load_contract(), derivation.deciding(schema))
     wrong = frozenset(problem.column for problem in problems if problem.column is not None)
     with np.errstate(all="ignore"):  # NaN and infinity are found by the declarations
         found = derived_problems(rows, derivation, wrong)
