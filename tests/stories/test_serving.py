@@ -150,7 +150,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
@@ -606,6 +606,19 @@ def test_a_full_disk_harms_no_request(
         assert "No space left on device" in service.log.read_text()
 
 
+def taken(port: int) -> int:
+    """How many connections a service has taken, and read all that has come on them."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # local address, remote address, state, queues, ..., inode: none as long as nobody took it
+    return sum(
+        int(local.rpartition(":")[2], 16) == port
+        and state == "01"
+        and queues.endswith(":00000000")
+        and inode != "0"
+        for _, local, _, state, queues, _, _, _, _, inode, *_ in rows
+    )
+
+
 def test_requests_under_way_are_answered_before_the_service_stops(
     package: Callable[[str], Packaged], project_env: Mapping[str, str]
 ) -> None:
@@ -620,7 +633,8 @@ def test_requests_under_way_are_answered_before_the_service_stops(
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
+        port = int(service.url.rpartition(":")[2])
+        wait_until(lambda: taken(port) == 4, 30)
         service.process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(60)
