@@ -50,6 +50,14 @@ sample-data:  ## Make the example data anew
 benchmark:  ## Measure the serving alternatives side by side
 	$(RUN) python tools/benchmark_serving.py $(ARGS)
 
+.PHONY: mutation
+mutation:  ## Change a module in one place after the other, see what no test sees (ARGS=gate/terms.py)
+	$(RUN) --group mutation python tools/mutation.py $(ARGS)
+
+.PHONY: mutation-modules
+mutation-modules:  ## List the modules for that
+	@python3 tools/mutation.py --list
+
 .PHONY: timings
 timings:  ## Time the generated project's pipeline workflow, job by job
 	$(RUN) python tools/time_pipeline.py

@@ -419,13 +419,7 @@ MUTATIONS = {
         PASSED,
         'if run["conclusion"] != "success" or commit == history.pushed:',
         "if commit == history.pushed:",
-        "github/test_passed.py::test_only_success_is_passing",
-    ),
-    "a commit speaks for itself": Mutation(
-        PASSED,
-        'if run["conclusion"] != "success" or commit == history.pushed:',
-        'if run["conclusion"] != "success":',
-        "github/test_passed.py::test_the_judged_commit_s_own_runs_do_not_count",
+        "github/test_passed.py::test_only_success_is_passing_whatever_github_lists",
     ),
     "what a push is judged against need not be known": Mutation(
         PASSED, "    if history.pushed is None:\n        return Base(\n",
@@ -458,7 +452,7 @@ MUTATIONS = {
     ),
     "the newest commit need not have passed": Mutation(
         PLAN, 'if run["conclusion"] == "success":', 'if run["head_sha"]:',
-        "ship/test_plan.py::test_where_none_has_passed_there_is_none_to_deliver",
+        "ship/test_plan.py::test_the_newest_that_passed_is_the_newest_to_deliver",
     ),
     "a bento of a run that failed is delivered": Mutation(
         FETCH,

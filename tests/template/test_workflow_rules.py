@@ -54,6 +54,7 @@ WRITES = {
     "deliver.yml/image": {"attestations", "id-token", "packages"},
     "deliver.yml/production": {"contents", "issues"},
     "deliver.yml/staging": {"contents", "issues"},
+    "mutation.yml/report": {"issues"},
     "nightly.yml/report": {"issues"},
     "rollback.bentocloud.yml/rollback": {"contents"},
     "rollback.yml/rollback": {"contents"},
@@ -62,6 +63,7 @@ ALL_SUCCEEDED = " ".join(["success"] * 4)
 COMMANDS = {
     "action.yml/runs/Install the locked dependencies": "uv sync --locked",
     'ci.yml/all-green/test "$TEST_RESULT" = success': 'test "$TEST_RESULT" = success',
+    "mutation.yml/report/python3 tools/report_failure.py": "python3 tools/report_failure.py",
     "nightly.yml/report/python3 tools/report_failure.py": "python3 tools/report_failure.py",
     "pipeline.yml/all-green/Every job succeeded": f'test "$RESULTS" = "{ALL_SUCCEEDED}"',
     # Talks to GitHub before anything is checked out.

@@ -25,3 +25,17 @@ def test_nightly_runs_ci_and_reports_its_failure() -> None:
     assert nightly["jobs"]["report"]["if"] == "failure()"
     assert nightly["jobs"]["report"]["needs"] == ["test"]
     assert nightly["jobs"]["report"]["permissions"]["issues"] == "write"
+
+
+def test_each_module_is_mutated_in_a_job_of_its_own_each_night() -> None:
+    mutation = workflow("mutation.yml")
+    assert set(mutation["on"]) == {"schedule", "workflow_dispatch"}
+    jobs = mutation["jobs"]
+    assert jobs["modules"]["steps"][-1]["run"] == "make mutation-modules"
+    matrix = jobs["mutate"]["strategy"]["matrix"]
+    assert matrix == {"module": "${{ fromJSON(needs.modules.outputs.modules) }}"}
+    assert jobs["mutate"]["strategy"]["fail-fast"] is False
+    step = jobs["mutate"]["steps"][-1]
+    assert (step["run"], step["env"]) == ("make mutation", {"MODULE": "${{ matrix.module }}"})
+    assert jobs["report"]["needs"] == ["modules", "mutate"]
+    assert jobs["report"]["if"] == "failure()"

@@ -61,6 +61,7 @@ def test_a_fixed_moment_keeps_its_meaning() -> None:
     before = params(as_of="2024-01-01T00:00:00Z")
     (limit,) = limits_of(before, DataTerms(freshness_days=7))
     assert "no row is dated before 2024-01-01" in limit.failures[0]
+    assert limit.value == 0.0
 
 
 def test_without_a_term_there_is_no_limit_and_without_a_time_it_is_a_mistake() -> None:
@@ -81,3 +82,8 @@ def test_rows_that_repeat_others_are_counted_and_bounded_where_the_contract_says
         "(data.duplicate_rows_max). Land each row once; where rows are alike by nature, raise the "
         "term",
     )
+
+
+def test_of_no_rows_none_repeats_another() -> None:
+    (limit,) = data_limits(ROWS.head(0), params(), ("heat", "late"), DataTerms())
+    assert (limit.value, limit.failures) == (0.0, ())

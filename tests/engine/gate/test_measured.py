@@ -51,6 +51,10 @@ def test_each_limit_is_held_against_its_number() -> None:
     )
 
 
+def test_a_megabyte_is_a_million_bytes() -> None:
+    assert measure(*MODEL, 8)["model.size_mb"] == 3.0
+
+
 def test_without_a_base_or_without_a_term_there_is_no_such_limit() -> None:
     contract = Contract.model_validate(DOCUMENT)
     found = {limit.term for limit in judge_limits(contract, measure(*MODEL, 8))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from pytest_httpserver import HTTPServer
 
 from gitops_ml.core.git import NO_COMMIT, GitError
 from gitops_ml.github import passed
-from gitops_ml.github.client import connect
+from gitops_ml.github.client import GitHub, connect
 from gitops_ml.github.event import Event
 from gitops_ml.github.passed import Base, NotToldError, base_of, was_blocked
+from gitops_ml.github.runs import pushed_runs
 
 REPOSITORY = {"default_branch": "main"}
 RUNS = f"GET /repos/{NAME}/actions/workflows/pipeline.yml/runs"
@@ -101,6 +103,22 @@ def test_only_success_is_passing(world: World, conclusion: str | None) -> None:
     a, b = world.commit("A"), world.commit("B")
     world.ran(a)
     world.ran(b, conclusion)
+    world.commit("C")
+    assert world.pushed(b).revision == a
+
+
+def test_only_success_is_passing_whatever_github_lists(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfiltered(
+        api: GitHub, repository: str, branch: str | None, **_: str
+    ) -> Iterator[dict[str, Any]]:
+        return pushed_runs(api, repository, branch)
+
+    monkeypatch.setattr(passed, "pushed_runs", unfiltered)
+    a, b = world.commit("A"), world.commit("B")
+    world.ran(a)
+    world.ran(b, "failure")
     world.commit("C")
     assert world.pushed(b).revision == a
 
