@@ -56,7 +56,7 @@ class Delivery:
 
     build: str
     steps: list[str]
-    environment: str | None
+    environment: str
     build_permissions: Mapping[str, str]
     applies: bool
 
@@ -79,7 +79,7 @@ DELIVERIES = {
     "deliver.bentocloud.yml": Delivery(
         "bento",
         BENTO_STEPS,
-        None,
+        "bentocloud",
         {"actions": "read", "contents": "read", "pull-requests": "read"},
         applies=True,
     ),

@@ -26,7 +26,9 @@ PRODUCTION = "production"
 
 # What a branch's own workflow must not be able to read: a secret of an environment, not of the
 # repository.
-_GUARDED = frozenset({Told("secrets", DELIVERY_KEY), Told("secrets", "REGISTRY_TOKEN")})
+_GUARDED = frozenset(
+    Told("secrets", name) for name in (DELIVERY_KEY, "BENTO_CLOUD_API_KEY", "REGISTRY_TOKEN")
+)
 # Set by GitHub; looked at by a check of its own.
 _ELSEWHERE = frozenset({Told("secrets", "GITHUB_TOKEN"), Told("variables", "DVC_REMOTE_URL")})
 # The graver, the later.
