@@ -629,18 +629,21 @@ def test_says_who_may_deploy_until_the_deliveries_have_a_key(github: FakeGitHub)
     assert named("ruleset deliveries", check_github(Path())).status == "ok"
 
 
-def test_a_secret_of_an_environment_must_not_be_the_repositorys(github: FakeGitHub) -> None:
+@pytest.mark.parametrize("secret", ["REGISTRY_TOKEN", "BENTO_CLOUD_API_KEY"])
+def test_a_secret_of_an_environment_must_not_be_the_repositorys(
+    github: FakeGitHub, secret: str
+) -> None:
     """A workflow of any branch could read it."""
     (WORKFLOWS / "live.yml").write_text(
-        "jobs: {a: {environment: registry, env: {K: '${{ secrets.REGISTRY_TOKEN }}'}}}"
+        f"jobs: {{a: {{environment: registry, env: {{K: '${{{{ secrets.{secret} }}}}'}}}}}}"
     )
-    github.secrets = ["REGISTRY_TOKEN"]
+    github.secrets = [secret]
     found = named("variables and secrets", check_github(Path()))
     assert found.status == "fail"
-    assert found.detail.startswith("secret REGISTRY_TOKEN is the repository's")
-    assert "`gh secret set REGISTRY_TOKEN --env` for registry" in found.remedy
+    assert found.detail.startswith(f"secret {secret} is the repository's")
+    assert f"`gh secret set {secret} --env` for registry" in found.remedy
     github.secrets = []
-    github.environments["registry"] = Environment(secrets=["REGISTRY_TOKEN"])
+    github.environments["registry"] = Environment(secrets=[secret])
     assert told()[0] == "ok"
 
 
