@@ -51,7 +51,7 @@ benchmark:  ## Measure the serving alternatives side by side
 	$(RUN) python tools/benchmark_serving.py $(ARGS)
 
 .PHONY: mutation
-mutation:  ## Change a module in one place after the other, see what no test sees (ARGS=gate/terms.py)
+mutation:  ## Change a module in one place after the other, see what no test sees (ARGS=gate/measured.py)
 	$(RUN) --group mutation python tools/mutation.py $(ARGS)
 
 .PHONY: mutation-modules
