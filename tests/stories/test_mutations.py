@@ -89,6 +89,12 @@ MUTATIONS = {
     "floors and ceilings do not bind": Mutation(
         JUDGEMENT, "* kind_of(metric).direction < 0:", "> 1e9:", "gate/test_judgement.py"
     ),
+    "a clock may go back": Mutation(
+        TERMS,
+        'or (before != "now" and before <= now):',
+        'or before != "now":',
+        "gate/test_terms.py",
+    ),
     "a lost comparison is no failure": Mutation(
         JUDGEMENT,
         "if duel is not None and self.binding and self._fails(duel):",

@@ -12,7 +12,13 @@ from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.metric_catalogue import BUILT_IN, declared_metrics, known_metrics
 from gitops_ml.core.settings import Contract, Params
 from gitops_ml.gate.gate_log import GateLog
-from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
+from gitops_ml.gate.terms import (
+    applicable_terms,
+    check_contract,
+    guard_clock,
+    guard_own_metrics,
+    guard_split,
+)
 from gitops_ml.gate.verdict import Consent
 
 COLUMNS = ("origin", "late")
@@ -228,11 +234,44 @@ def test_what_leaves_the_test_rows_as_they_are_needs_no_consent(base: BaseRevisi
     assert (log.reasons, log.notes) == ([], [])
 
 
+MAY, JUNE = "2024-05-01T00:00:00Z", "2024-06-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "asks"),
+    [
+        ("now", MAY, True),
+        (JUNE, MAY, True),
+        (MAY, JUNE, False),
+        (MAY, MAY, False),
+        (MAY, "now", False),
+        ("now", "now", False),
+    ],
+)
+def test_a_clock_that_goes_back_needs_consent(
+    base: BaseRevision, before: str, after: str, asks: bool
+) -> None:
+    put_params({"data": {"as_of": before}})
+    blocked, agreed = GateLog(), GateLog()
+    params = changed({}, {"data": {"as_of": after}})
+    guard_clock(blocked, base, params, Consent())
+    guard_clock(agreed, base, params, CONSENT)
+    assert bool(blocked.reasons) == bool(agreed.notes) == asks
+    assert agreed.reasons == []
+    if asks:
+        assert "data.as_of went back" in blocked.reasons[0]
+        assert "--allow-loosening" in blocked.reasons[0]
+    guard_clock(blocked, None, params, Consent())
+    assert len(blocked.reasons) == int(asks)
+
+
 def test_base_params_that_cannot_be_read_need_consent(base: BaseRevision) -> None:
     FILES["tip", "params.yaml"] = "split: {method: dice}"
     log = GateLog()
     guard_split(log, base, changed(), Consent())
-    assert "cannot be read to compare" in log.reasons[0]
+    guard_clock(log, base, changed(), Consent())
+    (reason,) = log.reasons
+    assert "cannot be read to compare" in reason
 
 
 METRICS = "src/flight_delays/metrics.py"

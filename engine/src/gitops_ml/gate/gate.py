@@ -39,7 +39,13 @@ from gitops_ml.gate.opponent import Question, champion_of, find_opponent
 from gitops_ml.gate.reference import find_reference, judge_erosion
 from gitops_ml.gate.remedies import remedies
 from gitops_ml.gate.run_record import RunRecord, go_by
-from gitops_ml.gate.terms import applicable_terms, check_contract, guard_own_metrics, guard_split
+from gitops_ml.gate.terms import (
+    applicable_terms,
+    check_contract,
+    guard_clock,
+    guard_own_metrics,
+    guard_split,
+)
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
@@ -106,6 +112,7 @@ def _judge(
     recorded = champion_of(log, base)
     judged = base if recorded else None
     guard_split(log, judged, params, consent)
+    guard_clock(log, judged, params, consent)
     guard_own_metrics(log, judged, consent)
     champion, opponent, base_rows = None, None, None
     question = Question(params, test, hidden_columns(schema, params.target), home)

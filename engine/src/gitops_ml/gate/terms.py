@@ -287,6 +287,33 @@ def guard_split(log: GateLog, base: BaseRevision | None, params: Params, consent
         _ask(log, why, consent)
 
 
+def guard_clock(log: GateLog, base: BaseRevision | None, params: Params, consent: Consent) -> None:
+    """Block a change that judges freshness at an earlier moment without consent.
+
+    The clock may go back for a good reason, but the data are not younger for it. Of base parameters
+    that cannot be read `guard_split` tells.
+
+    Args:
+        log: Takes the reasons and notes.
+        base: The base with a model; None if there is none.
+        params: The change's parameters.
+        consent: What a maintainer agreed to.
+    """
+    text = base.read(paths.PARAMS) if base else None
+    try:
+        before = Params.model_validate(load_yaml(text)).data.as_of if text else None
+    except (yaml.YAMLError, ValidationError):
+        return
+    now = params.data.as_of
+    if before is None or now == "now" or (before != "now" and before <= now):
+        return
+    why = (
+        f"data.as_of went back, {_told(before)} → {_told(now)}: freshness is judged at an earlier "
+        "moment, so older data pass"
+    )
+    _ask(log, why, consent)
+
+
 def _deciding(part: BaseModel, where: str = "") -> Iterator[tuple[str, Any]]:
     """The parameters that decide which rows are tested: all that do not say that they do not."""
     for key, field in type(part).model_fields.items():
