@@ -14,7 +14,7 @@ from conftest import ENGINE, OPTIONS, PROJECT_TEMPLATE, TEMPLATE
 
 # In a few texts, whole paragraphs are for some choices of an option.
 BLOCK = re.compile(r'^<% (?:if cookiecutter\.(\w+) [!=]= "(\w+)"|endif) %>\n', re.MULTILINE)
-BLOCK_FILES = {"Makefile", "README.md"}
+BLOCK_FILES = {"Makefile", "README.md", "threat-model.md"}
 EXPRESSION = re.compile(r"<< ?cookiecutter\.(\w+)(?: ?\| ?\w+(?:\([^()<>]*\))?)* ?>>")
 # The home folder of BentoML's images is on no machine.
 MACHINE_PATH = re.compile(
