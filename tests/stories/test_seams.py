@@ -23,6 +23,7 @@ from gitops_ml.checks.fixtures import SERVICE
 from gitops_ml.model.evaluate import json_value
 from gitops_ml.report.comment import Mark, Run, render
 from gitops_ml.report.run_artifacts import from_folder, read_evidence
+from gitops_ml.report.touched import Touched
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,9 @@ def comment(reports: Path) -> str:
     """The text that the workflow Comment would show for these reports."""
     mark = Mark(run=1, attempt=1, head="0" * 40)
     run = Run(mark, "success", datetime(2024, 1, 1, tzinfo=UTC), None, "branch")
-    return render(run, "https://example.com", read_evidence(from_folder(reports)), [], {})
+    return render(
+        run, "https://example.com", read_evidence(from_folder(reports)), [], {}, Touched()
+    )
 
 
 def answers(project: Path, records: list[dict[str, Any]]) -> list[dict[str, Any]]:

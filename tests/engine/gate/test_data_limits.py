@@ -4,9 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
-import pytest
 
-from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.settings import DataTerms, Params
 from gitops_ml.gate.data_limits import data_limits
 from gitops_ml.gate.verdict import Limit
@@ -64,10 +62,11 @@ def test_a_fixed_moment_keeps_its_meaning() -> None:
     assert limit.value == 0.0
 
 
-def test_without_a_term_there_is_no_limit_and_without_a_time_it_is_a_mistake() -> None:
+def test_without_a_term_there_is_no_limit_and_without_a_time_it_is_not_held() -> None:
     assert limits_of(params(), DataTerms()) == ()
-    with pytest.raises(SettingsError, match=r"needs `data\.time`"):
-        limits_of(params(time=None), DataTerms(freshness_days=7))
+    (limit,) = limits_of(params(time=None), DataTerms(freshness_days=7))
+    (failure,) = limit.failures
+    assert "data.freshness_days: needs `data.time` in params.yaml" in failure
 
 
 def test_rows_that_repeat_others_are_counted_and_bounded_where_the_contract_says_so() -> None:

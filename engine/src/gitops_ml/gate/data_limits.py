@@ -11,6 +11,7 @@ from datetime import datetime
 
 import polars as pl
 
+from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.settings import DataTerms, Params
 from gitops_ml.data.freshness import freshness, time_column
 from gitops_ml.features.duplicates import TERM, repeated, told
@@ -32,13 +33,10 @@ def data_limits(
         alike: The columns in which a row repeats another one; at last the target.
         terms: The contract's.
         now: What `data.as_of: now` stands for; None for this moment.
-
-    Raises:
-        SettingsError: If freshness is asked for and the data have no time.
     """
     limits = [_duplicates(rows, alike, terms.duplicate_rows_max)]
     if terms.freshness_days is not None:
-        limits.append(_age(rows.get_column(time_column(params)), params, terms.freshness_days, now))
+        limits.append(_age(rows, params, terms.freshness_days, now))
     return tuple(limits)
 
 
@@ -61,11 +59,19 @@ def _duplicates(rows: pl.DataFrame, alike: Sequence[str], allowed: float | None)
     )
 
 
-def _age(times: pl.Series, params: Params, allowed: float, now: datetime | None) -> Limit:
+def _age(rows: pl.DataFrame, params: Params, allowed: float, now: datetime | None) -> Limit:
+    term = "data.freshness_days"
+    try:
+        times = rows.get_column(time_column(params))
+    except SettingsError as error:
+        # The base's contract may ask for what the data of the change do not have.
+        return Limit(
+            term=term, name="age of the newest row", value=0.0, unit="days", failures=(str(error),)
+        )
     found = freshness(times, params, now)
     why = found.too_old(allowed)
     return Limit(
-        term="data.freshness_days",
+        term=term,
         name=f"age of the newest row at {found.as_of:%Y-%m-%d %H:%M}",
         value=found.days or 0.0,
         unit="days",
