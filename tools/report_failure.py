@@ -1,7 +1,8 @@
 """Open an issue for a failed nightly run, or comment on the one that is open already.
 
-Reads the variables that GitHub sets in every job (GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_RUN_ID,
-GITHUB_SERVER_URL, GITHUB_SHA) and the token in GITHUB_TOKEN. Uses the REST API only.
+Each workflow has an issue of its own. Reads the variables that GitHub sets in every job
+(GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_RUN_ID, GITHUB_SERVER_URL, GITHUB_SHA, GITHUB_WORKFLOW) and
+the token in GITHUB_TOKEN. Uses the REST API only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-TITLE = "The nightly tests fail"
 NEEDED = (
     "GITHUB_API_URL",
     "GITHUB_REPOSITORY",
@@ -21,6 +21,7 @@ NEEDED = (
     "GITHUB_SERVER_URL",
     "GITHUB_SHA",
     "GITHUB_TOKEN",
+    "GITHUB_WORKFLOW",
 )
 
 
@@ -55,12 +56,17 @@ def call(method: str, path: str, body: object = None) -> Any:
         raise ReportError(f"{method} {request.full_url}: {error}") from error
 
 
+def title() -> str:
+    """The title of the workflow's issue."""
+    return f"The nightly workflow {os.environ['GITHUB_WORKFLOW']} fails"
+
+
 def open_issue() -> int | None:
-    """The number of the open issue about the nightly tests, if there is one."""
+    """The number of the workflow's open issue, if there is one."""
     page = 1
     while issues := call("GET", f"issues?state=open&per_page=100&page={page}"):
         for issue in issues:
-            if issue["title"] == TITLE and "pull_request" not in issue:
+            if issue["title"] == title() and "pull_request" not in issue:
                 return int(issue["number"])
         page += 1
     return None
@@ -79,10 +85,10 @@ def report() -> str:
         f"{os.environ['GITHUB_SERVER_URL']}/{os.environ['GITHUB_REPOSITORY']}"
         f"/actions/runs/{os.environ['GITHUB_RUN_ID']}"
     )
-    text = f"The nightly tests failed at {os.environ['GITHUB_SHA']}: {run}"
+    text = f"It failed at {os.environ['GITHUB_SHA']}: {run}"
     number = open_issue()
     if number is None:
-        return str(call("POST", "issues", {"title": TITLE, "body": text})["html_url"])
+        return str(call("POST", "issues", {"title": title(), "body": text})["html_url"])
     return str(call("POST", f"issues/{number}/comments", {"body": text})["html_url"])
 
 

@@ -22,6 +22,7 @@ def variables(httpserver: HTTPServer) -> dict[str, str]:
         "GITHUB_SERVER_URL": "https://github.example",
         "GITHUB_SHA": "abc123",
         "GITHUB_TOKEN": "token",
+        "GITHUB_WORKFLOW": "Nightly",
     }
 
 
@@ -54,8 +55,10 @@ def test_opens_an_issue_that_links_the_run(
 def test_comments_on_the_issue_that_is_open(
     httpserver: HTTPServer, variables: dict[str, str]
 ) -> None:
-    pull = {"title": "The nightly tests fail", "number": 6, "pull_request": {}}
-    list_issues(httpserver, [pull], [{"title": "The nightly tests fail", "number": 7}])
+    ours = "The nightly workflow Nightly fails"
+    pull = {"title": ours, "number": 6, "pull_request": {}}
+    other = {"title": "The nightly workflow Mutation fails", "number": 5}
+    list_issues(httpserver, [other, pull], [{"title": ours, "number": 7}])
     httpserver.expect_request(f"{ISSUES}/7/comments", method="POST").respond_with_json(
         {"html_url": "u/7#1"}
     )
