@@ -1,8 +1,8 @@
 """Open an issue for a failed nightly run, or comment on the one that is open already.
 
 Each workflow has an issue of its own. Reads the variables that GitHub sets in every job
-(GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_RUN_ID, GITHUB_SERVER_URL, GITHUB_SHA, GITHUB_WORKFLOW) and
-the token in GITHUB_TOKEN. Uses the REST API only.
+(GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_RUN_ID, GITHUB_SERVER_URL, GITHUB_SHA, GITHUB_WORKFLOW)
+and the token in GITHUB_TOKEN. Uses the REST API only.
 """
 
 from __future__ import annotations
