@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from gitops_ml.core.dvc import DvcError, by_name, stages_of
 from gitops_ml.core.dvc_lock import ANSWERS
 from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.yaml_text import load_yaml
-from gitops_ml.github.artifacts import newest_artifact
+from gitops_ml.github.artifacts import UNREADABLE, newest_artifact
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.github.passed import Base
 
@@ -85,7 +84,7 @@ def _lock_in(archive: bytes) -> str:
         stages_of(text, f"{name} of its run")
     except KeyError as error:
         raise RecordError(f"the artifact `{ARTIFACT}` of its run holds no {name}") from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise RecordError(f"the artifact `{ARTIFACT}` of its run cannot be read") from error
     return text
 

@@ -266,14 +266,14 @@ def guard_split(log: GateLog, base: BaseRevision | None, params: Params, consent
         params: The change's parameters.
         consent: What a maintainer agreed to.
     """
-    text = base.read(paths.PARAMS) if base else None
-    if text is None:
-        return
     try:
-        old = dict(_deciding(Params.model_validate(load_yaml(text))))
+        before = _params_of(base)
     except (yaml.YAMLError, ValidationError):
         _ask(log, f"the split in the base's {paths.PARAMS} cannot be read to compare", consent)
         return
+    if before is None:
+        return
+    old = dict(_deciding(before))
     changed = [
         f"{name} {_told(old[name])} → {_told(value)}"
         for name, value in _deciding(params)
@@ -299,19 +299,31 @@ def guard_clock(log: GateLog, base: BaseRevision | None, params: Params, consent
         params: The change's parameters.
         consent: What a maintainer agreed to.
     """
-    text = base.read(paths.PARAMS) if base else None
     try:
-        before = Params.model_validate(load_yaml(text)).data.as_of if text else None
+        old = _params_of(base)
     except (yaml.YAMLError, ValidationError):
         return
-    now = params.data.as_of
-    if before is None or now == "now" or (before != "now" and before <= now):
+    if old is None:
+        return
+    before, now = old.data.as_of, params.data.as_of
+    if now == "now" or (before != "now" and before <= now):
         return
     why = (
         f"data.as_of went back, {_told(before)} → {_told(now)}: freshness is judged at an earlier "
         "moment, so older data pass"
     )
     _ask(log, why, consent)
+
+
+def _params_of(base: BaseRevision | None) -> Params | None:
+    """The base's parameters; None without a base or such a file.
+
+    Raises:
+        YAMLError: If the file cannot be read.
+        ValidationError: If it holds something else.
+    """
+    text = base.read(paths.PARAMS) if base else None
+    return None if text is None else Params.model_validate(load_yaml(text))
 
 
 def _deciding(part: BaseModel, where: str = "") -> Iterator[tuple[str, Any]]:

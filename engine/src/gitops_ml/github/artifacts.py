@@ -5,10 +5,15 @@ https://docs.github.com/en/rest/actions/artifacts
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from gitops_ml.github.client import GitHub
+
+# What reading an archive raises that is none, is cut short, or is packed in a way not known here.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
 
 def newest_artifact(api: GitHub, repository: str, run: int, name: str) -> Mapping[str, Any] | None:

@@ -14,7 +14,6 @@ import math
 import re
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.metric_catalogue import Better
 from gitops_ml.gate.verdict import Report
+from gitops_ml.github.artifacts import UNREADABLE
 from gitops_ml.report.verdict_report import SOURCES
 
 GATE = "gate.json"
@@ -198,7 +198,7 @@ def from_archive(content: bytes) -> dict[str, bytes]:
                     files[name] = stream.read(FILE_BYTES + 1)
                 if len(files[name]) > FILE_BYTES:
                     raise EvidenceError(f"{name} is larger than {FILE_BYTES:,} bytes")
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise EvidenceError(f"is no archive that can be read: {error}") from error
     except (OSError, ValueError, OverflowError) as error:
         raise EvidenceError(f"is a damaged archive: {error}") from error

@@ -22,7 +22,6 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,7 +33,7 @@ from gitops_ml.bento.archive import BentoArchive, read_archive
 from gitops_ml.bento.store import BentoError
 from gitops_ml.core.project import load_project
 from gitops_ml.gate.verdict import Report, parse_report
-from gitops_ml.github.artifacts import newest_artifact
+from gitops_ml.github.artifacts import UNREADABLE, newest_artifact
 from gitops_ml.github.client import GitHub, connect
 from gitops_ml.github.event import HOTFIX
 from gitops_ml.github.runs import pushed_runs
@@ -192,7 +191,7 @@ def unpack_bento(archive: bytes, target: Path) -> None:
                 raise DeploymentError(f"{_bento_file()} has more than {BENTO_BYTES:,} bytes")
             with files.open(names[0]) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise DeploymentError(f"the artifact bento cannot be read: {error}; {_AGAIN}") from error
     except OSError as error:
         raise DeploymentError(f"{target}: cannot be written: {error}") from error
