@@ -87,6 +87,11 @@ def test_an_artifact_without_a_lock_is_no_record(
 def test_what_is_no_archive_is_no_record(api: FakeActions) -> None:
     api.archives["training"] = b"PK\x03\x04 and no more"
     assert "cannot be read" in (record_of(PASSED).why or "")
+    # Its list says that the file is packed in another way than it is.
+    damaged = bytearray(archive({"dvc.lock": LOCK}))
+    damaged[damaged.index(b"PK\x01\x02") + 10] = zipfile.ZIP_BZIP2
+    api.archives["training"] = bytes(damaged)
+    assert "cannot be read" in (record_of(PASSED).why or "")
 
 
 def test_without_an_artifact_or_an_answer_there_is_no_record(api: FakeActions) -> None:

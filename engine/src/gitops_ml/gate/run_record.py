@@ -84,7 +84,7 @@ def _lock_in(archive: bytes) -> str:
         stages_of(text, f"{name} of its run")
     except KeyError as error:
         raise RecordError(f"the artifact `{ARTIFACT}` of its run holds no {name}") from error
-    except UNREADABLE as error:
+    except (*UNREADABLE, OSError, OverflowError) as error:
         raise RecordError(f"the artifact `{ARTIFACT}` of its run cannot be read") from error
     return text
 
