@@ -13,13 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from cookiecutter.main import cookiecutter
-from forks import Forks
+from warm_python import warm
 
 pytest_plugins = ("podman", "machine")
 
@@ -275,6 +275,8 @@ def project_env(
         run(make, locked_project, check=True)
         env = {**clean_env, "UV_PROJECT_ENVIRONMENT": str(folder / "venv")}
         run([uv, "sync", "--locked", "--quiet"], locked_project, env, check=True)
+        in_session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+        warm(folder / "venv", clean_env, lives_as_long_as=in_session)
 
     venv = once("environment", install) / "venv"
     return {
@@ -313,27 +315,6 @@ def project_run(project_env: Mapping[str, str], run: Run) -> Run:
         return run(list(command), project, variables, check=check, timeout=timeout)
 
     return run_in_project
-
-
-@pytest.fixture(scope="session")
-def project_fork(project_env: Mapping[str, str]) -> Iterator[Run]:
-    """As `project_run` for programs in Python, whose libraries are imported once: see `forks`.
-
-    What a program prints is all in `stdout`.
-    """
-    forks = Forks(Path(project_env["UV_PROJECT_ENVIRONMENT"], "bin", "python"), project_env)
-
-    def run_in_project(
-        project: Path, *command: str, check: bool = False
-    ) -> subprocess.CompletedProcess[str]:
-        store = {"BENTOML_HOME": str(project.parent / "bentoml")}
-        done = forks.run(project, *command, path=sources_of(project), env=store)
-        if check:
-            assert done.returncode == 0, f"{command}\n{done.stdout}"
-        return done
-
-    yield run_in_project
-    forks.close()
 
 
 @pytest.fixture(scope="session")

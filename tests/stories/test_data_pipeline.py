@@ -45,10 +45,10 @@ def project(_small: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def _staged(_small: Path, project_fork: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _staged(_small: Path, project_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("staged") / "project"
     shutil.copytree(_small, project, symlinks=True)
-    project_fork(project, "dvc", "repro", "split", check=True)
+    project_run(project, "dvc", "repro", "split", check=True)
     return project
 
 
@@ -177,16 +177,16 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("defect", BAD_FILES)
-def test_a_bad_file_is_refused_by_ingest(project: Path, project_fork: Run, defect: str) -> None:
+def test_a_bad_file_is_refused_by_ingest(project: Path, project_run: Run, defect: str) -> None:
     plant, expected, told = BAD_FILES[defect]
     plant(project)
-    done = project_fork(project, "gitops-ml", "ingest")
+    done = project_run(project, "gitops-ml", "ingest")
     assert done.returncode == 1
-    assert "Traceback" not in done.stdout
+    assert "Traceback" not in done.stderr
     assert problems_in(project, "ingest.json") == [expected]
-    assert told in done.stdout
-    assert done.stdout.startswith(expected[0])
-    assert f"[{expected[2]}]" in done.stdout
+    assert told in done.stderr
+    assert done.stderr.startswith(expected[0])
+    assert f"[{expected[2]}]" in done.stderr
     assert not (project / "data/ingested.parquet").exists()
 
 
@@ -217,30 +217,30 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("defect", BAD_ROWS)
-def test_a_bad_row_is_refused_by_validate(project: Path, project_fork: Run, defect: str) -> None:
+def test_a_bad_row_is_refused_by_validate(project: Path, project_run: Run, defect: str) -> None:
     change, expected, told = BAD_ROWS[defect]
     change_rows(project / JANUARY, change)
-    project_fork(project, "gitops-ml", "ingest", check=True)
-    done = project_fork(project, "gitops-ml", "validate")
+    project_run(project, "gitops-ml", "ingest", check=True)
+    done = project_run(project, "gitops-ml", "validate")
     assert done.returncode == 1
-    assert "Traceback" not in done.stdout
+    assert "Traceback" not in done.stderr
     assert problems_in(project, "validation.json") == [(PARQUET, *expected)]
     page = (project / "reports/validation.html").read_text(encoding="utf-8")
-    for text in (done.stdout, page.replace("&#x27;", "'").replace("&gt;", ">")):
+    for text in (done.stderr, page.replace("&#x27;", "'").replace("&gt;", ">")):
         assert told in text
         assert PARQUET in text
         assert expected[1] in text
     assert not (project / "reports/data_profile.json").exists()
 
 
-def test_all_defects_of_all_files_are_in_one_report(project: Path, project_fork: Run) -> None:
+def test_all_defects_of_all_files_are_in_one_report(project: Path, project_run: Run) -> None:
     for change, _, _ in BAD_ROWS.values():
         change_rows(project / JANUARY, change)
     change_rows(project / "data/landed/flights-2013-02.parquet", cell("distance", 1, 9))
     change_yaml(project / "params.yaml", lambda p: p["data"].update(as_of="2014-01-01T00:00:00Z"))
     change_yaml(project / "contract.yaml", lambda c: c["data"].update(rows_min=9000))
-    project_fork(project, "gitops-ml", "ingest", check=True)
-    done = project_fork(project, "gitops-ml", "validate")
+    project_run(project, "gitops-ml", "ingest", check=True)
+    done = project_run(project, "gitops-ml", "validate")
     assert done.returncode == 1
     rules = {rule for _, _, rule, _ in problems_in(project, "validation.json")}
     assert rules == {
@@ -410,8 +410,8 @@ PLANTED = {
 }
 
 
-def failed_tests(project: Path, project_fork: Run) -> set[str]:
-    done = project_fork(project, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
+def failed_tests(project: Path, project_run: Run) -> set[str]:
+    done = project_run(project, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
     return set(
         re.findall(
             r"^(?:FAILED|ERROR) tests/test_data\.py::TestData::(\w+)", done.stdout, re.MULTILINE
@@ -419,23 +419,23 @@ def failed_tests(project: Path, project_fork: Run) -> set[str]:
     )
 
 
-def test_the_data_tests_are_green_on_good_data(staged: Path, project_fork: Run) -> None:
-    done = project_fork(staged, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
+def test_the_data_tests_are_green_on_good_data(staged: Path, project_run: Run) -> None:
+    done = project_run(staged, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
 
 
 @pytest.mark.parametrize("defect", PLANTED)
 def test_a_planted_defect_turns_its_data_test_red(
-    staged: Path, project_fork: Run, defect: str
+    staged: Path, project_run: Run, defect: str
 ) -> None:
     plant, expected = PLANTED[defect]
     plant(staged)
-    assert expected in failed_tests(staged, project_fork)
+    assert expected in failed_tests(staged, project_run)
 
 
-def test_every_data_test_was_seen_red(staged: Path, project_fork: Run) -> None:
-    listing = project_fork(
+def test_every_data_test_was_seen_red(staged: Path, project_run: Run) -> None:
+    listing = project_run(
         staged, "pytest", "--collect-only", "-q", "tests/test_data.py", check=True
     )
     tests = set(re.findall(r"::TestData::(\w+)", listing.stdout))
@@ -444,8 +444,8 @@ def test_every_data_test_was_seen_red(staged: Path, project_fork: Run) -> None:
     assert tests - {name for _, name in PLANTED.values()} == proven_elsewhere
 
 
-def test_without_outputs_the_data_tests_say_what_to_run(bake: Bake, project_fork: Run) -> None:
+def test_without_outputs_the_data_tests_say_what_to_run(bake: Bake, project_run: Run) -> None:
     project = bake()
-    done = project_fork(project, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
+    done = project_run(project, "pytest", "-q", "tests/test_data.py", "-p", "no:cacheprovider")
     assert done.returncode == 1
     assert "data/ingested.parquet is missing: run `make pipeline` first" in done.stdout

@@ -76,9 +76,9 @@ def test_the_pipeline_trains_and_measures_a_useful_model(pipelined: Bake, task: 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_projects_own_model_tests_are_green(
-    pipelined: Bake, project_fork: Run, task: str
+    pipelined: Bake, project_run: Run, task: str
 ) -> None:
-    done = project_fork(pipelined(task), "pytest", "tests/test_model.py", "-q")
+    done = project_run(pipelined(task), "pytest", "tests/test_model.py", "-q")
 
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d+ passed, [23] skipped", done.stdout)
@@ -170,8 +170,8 @@ def test_another_task_needs_no_other_dvc_yaml(
     assert set(plots(project, project_run, "show")) == expected_plots("regression")
 
 
-def test_missing_outputs_say_what_to_run(bake: Bake, project_fork: Run) -> None:
-    done = project_fork(bake(), "pytest", "tests/test_model.py", "-q")
+def test_missing_outputs_say_what_to_run(bake: Bake, project_run: Run) -> None:
+    done = project_run(bake(), "pytest", "tests/test_model.py", "-q")
 
     assert done.returncode == 1
     assert "passed" not in done.stdout
@@ -350,7 +350,7 @@ DEFECTS = [
 )
 def test_a_planted_defect_turns_its_model_test_red(
     pipelined: Bake,
-    project_fork: Run,
+    project_run: Run,
     task: str,
     defect: Callable[[Path], None],
     train: bool,
@@ -360,11 +360,11 @@ def test_a_planted_defect_turns_its_model_test_red(
     project = pipelined(task)
     defect(project)
     if train:
-        project_fork(project, "gitops-ml", "train", check=True)
+        project_run(project, "gitops-ml", "train", check=True)
     # What is not as the lock names it is refused before it is tested.
-    project_fork(project, "dvc", "commit", "--quiet", "--force", check=True)
+    project_run(project, "dvc", "commit", "--quiet", "--force", check=True)
 
-    done = project_fork(project, "pytest", "tests/test_model.py", "-q", "-k", test)
+    done = project_run(project, "pytest", "tests/test_model.py", "-q", "-k", test)
 
     assert done.returncode == 1, done.stdout
     assert "1 failed" in done.stdout

@@ -594,8 +594,8 @@ def test_without_a_mutation_those_tests_pass(
     assert re.search(rf"^{len(seen_red)} passed", done.stdout, re.MULTILINE), done.stdout
 
 
-def run_tests(project: Path, project_fork: Run, *files: str) -> CompletedProcess[str]:
-    return project_fork(
+def run_tests(project: Path, project_run: Run, *files: str) -> CompletedProcess[str]:
+    return project_run(
         project,
         *("pytest", "-x", "-q", "-p", "no:cacheprovider"),
         *(f"tests/{file}" for file in files),
@@ -603,16 +603,16 @@ def run_tests(project: Path, project_fork: Run, *files: str) -> CompletedProcess
 
 
 @pytest.mark.slow
-def test_a_bound_that_blocks_nothing_is_seen(pipelined: Bake, project_fork: Run) -> None:
+def test_a_bound_that_blocks_nothing_is_seen(pipelined: Bake, project_run: Run) -> None:
     """The floor of the contract, not the code, is what is weakened here."""
     project = pipelined("classification")
-    done = run_tests(project, project_fork, "test_gate.py")
+    done = run_tests(project, project_run, "test_gate.py")
     assert done.returncode == 0, done.stdout + done.stderr
 
     contract = project / "contract.yaml"
     text = contract.read_text(encoding="utf-8")
     assert text.count("floor: 0.74") == 1
     contract.write_text(text.replace("floor: 0.74", "floor: 0"), encoding="utf-8")
-    done = run_tests(project, project_fork, "test_gate.py")
+    done = run_tests(project, project_run, "test_gate.py")
     assert done.returncode == 1
     assert "('model.metrics.roc_auc', None, 0.0)" in done.stdout
