@@ -93,7 +93,8 @@ def ask(name: str, python: str, arguments: list[str]) -> NoReturn:
     if status is None:
         os.execv(sys.executable, [python, *arguments])
     if os.WIFSIGNALED(status):
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no other handler
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
         os.kill(os.getpid(), os.WTERMSIG(status))
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
