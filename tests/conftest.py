@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest import mock
@@ -285,6 +286,19 @@ def project_env(
         "PATH": os.pathsep.join([str(venv / "bin"), clean_env["PATH"]]),
         "UV_NO_SYNC": "1",
     }
+
+
+@pytest.fixture(scope="session")
+def warm_environment(
+    tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str]
+) -> Path:
+    """An environment with the libraries of the tests' own, whose programs start as forks."""
+    venv = tmp_path_factory.mktemp("warm") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    libraries = Path(sysconfig.get_path("purelib", vars={"base": str(venv)}))
+    (libraries / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    warm(venv, clean_env, lives_as_long_as=os.getpid())
+    return venv
 
 
 def sources_of(project: Path) -> str:

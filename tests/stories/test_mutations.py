@@ -5,18 +5,17 @@ The workflows' and the Makefile's own mutations are in test_workflow_rules.py.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 from conftest import ENGINE, TEMPLATE, Bake, Run
-from forks import Forks
+
+EngineTests = Callable[..., CompletedProcess[str]]
 
 
 @dataclass(frozen=True)
@@ -534,21 +533,15 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    forks = Forks(Path(sys.executable), os.environ)
-    yield forks
-    forks.close()
-
-
-def run_engine_tests(engine: Path, forks: Forks, *tests: str) -> CompletedProcess[str]:
-    return forks.run(
-        TEMPLATE,
-        *("pytest", "-x", "-q", "-p", "no:cacheprovider", "--assert=plain"),
-        *(f"tests/engine/{test}" for test in tests),
-        path=str(engine),
-        # A mutant may have the size and the second of the original: bytecode would hide it.
-        env={"PYTHONDONTWRITEBYTECODE": "1"},
-    )
+def engine_tests(
+    engine: Path, warm_environment: Path, clean_env: Mapping[str, str], run: Run
+) -> EngineTests:
+    """Run tests of the engine on these sources."""
+    # A mutant may have the size and the second of the original: bytecode would hide it.
+    env = {**clean_env, "PYTHONPATH": str(engine), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [str(warm_environment / "bin" / "python"), "-P", "-m", "pytest", "-x", "-q"]
+    command += ["-p", "no:cacheprovider", "--assert=plain"]
+    return lambda *tests: run([*command, *(f"tests/engine/{t}" for t in tests)], TEMPLATE, env)
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -568,14 +561,14 @@ def seen_red() -> dict[str, None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_each_mutation_turns_a_test_red(
-    engine: Path, forks: Forks, seen_red: dict[str, None], name: str
+    engine: Path, engine_tests: EngineTests, seen_red: dict[str, None], name: str
 ) -> None:
     mutation = MUTATIONS[name]
     path = engine / "gitops_ml" / mutation.file
     original = path.read_text(encoding="utf-8")
     path.write_text(original.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
-        done = run_engine_tests(engine, forks, mutation.tests)
+        done = engine_tests(mutation.tests)
     finally:
         path.write_text(original, encoding="utf-8")
     assert done.returncode == 1, done.stdout
@@ -585,11 +578,11 @@ def test_each_mutation_turns_a_test_red(
 
 @pytest.mark.slow
 def test_without_a_mutation_those_tests_pass(
-    engine: Path, forks: Forks, seen_red: dict[str, None]
+    engine_tests: EngineTests, seen_red: dict[str, None]
 ) -> None:
     if not seen_red:
         pytest.skip("no mutation was tried before")
-    done = run_engine_tests(engine, forks, *seen_red)
+    done = engine_tests(*seen_red)
     assert done.returncode == 0, done.stdout
     assert re.search(rf"^{len(seen_red)} passed", done.stdout, re.MULTILINE), done.stdout
 

@@ -7,15 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from machine import eventually
-from warm_python import warm
 
 TELL = """\
 import json, os, sys
@@ -29,27 +26,16 @@ sys.exit(7)
 """
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str]) -> Path:
-    """An environment with the libraries of the tests' own."""
-    venv = tmp_path_factory.mktemp("warm") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    libraries = Path(sysconfig.get_path("purelib", vars={"base": str(venv)}))
-    (libraries / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    warm(venv, clean_env, lives_as_long_as=os.getpid())
-    return venv
-
-
 @pytest.fixture
 def start(
-    environment: Path, clean_env: Mapping[str, str], tmp_path: Path
+    warm_environment: Path, clean_env: Mapping[str, str], tmp_path: Path
 ) -> Callable[..., subprocess.Popen[str]]:
     """Start a program in a folder of its own: `start(source, *arguments, python, env)`."""
 
     def start_program(
         source: str,
         *arguments: str,
-        python: Path = environment / "bin" / "python",
+        python: Path = warm_environment / "bin" / "python",
         env: Mapping[str, str] | None = None,
         **options: Any,
     ) -> subprocess.Popen[str]:
@@ -71,7 +57,7 @@ def start(
 
 
 def test_a_program_is_a_fork_and_cannot_tell(
-    start: Callable[..., subprocess.Popen[str]], environment: Path, tmp_path: Path
+    start: Callable[..., subprocess.Popen[str]], warm_environment: Path, tmp_path: Path
 ) -> None:
     own = {"MINE": "yes", "PYTHONPATH": "/nowhere"}
     program = start(TELL, "one", "two words", env=own)
@@ -81,16 +67,16 @@ def test_a_program_is_a_fork_and_cannot_tell(
     assert told["parent"] != program.pid
     assert told["arguments"] == ["one", "two words"]
     assert (told["folder"], told["said"], told["mine"]) == (str(tmp_path), "hello", "yes")
-    assert told["prefix"] == str(environment)
-    assert told["executable"] == str(environment / "bin" / "python")
+    assert told["prefix"] == str(warm_environment)
+    assert told["executable"] == str(warm_environment / "bin" / "python")
     assert told["path"] == [str(tmp_path / "bin"), "/nowhere"]
     assert told["name"] == "__main__"
 
 
 def test_a_copy_of_the_environment_is_one_of_its_own(
-    start: Callable[..., subprocess.Popen[str]], environment: Path, tmp_path: Path
+    start: Callable[..., subprocess.Popen[str]], warm_environment: Path, tmp_path: Path
 ) -> None:
-    copy = shutil.copytree(environment, tmp_path / "copy", symlinks=True)
+    copy = shutil.copytree(warm_environment, tmp_path / "copy", symlinks=True)
     told = json.loads(start(TELL, python=copy / "bin" / "python").communicate("")[0])
     assert told["imported"]
     assert told["prefix"] == str(copy)
