@@ -19,9 +19,6 @@ from typing import Any
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 
-# What comes out of code that anybody wrote, to be told: `sys.exit()` must neither end a stage as if
-# it were done, nor stop a service.
-USER_ERRORS = (Exception, SystemExit)
 _LONGEST = 500
 
 
@@ -104,7 +101,8 @@ def load_module(root: Path, package: str, name: str) -> ModuleType | None:
         module = importlib.import_module(f"{package}.{name}")
     except GitopsError:
         raise
-    except USER_ERRORS as error:
+    except BaseException as error:
+        unless_stopped(error)
         where = raised_at(error, folder) or shown(file)
         raise UserCodeError(f"{where}: cannot be imported: {in_words(error)}") from error
     check_imports(root, package)
@@ -153,6 +151,16 @@ def _make_importable(folder: Path) -> None:
     if sys.path[:1] != [parent]:
         sys.path.insert(0, parent)
     importlib.invalidate_caches()
+
+
+def unless_stopped(error: BaseException) -> None:
+    """Go on to tell an error of code that anybody wrote, unless a person stopped the process.
+
+    `sys.exit()` must neither end a stage as if it were done, nor stop a service; nor must the panic
+    of a library in Rust, which is no `Exception` either.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
 
 
 def in_words(error: BaseException) -> str:
