@@ -38,7 +38,7 @@ check:  ## Lint, format and type-check the template's own code
 
 .PHONY: format
 format:  ## Format the template's own code
-	$(RUN) ruff check --fix
+	$(RUN) ruff check --fix-only
 	$(RUN) ruff format
 	$(RUN) python tools/engine_manifest.py
 

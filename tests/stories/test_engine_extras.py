@@ -37,7 +37,9 @@ print(json.dumps({"found": found, "failed": failed}))
 
 # The program itself is run, not imported. The service makes its matrix of records; what takes a
 # polars table is for training. The service retries nothing.
-TABLES = [f"gitops_ml.features.{name}" for name in ("derived_rows", "duplicates", "matrix")]
+TABLES = [
+    f"gitops_ml.features.{name}" for name in ("derived_rows", "duplicates", "matrix", "repeat")
+]
 WITHOUT = {
     "serve": ",".join([*TABLES, "gitops_ml.core.retry"]),
     "comment": "gitops_ml.__main__",

@@ -75,3 +75,23 @@ def test_each_checkout_has_a_store_of_its_own(project: Path, make: Make, task: s
     stores = [make(folder, task)["store"] for folder in (project, other)]
     assert stores == [str(folder / "build" / "bentoml") for folder in (project, other)]
     assert make(project, task, BENTOML_HOME="/srv/bentoml")["store"] == "/srv/bentoml"
+
+
+def test_what_the_formatter_mends_does_not_stop_it(
+    project: Path, clean_env: Mapping[str, str], tmp_path: Path
+) -> None:
+    tools = tmp_path / "ruff"
+    tools.mkdir()
+    (tools / "uv").write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} -m ruff "$@"\n')
+    (tools / "uv").chmod(0o755)
+    file = project / "src" / "flight_delays" / "wide.py"
+    names = [f"a_rather_long_name_{number}" for number in range(5)]
+    file.write_text(f'"""Wide."""\n\n\ndef wide({", ".join(names)}):\n    """Give it back."""\n')
+
+    env = {**clean_env, "PATH": f"{tools}:{clean_env['PATH']}"}
+    done = subprocess.run(
+        ["make", "format"], cwd=project, env=env, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert f"def wide(\n    {names[0]},\n" in file.read_text()

@@ -89,7 +89,7 @@ def url(stub: Stub) -> Iterator[str]:
 def test_a_good_service_passes(stub: Stub, url: str) -> None:
     stub.ready_after = 3
 
-    said = smoke(url, GOLDEN, MODEL[:12], timeout=5)
+    said = smoke(url, GOLDEN, MODEL[:12], timeout=60)
 
     assert "shop:1" in said
     assert "all 2 golden predictions" in said

@@ -86,7 +86,10 @@ def test_a_broken_schema_is_explained(text: str, message: str) -> None:
         ({"data": {"source": "data", "time": "no"}}, "data.time: schema.yaml has no column `no`"),
         ({"data": {"source": "data", "time": "size"}}, "data.time must be a datetime"),
         ({"split": {"columns": ["no"]}}, "split.columns: schema.yaml has no column `no`"),
-        ({"evaluate": {"metrics": ["accuracy"], "slices": ["no"]}}, "evaluate.slices"),
+        (
+            {"evaluate": {"metrics": ["accuracy"], "slices": ["no"]}},
+            "evaluate.slices: `no` is no column of schema.yaml and no derived column",
+        ),
         ({"evaluate": {"metrics": ["accuracy"], "slices": ["size"]}}, "no category or boolean"),
         ({"target": "city"}, "the target cannot be a feature"),
         ({"target": "delay"}, "classification needs a boolean, category or integer"),

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from gitops_ml.core.user_code import UserCodeError, check_user_code, user_code
+from gitops_ml.core.user_code import UserCodeError, check_user_code, load_module, user_code
 
 
 def code(root: Path, **files: str) -> dict[str, str]:
@@ -49,3 +50,42 @@ def test_other_code_than_recorded_is_refused_with_both_hashes(tmp_path: Path) ->
     assert changed["sha256"] in str(error.value)
     assert manifest["user_code"]["sha256"] in str(error.value)
     assert "make pipeline" in str(error.value)
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test imports is forgotten after it."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+
+
+@pytest.mark.usefixtures("modules")
+@pytest.mark.parametrize("beside", ["tables.py", "tables/__init__.py", "tables/holidays.py"])
+def test_a_module_beside_the_package_is_refused(tmp_path: Path, beside: str) -> None:
+    file = tmp_path / "src" / beside
+    file.parent.mkdir(parents=True)
+    file.write_text("DAYS = 3\n", encoding="utf-8")
+    name = beside.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    code(tmp_path / "src", __init__="", features="from shop import other", other=f"import {name}")
+
+    with pytest.raises(UserCodeError, match=rf"{beside}: is imported, but no stage depends on it"):
+        load_module(tmp_path, "shop", "features")
+
+
+@pytest.mark.usefixtures("modules")
+def test_modules_of_the_package_may_import_each_other(tmp_path: Path) -> None:
+    (tmp_path / "src" / "shop" / "sub").mkdir(parents=True)
+    (tmp_path / "src" / "shop" / "sub" / "thing.py").write_text("from .. import other\n")
+    (tmp_path / "src" / "unused.py").write_text("")
+    code(tmp_path / "src", __init__="", features="import shop.sub.thing", other="")
+
+    assert load_module(tmp_path, "shop", "features") is not None
+
+
+@pytest.mark.usefixtures("modules")
+def test_the_engine_lies_beside_the_package_in_a_bento(tmp_path: Path) -> None:
+    root = tmp_path / "src"
+    code(root, __init__="", features="import beside")
+    (root / "beside.py").write_text("")
+
+    assert load_module(root, "shop", "features") is not None

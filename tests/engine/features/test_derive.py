@@ -259,6 +259,14 @@ def fails(column: Values) -> Values:
     raise KeyError("blue")
 
 
+class Panic(BaseException):
+    """What libraries in Rust raise."""
+
+
+def panics(_: Values) -> None:
+    raise Panic("index out of bounds")
+
+
 def fails_in_lines(column: Values) -> Values:
     raise ValueError("one\n  two")
 
@@ -329,6 +337,7 @@ Answer = Callable[[Values], Any]
         ({"type": "number"}, lambda c: np.ma.masked_equal(c, 3), "not a masked array"),
         ({"type": "number"}, lambda c: c.fill(1), "read-only; copy an array before you change it"),
         ({"type": "number"}, lambda c: sys.exit(0), r"the function fails: SystemExit: 0"),
+        ({"type": "number"}, panics, r"the function fails: Panic: index out of bounds"),
         ({"type": "number"}, fails_in_lines, "fails: ValueError: one two"),
         ({"type": "number"}, fails_twice, "fails: MuteError: .its text fails with RuntimeError"),
         ({"type": "number"}, fails, r"the function fails: KeyError: 'blue' \(row 1: count=3\)"),
@@ -576,6 +585,7 @@ def test_a_project_without_the_file_derives_nothing(write: Callable[..., Path]) 
         ("\nimport pandsa\n", r"features.py:2: .*No module named 'pandsa'"),
         ("import flight_delays.helpers\n", r"helpers.py:2: cannot be imported: ZeroDivisionError"),
         ("raise SystemExit(3)\n", r"features.py:1: cannot be imported: SystemExit: 3"),
+        ("raise GeneratorExit\n", r"features.py:1: cannot be imported: GeneratorExit"),
     ],
 )
 def test_code_that_cannot_be_imported_is_told_with_its_line(
@@ -585,6 +595,28 @@ def test_code_that_cannot_be_imported_is_told_with_its_line(
 
     with pytest.raises(UserCodeError, match=message):
         load_derivation(Path(), SCHEMA, "late")
+
+
+def test_who_stops_the_process_stops_a_function() -> None:
+    @derived(type="number")
+    def made(count: Values) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one(made)
+
+
+def test_of_a_long_text_a_message_shows_the_start() -> None:
+    @derived(type="integer", max=100)
+    def made(note: Values) -> Any:
+        return [len(text) for text in note]
+
+    with pytest.raises(DerivedValueError) as error:
+        one(made, [{**ROW, "note": "x" * 100_000}])
+
+    assert "row 1: note='xxx" in str(error.value)
+    assert "x…, made=100000" in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 def test_the_module_needs_what_the_service_has() -> None:

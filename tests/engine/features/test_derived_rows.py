@@ -17,7 +17,7 @@ from projects import forget_package
 from gitops_ml.core import paths
 from gitops_ml.core.schema import Schema
 from gitops_ml.data.problems import Problem
-from gitops_ml.features import derived
+from gitops_ml.features import derived, derived_rows
 from gitops_ml.features.derive import Values, put_in_order
 from gitops_ml.features.derived_rows import derived_problems
 
@@ -27,6 +27,7 @@ COLUMNS = {
     "id": {"type": "integer", "feature": False},
     "at": {"type": "datetime", "feature": False},
     "size": {"type": "number"},
+    "name": {"type": "string", "feature": False},
     "late": {"type": "boolean", "feature": False},
 }
 SCHEMA = Schema.model_validate({"columns": COLUMNS})
@@ -35,6 +36,7 @@ ROWS = pl.DataFrame(
         "id": list(range(20)),
         "at": [datetime(2024, 2, 1, tzinfo=UTC) + timedelta(days=day) for day in range(20)],
         "size": [float(number) for number in range(20)],
+        "name": [f"n{number}" for number in range(20)],
         "late": [True, False] * 10,
         "source_file": ["a.csv"] * 12 + ["b.csv"] * 8,
     }
@@ -202,6 +204,85 @@ def test_the_command_refuses_what_is_derived_wrongly(
     assert [problem["column"] for problem in report["problems"]] == ["double"]
     said = capsys.readouterr().err
     assert "b.csv: double: src/flight_delays/features.py:4: 4 values: above 30" in said
+
+
+ELSEWHERE = """
+import time
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from gitops_ml.features import derived
+
+SEEN = {}
+TABLE = Path(__file__).parent / "table.txt"
+
+@derived(type="number")
+def made(size, name):
+    return VALUE
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("np.array([hash(one) for one in name]) % 1000", "a row gets "),
+        (
+            "np.array([SEEN.setdefault(one, len(SEEN)) for one in size])",
+            "0.0 here, 19.0 in another",
+        ),
+        ("np.array([datetime.fromtimestamp(one).minute for one in size])", "0.0 here, 45.0 in"),
+        ("np.array([time.localtime(one).tm_min for one in size])", "0.0 here, 45.0 in another"),
+        ("np.where(size == 3, np.median(size), size)", "row 4: size=3.0, name='n3', made=9.5"),
+        ("size + len(Path('src/flight_delays/table.txt').read_text())", "FileNotFoundError: "),
+    ],
+)
+def test_what_another_process_would_derive_otherwise_is_refused(
+    features: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(derived_rows, "ROWS_ALONE", 1)
+    features(ELSEWHERE.replace("VALUE", value))
+    Path("src/flight_delays/table.txt").write_text("three")
+
+    assert main() == 1
+
+    report = json.loads(paths.VALIDATION_REPORT.read_text(encoding="utf-8"))
+    assert {problem["rule"] for problem in report["problems"]} == {"derived.elsewhere"}
+    found = capsys.readouterr().err
+    assert "made: src/flight_delays/features.py:12: " in found
+    assert "(another folder, time zone and order of rows)" in found
+    assert said in found
+
+
+def test_a_file_beside_the_code_is_found_from_everywhere(features: Callable[[str], None]) -> None:
+    features(ELSEWHERE.replace("VALUE", "size + len(TABLE.read_text()) + len(SEEN)"))
+    Path("src/flight_delays/table.txt").write_text("three")
+
+    assert main() == 0
+
+
+def test_columns_that_rest_on_one_that_differs_are_left_out(
+    features: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    following = """
+@derived(type="number")
+def following(made):
+    return made + 1
+
+@derived(type="number")
+def last(following):
+    return following + 1
+"""
+    features(ELSEWHERE.replace("VALUE", "np.where(size == 3, np.median(size), size)") + following)
+
+    assert main() == 1
+
+    report = json.loads(paths.VALIDATION_REPORT.read_text(encoding="utf-8"))
+    assert {problem["column"] for problem in report["problems"]} == {"made"}
 
 
 def test_the_command_refuses_more_copies_than_the_contract_allows(

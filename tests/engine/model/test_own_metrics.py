@@ -100,6 +100,7 @@ def test_a_probability_is_that_of_the_second_of_two_classes(metrics_py: Write) -
         ("return weights.nosuch", r"AttributeError: .*\(src/flight_delays/metrics\.py:6\)"),
         ("return '0.5'", r"`cost` failed on 300 rows: TypeError: it returned '0.5'"),
         ("import sys; sys.exit(0)", r"failed on 300 rows: SystemExit: 0 .src/flight_delays/met"),
+        ("raise GeneratorExit", r"failed on 300 rows: GeneratorExit"),
         ("truth[0] = 1; return 0.0", r"ValueError: assignment destination is read-only"),
     ],
 )

@@ -193,11 +193,16 @@ def leave(matrix: Any) -> Any:
     raise SystemExit(0)
 
 
+def panic(matrix: Any) -> Any:
+    raise BaseExceptionGroup("panic", [GeneratorExit()])
+
+
 @pytest.mark.parametrize(
     ("method", "answer", "message"),
     [
         ("predict", no_number, "predict: fails on 50 rows: KeyError: 'colour' .*test_predictor"),
         ("predict", leave, "predict: fails on 50 rows: SystemExit: 0"),
+        ("predict", panic, "predict: fails on 50 rows: BaseExceptionGroup: panic"),
         ("predict", lambda m: m[:3, 0], r"an array of shape \(3,\); it must give shape \(50,\)"),
         ("predict", lambda m: ["a"] * len(m), "gives <U1; it must give numbers"),
         ("predict", lambda m: [7] * len(m), r"gives 7; .* whole numbers 0 to 1"),

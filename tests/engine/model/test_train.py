@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 import yaml
 from commands import subcommand
-from projects import make_project
+from projects import PACKAGE, make_project
 from sklearn.tree import DecisionTreeClassifier
 
 from gitops_ml.core.errors import SettingsError
@@ -365,6 +365,34 @@ def test_the_stage_tells_mistakes_without_a_traceback(
     (project / "params.yaml").unlink()
     assert main() == 1
     assert "params.yaml: no such file" in capsys.readouterr().err
+
+
+def test_code_that_would_not_travel_along_trains_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    package = project / "src" / PACKAGE
+    package.mkdir(parents=True)
+    (project / "src" / "depth.py").write_text("DEPTH = 3\n", encoding="utf-8")
+    (package / "model.py").write_text(
+        "from sklearn.tree import DecisionTreeClassifier\n\n\n"
+        "class Shallow(DecisionTreeClassifier):\n"
+        "    def fit(self, X, y):\n"
+        "        from depth import DEPTH\n"
+        "        self.max_depth = DEPTH\n"
+        "        return super().fit(X, y)\n",
+        encoding="utf-8",
+    )
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    params["train"] |= {"estimator": f"{PACKAGE}.model.Shallow", "hyperparameters": {}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+    assert main() == 1
+
+    assert "src/depth.py: is imported, but no stage depends on it" in capsys.readouterr().err
+    assert not (project / "models").exists()
 
 
 def test_where_a_model_was_trained_is_written_beside_it_and_not_in_it(

@@ -121,6 +121,7 @@ def test_a_value_error_is_the_clients_mistake(ask: Ask, name: str) -> None:
             "after: changes prediction of answer 0",
         ),
         ("def before(records):\n    raise SystemExit(0)\n", "before: SystemExit: 0"),
+        ("def before(records):\n    raise GeneratorExit\n", "before: GeneratorExit"),
         (
             "def after(records, answers):\n    return [{**answers[0], 'x': object()}]\n",
             "after: gives back what JSON cannot hold",

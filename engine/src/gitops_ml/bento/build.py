@@ -41,8 +41,6 @@ from gitops_ml.core.user_code import check_user_code, package_folder, source_fil
 from gitops_ml.model.predictor import read_manifest, read_verified
 from gitops_ml.serving.release import describe
 
-# -P: a file in the folder must not pass for a module of the same name.
-
 SERVICE = "gitops_ml.serving.service:Service"
 # The rooms that the service may import from.
 ROOMS = ("core", "features", "model", "serving")

@@ -133,8 +133,12 @@ def check_against_params(schema: Schema, params: Params, *, whole: bool = True) 
     must_exist("data.key", params.data.key)
     must_exist("data.time", (params.data.time,) if params.data.time else ())
     must_exist("split.columns", params.split.columns)
-    if whole:
-        must_exist("evaluate.slices", params.evaluate.slices)
+    for name in params.evaluate.slices if whole else ():
+        if name not in schema.columns:
+            problems.append(
+                f"{paths.PARAMS}: evaluate.slices: `{name}` is no column of {paths.SCHEMA} and no "
+                "derived column"
+            )
     target = schema.columns.get(params.target)
     if target is not None:
         problems += _target_problems(params, target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -15,11 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
 
-# What comes out of code that anybody wrote, to be told: `sys.exit()` must neither end a stage as if
-# it were done, nor stop a service.
-USER_ERRORS = (Exception, SystemExit)
 _LONGEST = 500
 
 
@@ -29,7 +28,7 @@ class UserCodeError(GitopsError):
 
 def package_folder(root: Path, package: str) -> Path:
     """Where the package is, in a project or in a bento."""
-    inside = root / "src" / package
+    inside = root / paths.SOURCES / package
     return inside if inside.is_dir() else root / package
 
 
@@ -99,12 +98,46 @@ def load_module(root: Path, package: str, name: str) -> ModuleType | None:
         return None
     _make_importable(folder)
     try:
-        return importlib.import_module(f"{package}.{name}")
+        module = importlib.import_module(f"{package}.{name}")
     except GitopsError:
         raise
-    except USER_ERRORS as error:
+    except BaseException as error:
+        unless_stopped(error)
         where = raised_at(error, folder) or shown(file)
         raise UserCodeError(f"{where}: cannot be imported: {in_words(error)}") from error
+    check_imports(root, package)
+    return module
+
+
+def check_imports(root: Path, package: str) -> None:
+    """Make sure that nothing was imported that lies beside the user's package in `src/`.
+
+    It can be imported there, but no stage depends on it, its hash is in no manifest, and the bento
+    does not hold it.
+
+    Args:
+        root: The folder of the project; that of a bento passes, where the engine lies beside.
+        package: The package's name.
+
+    Raises:
+        UserCodeError: With one line for each such file.
+    """
+    folder = package_folder(root, package).resolve()
+    if folder.parent != (root / paths.SOURCES).resolve():
+        return
+    beside, inside = f"{folder.parent}{os.sep}", f"{folder}{os.sep}"
+    files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
+    found = sorted(
+        file for file in files if file.startswith(beside) and not file.startswith(inside)
+    )
+    if found:
+        raise UserCodeError(
+            "\n".join(
+                f"{shown(Path(file))}: is imported, but no stage depends on it, and the bento does "
+                f"not hold it; move it into {shown(folder)}/"
+                for file in found
+            )
+        )
 
 
 def _make_importable(folder: Path) -> None:
@@ -118,6 +151,16 @@ def _make_importable(folder: Path) -> None:
     if sys.path[:1] != [parent]:
         sys.path.insert(0, parent)
     importlib.invalidate_caches()
+
+
+def unless_stopped(error: BaseException) -> None:
+    """Go on to tell an error of code that anybody wrote, unless a person stopped the process.
+
+    `sys.exit()` must neither end a stage as if it were done, nor stop a service; nor must the panic
+    of a library in Rust, which is no `Exception` either.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
 
 
 def in_words(error: BaseException) -> str:

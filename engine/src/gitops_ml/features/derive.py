@@ -48,13 +48,13 @@ from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import SOURCE_FILE, Column, ColumnType, Schema
 from gitops_ml.core.user_code import (
-    USER_ERRORS,
     check_user_code,
     in_words,
     load_module,
     package_folder,
     raised_at,
     shown,
+    unless_stopped,
 )
 from gitops_ml.features.declarations import check_declarations
 
@@ -72,6 +72,7 @@ _OF_VALUES = frozenset({"null", "finite", "whole", "min", "max", "categories"})
 LARGEST = float(np.finfo(np.float32).max)
 # The largest float that is an int64 too.
 LARGEST_INTEGER = float(np.nextafter(2.0**63, 0))
+_LONGEST = 200
 _DECLARED = "__derived_column__"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SPAN, _MOMENT = np.dtype("m8[us]"), np.dtype("M8[us]")
@@ -289,7 +290,8 @@ class Derived:
         try:
             answer = self.function(**arguments)
             found = np.asarray(answer)
-        except USER_ERRORS as error:
+        except BaseException as error:
+            unless_stopped(error)
             folder = Path(self.function.__code__.co_filename).parent
             hint = "; copy an array before you change it" if "read-only" in in_words(error) else ""
             raise DerivedValueError(
@@ -468,10 +470,11 @@ def _found(found: Values) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value of a column, for people."""
+    """A value of a column, for people; of a long text its start."""
     if isinstance(value, np.datetime64):
         return str(value)
-    return repr(value.item() if isinstance(value, np.generic) else value)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
     gitops-ml validate
 
 A derived column is held against its declaration, and against what a service needs: that its
-function takes no row and one row too, and gives a row the same value alone as among others.
+function takes no row and one row too, and gives a row the same value alone as among others, here as
+in another process.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,16 @@ from gitops_ml.features.derive import (
 )
 from gitops_ml.features.duplicates import duplicate_problems
 from gitops_ml.features.matrix import alike_columns, sources, with_derived
+from gitops_ml.features.repeat import RepeatError, derive_elsewhere
 
 RULE_PREFIX = "derived."
 ROWS_ALONE = 50
+_ELSEWHERE_RULE = RULE_PREFIX + "elsewhere"
+_ELSEWHERE = "in another process (another folder, time zone and order of rows)"
+_OWN_ROW = (
+    "a value must depend on its own row only, not on other rows, earlier calls, chance, the local "
+    "time, `hash()` or the current folder"
+)
 
 
 def derived_problems(
@@ -72,20 +80,28 @@ def _located(error: DerivedValueError, rows: pl.DataFrame) -> Iterator[Problem]:
         message = f"{error.where}: {error.problem}"
         yield _of_table(error.column, rule, rows.height, message)
         return
-    numbered = _numbered(rows).with_row_index("place")[list(error.rows)]
-    for (file,), group in numbered.group_by(SOURCE_FILE, maintain_order=True):
-        examples = [
-            {"row": number, "value": error.example(place)}
-            for place, number in group.head(MAX_EXAMPLES).select("place", "row").iter_rows()
-        ]
+    for file, places, examples in _by_file(rows, error.rows, error.example):
         yield Problem(
-            file=str(file),
+            file=file,
             column=error.column,
             rule=rule,
-            count=group.height,
-            message=f"{error.where}: {error.told(group.height)}",
-            examples=tuple(examples),
+            count=len(places),
+            message=f"{error.where}: {error.told(len(places))}",
+            examples=examples,
         )
+
+
+def _by_file(
+    rows: pl.DataFrame, places: Sequence[int], shown: Callable[[int], dict[str, str]]
+) -> Iterator[tuple[str, list[int], tuple[dict[str, Any], ...]]]:
+    """The rows at fault by the file that they come from, with the first few as people see them."""
+    numbered = _numbered(rows).with_row_index("place")[list(places)]
+    for (file,), group in numbered.group_by(SOURCE_FILE, maintain_order=True):
+        examples = [
+            {"row": number, "value": shown(place)}
+            for place, number in group.head(MAX_EXAMPLES).select("place", "row").iter_rows()
+        ]
+        yield str(file), group["place"].to_list(), tuple(examples)
 
 
 def _numbered(rows: pl.DataFrame) -> pl.DataFrame:
@@ -135,6 +151,59 @@ def _service_problem(
     return None
 
 
+def repeated_problems(root: Path, rows: pl.DataFrame, derivation: Derivation) -> list[Problem]:
+    """The columns that another process derives otherwise, but for those that rest on such a one.
+
+    Args:
+        root: The project.
+        rows: The ingested table with its derived columns.
+        derivation: The derived columns.
+
+    Raises:
+        RepeatError: If the other process fails elsewhere than in a function.
+    """
+    if not derivation.columns:
+        return []
+    where = {column.name: column.where for column in derivation.columns}
+    try:
+        again = derive_elsewhere(root, rows, derivation)
+    except RepeatError as error:
+        if error.column is None:
+            raise
+        message = f"{where[error.column]}: {_ELSEWHERE}: {error}; {_OWN_ROW}"
+        return [_of_table(error.column, _ELSEWHERE_RULE, rows.height, message)]
+    problems: list[Problem] = []
+    differing: set[str] = set()
+    for column in derivation.columns:
+        differs = rows[column.name].ne_missing(again[column.name])
+        if not differs.any():
+            continue
+        if not differing & set(column.inputs):
+            problems += _differing(column, rows, again[column.name], differs)
+        differing.add(column.name)
+    return problems
+
+
+def _differing(
+    column: Derived, rows: pl.DataFrame, there: pl.Series, differs: pl.Series
+) -> Iterator[Problem]:
+    def held(place: int) -> dict[str, str]:
+        return {name: as_text(rows[name][place]) for name in (*column.inputs, column.name)}
+
+    here = rows[column.name]
+    for file, places, examples in _by_file(rows, differs.arg_true().to_list(), held):
+        first = places[0]
+        values = f"{as_text(here[first])} here, {as_text(there[first])} {_ELSEWHERE}"
+        yield Problem(
+            file=file,
+            column=column.name,
+            rule=_ELSEWHERE_RULE,
+            count=len(places),
+            message=f"{column.where}: a row gets {values}; {_OWN_ROW}",
+            examples=examples,
+        )
+
+
 def _same(one: Any, other: Any) -> bool:
     return bool(one == other) or (one != one and other != other)
 
@@ -157,7 +226,8 @@ def check(
     found += duplicate_problems(rows, params, alike, load_contract().data.duplicate_rows_max)
     if problems or found:
         return validate.Checked(rows, extended, [*problems, *found])
-    return validate.Checked(with_derived(rows, derivation), extended, [])
+    derived = with_derived(rows, derivation)
+    return validate.Checked(derived, extended, repeated_problems(Path(), derived, derivation))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.settings import CLASS_PATH, TrainParams
-from gitops_ml.core.user_code import USER_ERRORS, in_words, make_importable, raised_at
+from gitops_ml.core.user_code import in_words, make_importable, raised_at, unless_stopped
 
 ESTIMATOR = f"{paths.PARAMS}: train.estimator"
 HYPERPARAMETERS = f"{paths.PARAMS}: train.hyperparameters"
@@ -78,7 +78,8 @@ def _class(path: str, key: str) -> type[Any]:
         raise SettingsError(
             f"{key}: {path}: cannot import {module_name}: {described(error)}{_similar(path)}"
         ) from error
-    except USER_ERRORS as error:
+    except BaseException as error:
+        unless_stopped(error)
         # The module may be the user's own.
         raise SettingsError(
             f"{key}: {path}: {module_name} fails while it is imported: {described(error)}"
@@ -121,7 +122,8 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
         values.setdefault("random_state", seed)
     try:
         built = kind(**values)
-    except USER_ERRORS as error:
+    except BaseException as error:
+        unless_stopped(error)
         raise SettingsError(f"{key}: {kind.__name__} refuses them: {described(error)}") from error
     if isinstance(built, BaseEstimator):
         try:
@@ -131,7 +133,8 @@ def _object(kind: type[Any], parameters: Mapping[str, Any], key: str, seed: int)
                 if name.rpartition("__")[2] == "random_state" and value is None
             }
             built.set_params(**unseeded)
-        except USER_ERRORS as error:
+        except BaseException as error:
+            unless_stopped(error)
             # Compositions look at their parts for the first time here, own classes at anything.
             raise SettingsError(
                 f"{key}: {kind.__name__} refuses them: {described(error)}"

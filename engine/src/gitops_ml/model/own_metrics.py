@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gitops_ml.core.errors import GitopsError, SettingsError
 from gitops_ml.core.metric_catalogue import BUILT_IN, MetricKind, known_metrics, own_metrics_file
 from gitops_ml.core.project import load_project
-from gitops_ml.core.user_code import USER_ERRORS, in_words, load_module, raised_at, shown
+from gitops_ml.core.user_code import in_words, load_module, raised_at, shown, unless_stopped
 from gitops_ml.model.mark import ATTRIBUTE
 
 Floats = NDArray[np.float64]
@@ -101,7 +101,8 @@ class OwnMetric:
             if given is None or isinstance(given, str):
                 raise TypeError(f"it returned {'nothing' if given is None else repr(given)}")
             found = np.asarray(given, dtype=np.float64)
-        except USER_ERRORS as error:
+        except BaseException as error:
+            unless_stopped(error)
             place = raised_at(error, self._file.parent)
             raise MetricError(
                 f"{self.where} failed on {len(truth)} rows: {in_words(error)}"

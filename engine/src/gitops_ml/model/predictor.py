@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.user_code import (
-    USER_ERRORS,
     in_words,
     make_importable,
     package_folder,
     raised_at,
+    unless_stopped,
 )
 from gitops_ml.features.derive import recorded_derivation
 from gitops_ml.features.encode import Features, Matrix
@@ -143,7 +143,8 @@ class SklearnPredictor:
         self._folder = folder
         try:
             self._pipeline = joblib.load(io.BytesIO(model))
-        except USER_ERRORS as error:
+        except BaseException as error:
+            unless_stopped(error)
             raise ModelError(
                 f"{manifest['served']}: cannot be loaded: {self._told(error)}; run `make pipeline`"
             ) from error
@@ -156,7 +157,8 @@ class SklearnPredictor:
         """See `Predictor.predict`."""
         try:
             answer = np.asarray(self._answer(matrix))
-        except USER_ERRORS as error:
+        except BaseException as error:
+            unless_stopped(error)
             raise self._wrong(f"fails on {len(matrix)} rows: {self._told(error)}") from error
         problem = _unusable(answer, len(matrix), self.manifest)
         if problem is not None:

@@ -35,7 +35,7 @@ from gitops_ml.core.errors import GitopsError, SettingsError
 from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
 from gitops_ml.core.settings import Params, TrainParams, load_params
-from gitops_ml.core.user_code import USER_ERRORS, user_code
+from gitops_ml.core.user_code import check_imports, unless_stopped, user_code
 from gitops_ml.features.derive import NOTHING_DERIVED, Derivation, load_derivation
 from gitops_ml.features.encode import Features, Matrix
 from gitops_ml.features.matrix import matrix_of, read_table
@@ -141,7 +141,8 @@ def fit(
     try:
         with same_on_all_machines(pipeline):
             pipeline.fit(matrix, target)
-    except USER_ERRORS as error:
+    except BaseException as error:
+        unless_stopped(error)
         # Estimators raise whatever they like for values that do not suit them.
         raise TrainError(
             f"{ESTIMATOR}: {settings.estimator} could not be fitted to {len(target)} rows: "
@@ -255,7 +256,8 @@ def write(
     model = folder / paths.MODEL.name
     try:
         joblib.dump(trained.pipeline, model)
-    except USER_ERRORS as error:
+    except BaseException as error:
+        unless_stopped(error)
         model.unlink(missing_ok=True)
         raise TrainError(
             f"{ESTIMATOR}: {params.train.estimator} is fitted, but cannot be stored: "
@@ -328,8 +330,11 @@ def run(_: argparse.Namespace) -> int:
     check_against_params(derivation.extend(schema), params)
     needed = Features.from_schema(schema, derivation).inputs
     frame = read_table(paths.TRAIN, [*needed, params.target])
-    code = user_code(Path(), load_project().package)
-    manifest = write(train(frame, params, schema, derivation), params, paths.MODELS, code)
+    package = load_project().package
+    code = user_code(Path(), package)
+    trained = train(frame, params, schema, derivation)
+    check_imports(Path(), package)
+    manifest = write(trained, params, paths.MODELS, code)
     write_environment(manifest, paths.TRAINING_ENVIRONMENT)
     print(f"Trained {manifest['estimator']} on {manifest['rows']} rows; {_parity_line(manifest)}")
     return 0

@@ -19,13 +19,13 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from gitops_ml.core.user_code import (
-    USER_ERRORS,
     UserCodeError,
     in_words,
     load_module,
     package_folder,
     raised_at,
     shown,
+    unless_stopped,
 )
 from gitops_ml.serving.requests import Problem, Record, RequestError
 
@@ -118,7 +118,8 @@ class Hooks:
                 "The record cannot be used.",
                 (Problem(None, None, f"{MODULE}.py, {name}: {text}"),),
             ) from error
-        except USER_ERRORS as error:
+        except BaseException as error:
+            unless_stopped(error)
             where = raised_at(error, self.folder) or shown(self.folder / f"{MODULE}.py")
             raise UserCodeError(f"{where}: {name}: {in_words(error)}") from error
 
