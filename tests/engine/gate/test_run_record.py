@@ -105,6 +105,16 @@ def test_without_an_artifact_or_an_answer_there_is_no_record(api: FakeActions) -
     assert record_of(PASSED).lock is None
 
 
+def test_an_answer_that_is_not_understood_is_no_record(
+    api: FakeActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for answer in ({"id": 1}, {"id": 1, "expired": False, "size_in_bytes": None}, []):
+        monkeypatch.setattr(run_record, "newest_artifact", lambda *asked, it=answer: it)
+        record = record_of(PASSED)
+        assert record.lock is None
+        assert "was not understood" in (record.why or "")
+
+
 class Committed(BaseRevision):
     """A base whose commit holds a lock."""
 
