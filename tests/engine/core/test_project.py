@@ -32,6 +32,11 @@ def test_all_that_a_project_may_say_is_read(tmp_path: Path) -> None:
     assert found.accepted_vulnerabilities == (
         AcceptedVulnerability(id="CVE-2026-1", reason="No strangers.", until=date(2026, 12, 31)),
     )
+    (short,) = parse_project(
+        f"{LEAST}accepted-vulnerabilities = [{{id = 'x', reason = 'y', until = 2026-12-31}}]\n",
+        "pyproject.toml",
+    ).accepted_vulnerabilities
+    assert (short.id, short.reason) == ("x", "y")
     assert found.bento_file == "flight_delays.bento"
 
 
@@ -78,8 +83,9 @@ def test_a_package_has_a_name_that_python_and_bentoml_know(package: str) -> None
         parse_project(f'[tool.gitops-ml]\npackage = "{package}"\n', "pyproject.toml")
 
 
-def test_trained_elsewhere_has_a_length_that_a_report_can_show() -> None:
-    name = "x" * 100
+@pytest.mark.parametrize("length", [1, 100])
+def test_trained_elsewhere_has_a_length_that_a_report_can_show(length: int) -> None:
+    name = "x" * length
     found = parse_project(f'{LEAST}trained-elsewhere = "{name}"\n', "pyproject.toml")
     assert found.trained_elsewhere == name
 
