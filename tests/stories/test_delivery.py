@@ -21,6 +21,7 @@ import fake_actions
 import pytest
 from act import REPOSITORY, ActRun
 from conftest import Bake, Run
+from fake_osv import FakeOsv
 from hub import BETTER, NOTHING, GitHub, Hub, make_hub, pipeline_ended
 from machine import Machine, eventually
 from podman import Podman, Registry, make_podman, remove_podman
@@ -104,6 +105,7 @@ class World:
     machine: Machine
     registry: Registry
     builder: Podman
+    osv: FakeOsv
 
     @property
     def url(self) -> str:
@@ -133,6 +135,7 @@ class World:
                 variables={
                     "CONTAINER_ENGINE": "podman",
                     "IMAGE": f"{self.registry.host}/acme/flight-delays",
+                    "OSV_URL": self.osv.url,
                     "STAGING_URL": self.url,
                     "PRODUCTION_URL": self.url,
                 },
@@ -180,7 +183,7 @@ def world(
     monkeypatch.setattr(fake_actions, "TOKEN", "token")
     project = trained(deploy_target="host")
     origin = tmp_path / "origin.git"
-    with HTTPServer(threaded=True) as server, HTTPServer() as storage:
+    with HTTPServer(threaded=True) as server, HTTPServer() as storage, HTTPServer() as known:
         api = GitHub(server, storage)
         api.pulls = []
         # It removes the images that it needs no more, so it must not be the builder's.
@@ -190,7 +193,7 @@ def world(
         image = f"{registry.host}/acme/flight-delays"
         machine = Machine(machine_folder, project, engine, origin, "staging", image)
         hub = make_hub(project, tmp_path, clean_env, project_run, api)
-        yield World(hub, api, machine, registry, podman)
+        yield World(hub, api, machine, registry, podman, FakeOsv(known))
         machine.close()
         remove_podman(engine)
 
@@ -262,7 +265,8 @@ def test_a_push_changes_the_live_answer_and_a_broken_release_does_not(world: Wor
 
 def expect_delivered(world: World, run: ActRun, commit: str) -> None:
     assert run.failed_steps() == [], run.explain()
-    assert run.jobs == dict.fromkeys(("plan", "image", "staging", "production"), "success")
+    assert run.jobs == dict.fromkeys(("plan", "image", "audit", "staging", "production"), "success")
+    assert ("Debian:13", "openssl", "3.5.1-1") in world.osv.asked
     assert [s for s in run.steps["image"] if not s.startswith(("actions/", "./"))] == IMAGE_STEPS
     assert "Roll staging back" not in _ran(run, "staging")
     assert "Publish the release" in _ran(run, "production")

@@ -89,9 +89,11 @@ DELIVERIES = {
 def delivery_faults(workflow: Document, delivery: Delivery) -> list[str]:
     """What breaks the order plan, artifact, staging, production, or a condition on the way."""
     jobs = workflow["jobs"]
-    if list(jobs) != ["plan", delivery.build, "staging", "production"]:
+    audit = ["audit"] if delivery.build == "image" else []
+    if list(jobs) != ["plan", delivery.build, *audit, "staging", "production"]:
         return ["jobs"]
     return [
+        *(fault for name in audit for fault in _audit_faults(jobs[name])),
         *_plan_faults(jobs["plan"]),
         *_build_faults(jobs[delivery.build], delivery),
         *_environment_faults(jobs["staging"], "staging", delivery),
@@ -133,6 +135,18 @@ def _build_faults(job: Mapping[str, Any], delivery: Delivery) -> Iterator[str]:
             yield from _differs(
                 f"{name}: nothing to keep", step["with"].get("if-no-files-found"), "error"
             )
+
+
+def _audit_faults(job: Mapping[str, Any]) -> Iterator[str]:
+    """What is in the image is looked up, always, and nothing waits for it."""
+    yield from _differs("audit: needs", job["needs"], ["plan", "image"])
+    yield from _differs("audit: if", job.get("if"), None)
+    yield from _differs("audit: permissions", job["permissions"], _read())
+    yield from _checkout_faults("audit", job, PLANNED)
+    steps = [CHECKOUT, SETUP, f"{DOWNLOAD} release",
+             "make audit SBOM=build/release/sbom.spdx.json"]  # fmt: skip
+    yield from _differs("audit: steps", [what_runs(step) for step in job["steps"]], steps)
+    yield from (f"audit: if of {what_runs(step)}" for step in job["steps"] if "if" in step)
 
 
 def _environment_faults(job: Mapping[str, Any], name: str, delivery: Delivery) -> Iterator[str]:

@@ -189,3 +189,25 @@ def test_a_shorter_way_is_seen(name: str, path: str, value: Any, says: list[str]
     weakened = set_in(read(WORKFLOWS / name), path, value)
     found = delivery_faults(weakened, DELIVERIES[name])
     assert [fault for fault in found if " if of " not in fault or fault in says] == says
+
+
+AUDIT_PLANTED = {
+    "production waits for what nobody may be able to mend": (
+        "jobs/production/needs", ["plan", "staging", "audit"], ["production: needs"]),
+    "nobody looks for known vulnerabilities": (
+        "jobs/audit/steps/Ask for known vulnerabilities of the image/run", "true",
+        ["audit: steps"]),
+    "the lock is looked up, not the image": (
+        "jobs/audit/steps/Ask for known vulnerabilities of the image/run", "make audit",
+        ["audit: steps"]),
+    "only some images are looked up": (
+        "jobs/audit/if", "github.event_name == 'workflow_dispatch'", ["audit: if"]),
+    "what looks up may write": (
+        "jobs/audit/permissions", {"contents": "write"}, ["audit: permissions"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value", "says"), AUDIT_PLANTED.values(), ids=AUDIT_PLANTED)
+def test_an_image_that_nobody_looks_up_is_seen(path: str, value: Any, says: list[str]) -> None:
+    weakened = set_in(read(WORKFLOWS / "deliver.yml"), path, value)
+    assert delivery_faults(weakened, DELIVERIES["deliver.yml"]) == says

@@ -21,8 +21,8 @@ MACHINE_PATH = re.compile(
     r"(?<![\w.~])/(?:root|home/(?!bentoml\b)\w|Users/\w|work/|tmp/\w*(?:dev|lab|spec))"
 )
 # `git@` starts the address of a repository, not of a person.
-EMAIL = re.compile(r"(?<![\w.+-])(?!git@)[\w.+-]+@([\w-]+(?:\.[\w-]+)+)")
-RESERVED_DOMAINS = re.compile(r"(.*\.)?example\.(com|org|net)|.*\.example|127\.0\.0\.1")
+EMAIL = re.compile(r"(?<![\w.+-])(?!git@)[\w.+-]+@((?:[\w-]+\.)+[A-Za-z][\w-]*)")
+RESERVED_DOMAINS = re.compile(r"(.*\.)?example\.(com|org|net)|.*\.example")
 
 
 def tracked(root: Path) -> list[Path]:
@@ -229,7 +229,7 @@ def test_machine_paths_and_addresses_are_seen() -> None:
     assert foreign_addresses("me@company.com") == ["company.com"]
     assert foreign_addresses("legit@company.com") == ["company.com"]
     assert foreign_addresses("me@badexample.com") == ["badexample.com"]
-    fine = "you@example.com, x:y@late.example.com, x:y@127.0.0.1, git@github.com:a/b, uses: a/b@01"
+    fine = "you@example.com, x:y@late.example.com, x:y@127.0.0.1, git@github.com:a/b, a/b@01, c@1.2"
     assert foreign_addresses(fine) == []
 
 

@@ -24,7 +24,7 @@ EXIT_CODES = """\
 exit codes:
   0    done, or skipped and said so
   1    it failed or does not hold; the message says what, where and what to do
-  2    a wrong call; from gate: it could not judge
+  2    a wrong call; from gate and audit: it could not judge
   130  interrupted"""
 INTERRUPTED = 130
 
@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, Command] = {
     "added-terms": Command("gate.added_terms", "measure the metrics that only a change defines"),
     "gate": Command("report.judge", "judge the model by the contract and against the champion"),
     "package": Command("bento.build", "build the bento"),
+    "audit": Command("bento.audit", "are vulnerabilities known of what the service is made of?"),
     "smoke": Command("bento.smoke", "ask a service for the golden predictions"),
     "verify-bento": Command("bento.verify", "does an exported bento hold the gated model?"),
     "summary": Command("report.summary", "summarise a workflow run"),

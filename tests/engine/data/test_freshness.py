@@ -33,6 +33,12 @@ def test_the_age_is_that_of_the_newest_row_that_is_not_dated_ahead(as_of: str) -
     assert "is 1.0 days old at 2024-03-01 00:00 (`data.as_of`)" in str(found.too_old(0.9))
 
 
+def test_a_row_of_that_very_moment_is_not_dated_ahead() -> None:
+    found = freshness(pl.Series([DAY]), params("2024-03-01T00:00:00Z"))
+    assert found.days == 0
+    assert found.too_old(0) is None
+
+
 def test_a_fixed_moment_does_not_pass() -> None:
     later = DAY + timedelta(days=400)
     assert freshness(TIMES, params("2024-03-01T00:00:00Z"), now=later).days == 1.0

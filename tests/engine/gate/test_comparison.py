@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from projects import forget_package
 from scipy import stats
 
 from gitops_ml.gate.comparison import compare
@@ -154,3 +157,74 @@ def test_a_model_without_probabilities_cannot_be_compared_by_them() -> None:
     model = Scored(truth, truth, None, 2)
     with pytest.raises(MetricError, match="needs probabilities"):
         compare("log_loss", model, model, margin=0, confidence=0.95)
+
+
+def test_a_margin_that_the_better_bound_just_reaches_is_no_sure_loss() -> None:
+    # Each draw holds the group with the larger error wholly, or not at all: 1 or 2 on the average.
+    champion, challenger = erring(np.zeros(10)), erring(np.repeat([1.0, 2.0], [7, 3]))
+    groups = np.repeat(["a", "b", "c"], [3, 4, 3])
+    outcomes = [
+        compare("mae", champion, challenger, margin=margin, confidence=0.99, groups=groups).outcome
+        for margin in (0.9, 1.0, 1.9, 2.0)
+    ]
+    assert outcomes == ["inferior", "inconclusive", "inconclusive", "non-inferior"]
+
+
+@pytest.mark.parametrize(("seed", "undefined"), [(1, 1), (7, 2)])
+def test_one_resample_in_twenty_may_lack_a_class_and_no_more(seed: int, undefined: int) -> None:
+    truth = np.zeros(40, dtype=np.int64)
+    truth[:3] = 1
+    score = np.linspace(0.1, 0.9, 40)
+    model = Scored(truth, truth, np.column_stack([1 - score, score]), 2)
+
+    def run() -> float:
+        return compare(
+            "roc_auc", model, model, margin=0, confidence=0.9, resamples=20, seed=seed
+        ).difference
+
+    if undefined == 1:
+        assert run() == 0
+    else:
+        with pytest.raises(MetricError, match="does not exist in 2 of 20 resamples"):
+            run()
+
+
+OWN = """
+import numpy as np
+from gitops_ml.model import metric
+
+
+@metric(better="smaller")
+def bias(truth, prediction, weights):
+    return weights @ (prediction - truth) / weights.sum(axis=-1)
+
+
+@metric(better="smaller")
+def deaf(truth, prediction, weights):
+    return np.mean(prediction - truth)
+"""
+
+
+@pytest.fixture
+def own_metrics(project: Path) -> None:
+    """A project with metrics of its own."""
+    package = project / "src" / "flight_delays"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "metrics.py").write_text(OWN, encoding="utf-8")
+    forget_package()
+
+
+@pytest.mark.usefixtures("own_metrics")
+def test_a_metric_of_one_s_own_that_hears_no_weights_tells_nothing_from_noise() -> None:
+    champion, challenger = pair(50, worse=0.1)
+    with pytest.raises(MetricError, match="deaf differs by the same number in each"):
+        compare("deaf", champion, challenger, margin=1, confidence=0.95)
+    # Where both answer alike, there is no difference that could be noise.
+    assert compare("deaf", champion, champion, margin=0, confidence=0.95).passed
+    assert compare("bias", champion, challenger, margin=1, confidence=0.95).passed
+
+
+def test_a_built_in_metric_may_differ_by_the_same_number_everywhere() -> None:
+    found = compare("mae", erring(np.zeros(9)), erring(np.ones(9)), margin=1, confidence=0.95)
+    assert (found.low, found.high, found.outcome) == (1, 1, "non-inferior")

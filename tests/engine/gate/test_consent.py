@@ -16,7 +16,7 @@ from gitops_ml.gate.consent import Answer, consent_of
 from gitops_ml.gate.run_record import RunRecord
 from gitops_ml.gate.verdict import Consent
 from gitops_ml.github.event import Event
-from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL
+from gitops_ml.github.labels import LOOSEN_LABEL, NEW_BASELINE_LABEL, OWN_ENGINE_LABEL
 from gitops_ml.report import judge as gate
 
 main = subcommand("gate")
@@ -89,6 +89,21 @@ def test_a_new_baseline_has_a_label_of_its_own(api: FakeActions) -> None:
     assert "set by ada on pull request 7" in consent.accept_new_baseline
 
 
+def test_a_change_s_own_engine_has_a_label_of_its_own(api: FakeActions) -> None:
+    api.pulls = [pull_request(labels=[{"name": OWN_ENGINE_LABEL}])]
+    api.timeline = [labelled(OWN_ENGINE_LABEL)]
+    assert consent_of(PULL_REQUEST).consent == Consent(own_engine=True)
+
+
+def test_a_label_that_does_not_count_takes_nothing_from_another(api: FakeActions) -> None:
+    names = (LOOSEN_LABEL, NEW_BASELINE_LABEL, OWN_ENGINE_LABEL)
+    api.pulls = [pull_request(labels=[{"name": name} for name in names])]
+    api.timeline = [labelled(LOOSEN_LABEL, who="guest"), labelled(OWN_ENGINE_LABEL)]
+    answer = consent_of(PULL_REQUEST)
+    assert answer.consent == Consent(own_engine=True)
+    assert len(answer.said) == 3
+
+
 def test_without_the_label_nobody_is_asked_further(api: FakeActions) -> None:
     api.pulls = [pull_request(labels=[{"name": "bug"}])]
     assert consent_of(PULL_REQUEST) == Answer(NO_ONE)
@@ -104,7 +119,9 @@ def test_a_label_by_somebody_who_may_not_write_is_none(api: FakeActions, who: st
 def test_a_label_by_a_bot_is_none(api: FakeActions) -> None:
     api.permissions["helper[bot]"] = "write"
     api.timeline = [labelled(who="helper[bot]", kind="Bot")]
-    assert "who is not a person" in refused(consent_of(PULL_REQUEST))
+    assert "set by helper[bot], who is not a person" in refused(consent_of(PULL_REQUEST))
+    api.timeline[0]["actor"] = None
+    assert "set by nobody known, who is not a person" in refused(consent_of(PULL_REQUEST))
 
 
 def test_who_set_the_label_last_counts(api: FakeActions) -> None:

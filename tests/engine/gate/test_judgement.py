@@ -11,6 +11,7 @@ from projects import forget_package
 
 from gitops_ml.core.settings import MetricTerms, SliceTerms
 from gitops_ml.gate.judgement import Judge, Opponent, judge_limit
+from gitops_ml.github.labels import NEW_BASELINE_LABEL
 from gitops_ml.model.metrics import Scored
 
 ROWS = 600
@@ -65,6 +66,41 @@ def test_a_worse_model_is_named_with_metric_difference_and_bound() -> None:
     (failure,) = found.failures
     assert failure.startswith("mae: worse than the champion: 1.496 against 0.9941")
     assert "allowed +0.1 (model.metrics.mae)" in failure
+
+
+@pytest.mark.parametrize(("better", "sign"), [("accuracy", "-"), ("mae", "+")])
+def test_a_loss_is_told_by_the_bound_that_is_worse(better: str, sign: str) -> None:
+    """The bound on the side where the metric is worse, and the margin on that side."""
+    if better == "mae":
+        ours, theirs = erring(noise(1) + 0.5), erring(noise(2))
+    else:
+        truth = PLACE % 2
+        often_wrong = np.where(PLACE % 7 < 3, 1 - truth, truth)
+        ours, theirs = (Scored(truth, answers, None, 2) for answers in (often_wrong, truth))
+    (found,) = judge(ours, theirs).metrics({better: MetricTerms(margin=0.1)})
+    (failure,) = found.failures
+    worst = found.low if sign == "-" else found.high
+    assert f"95% bound {worst:+.4g}, allowed {sign}0.1 (" in failure
+    assert found.lifted_by == NEW_BASELINE_LABEL
+
+
+def test_a_bound_alone_is_lifted_by_nobody() -> None:
+    (found,) = judge(erring(2.0)).metrics({"mae": MetricTerms(ceiling=1.0)})
+    assert found.failures
+    assert found.lifted_by is None
+
+
+@pytest.mark.parametrize("common", [0, 1])
+def test_a_model_that_shares_no_test_row_is_not_taken_for_as_good(common: int) -> None:
+    rows = PLACE[:common]
+    court = Judge(erring(1.0), Opponent(erring(1.0).take(rows), rows), confidence=0.95)
+    (found,) = court.metrics({"mae": MetricTerms(margin=0.1)})
+    if common:
+        assert (found.outcome, found.failures) == ("non-inferior", ())
+    else:
+        (failure,) = found.failures
+        assert "not compared: " in failure
+        assert "0 rows in common with the champion" in failure
 
 
 def test_noise_within_the_margin_passes() -> None:
@@ -123,16 +159,17 @@ def test_slices_with_too_few_rows_are_left_out_and_missing_values_are_a_slice() 
 
 def test_boolean_slices_are_judged_by_value() -> None:
     test = pl.DataFrame({"city": CITY == "north"})
-    found = judge(erring(1.0)).slices(slice_terms(ceiling=2), test)
+    # As many rows as it takes are enough.
+    found = judge(erring(1.0)).slices(slice_terms(ceiling=2, min_rows=300), test)
     assert [(one.value, one.rows) for one in found] == [("false", 300), ("true", 300)]
 
 
 def test_a_slice_term_that_checks_nothing_fails() -> None:
-    (failure,) = failures(
-        judge(erring(1.0)).slices(
-            slice_terms(ceiling=9, min_rows=301), pl.DataFrame({"city": CITY})
-        )
+    (found,) = judge(erring(1.0)).slices(
+        slice_terms(ceiling=9, min_rows=301), pl.DataFrame({"city": CITY})
     )
+    assert found.rows == 0
+    (failure,) = found.failures
     assert "no value of `city` has 301 test rows (the largest has 300)" in failure
 
 

@@ -51,6 +51,13 @@ def test_each_limit_is_held_against_its_number() -> None:
     )
 
 
+@pytest.mark.parametrize(("rows", "held"), [(15, True), (16, False)])
+def test_a_growth_is_held_against_its_share_too(rows: int, held: bool) -> None:
+    limits = judge_limits(Contract.model_validate(DOCUMENT), measure(*MODEL, rows, 10))
+    (change,) = (limit for limit in limits if limit.term == "data.row_count_change")
+    assert (change.failures == ()) is held
+
+
 def test_a_megabyte_is_a_million_bytes() -> None:
     assert measure(*MODEL, 8)["model.size_mb"] == 3.0
 

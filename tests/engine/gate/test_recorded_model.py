@@ -106,6 +106,14 @@ def test_without_any_that_names_a_model_there_is_no_champion(
     assert "no commit before names a model" in note
 
 
+def test_a_model_that_was_taken_away_does_not_come_back(root: Path) -> None:
+    commit(root, lock(1))
+    commit(root, "stages: {}\n", "Start anew")
+    commit(root, MARKED)
+    recorded, _ = recorded_model(base_of(root))
+    assert recorded is None
+
+
 def test_the_report_says_so(root: Path) -> None:
     commit(root, lock(1))
     commit(root, MARKED)

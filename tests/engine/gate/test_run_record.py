@@ -84,6 +84,16 @@ def test_an_artifact_without_a_lock_is_no_record(
     assert re.search(said, record.why)
 
 
+def test_what_is_just_as_large_as_it_may_be_is_read(
+    api: FakeActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_record, "LOCK_BYTES", len(LOCK))
+    api.artifact_facts["training"] = {"size_in_bytes": run_record.ARCHIVE_BYTES}
+    assert record_of(PASSED) == RunRecord(LOCK)
+    monkeypatch.setattr(run_record, "LOCK_BYTES", len(LOCK) - 1)
+    assert record_of(PASSED).lock is None
+
+
 def test_what_is_no_archive_is_no_record(api: FakeActions) -> None:
     api.archives["training"] = b"PK\x03\x04 and no more"
     assert "cannot be read" in (record_of(PASSED).why or "")
@@ -103,6 +113,17 @@ def test_without_an_artifact_or_an_answer_there_is_no_record(api: FakeActions) -
     assert "left no artifact `training`" in (record_of(PASSED).why or "")
     api.refusals[f"GET /repos/{NAME}/actions/runs/100/artifacts"] = [403]
     assert record_of(PASSED).lock is None
+
+
+def test_an_answer_that_is_not_understood_is_no_record(
+    api: FakeActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"id": 1, "expired": False, "size_in_bytes": 1}
+    for answer in ({"id": 1}, {**facts, "size_in_bytes": None}, {**facts, "id": "one"}):
+        monkeypatch.setattr(run_record, "newest_artifact", lambda *asked, it=answer: it)
+        record = record_of(PASSED)
+        assert record.lock is None
+        assert "was not understood" in (record.why or "")
 
 
 class Committed(BaseRevision):

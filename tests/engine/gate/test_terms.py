@@ -136,6 +136,17 @@ def test_a_branch_that_is_behind_a_tightened_base_loosens_nothing(base: BaseRevi
     assert "tightened its contract since this branch left it" in log.notes[0]
 
 
+def test_where_nothing_is_loosened_nobody_reads_where_the_branch_began(
+    base: BaseRevision,
+) -> None:
+    behind = Files(root=Path(), prefix="", revision="main", commit="tip", fork="fork")
+    FILES["fork", "contract.yaml"] = "["
+    put("tip", contract(floor=0.7))
+    log = GateLog()
+    applicable(log, behind, contract(floor=0.8))
+    assert (log.reasons, log.notes) == ([], [])
+
+
 def test_a_branch_that_is_behind_cannot_hide_its_own_loosening(base: BaseRevision) -> None:
     behind = Files(root=Path(), prefix="", revision="main", commit="tip", fork="fork")
     put("fork", contract(floor=0.75))
@@ -339,6 +350,18 @@ def test_what_the_base_judges_by_cannot_be_changed_without_consent(
     guard_own_metrics(log, with_cost, CONSENT)
     assert log.reasons == []
     assert "With a maintainer's consent" in log.notes[0]
+
+
+def test_where_the_base_judges_by_none_of_its_own_metrics_any_may_change(
+    base: BaseRevision, project: Path
+) -> None:
+    (project / "src/flight_delays").mkdir(parents=True)
+    (project / METRICS).write_text("", encoding="utf-8")
+    FILES["tip", METRICS] = COST
+    put("tip", contract())
+    log = GateLog()
+    guard_own_metrics(log, base, Consent())
+    assert (log.reasons, log.notes) == ([], [])
 
 
 def test_another_metric_beside_it_needs_no_consent(with_cost: BaseRevision, project: Path) -> None:

@@ -13,7 +13,7 @@ from commands import subcommand
 from fake_actions import NAME, TOKEN, FakeActions, as_json, pipeline_run
 from fake_origin import GOLDEN, World, git, make_release
 from pytest_httpserver import HTTPServer
-from werkzeug import Response
+from werkzeug import Request, Response
 
 from gitops_ml.github.client import connect
 from gitops_ml.ship.environments.branches import EnvironmentBranch
@@ -29,12 +29,17 @@ RULES = ("deletion", "pull_request", "required_status_checks")
 
 
 class Fake(FakeActions):
-    """A GitHub that knows how each commit was merged, and the rules of each branch."""
+    """A GitHub that knows how each commit was merged, and the rules of each branch.
+
+    Attributes:
+        careless: Whether it lists all runs, whatever is asked for.
+    """
 
     def __init__(self, server: HTTPServer, storage: HTTPServer) -> None:
         super().__init__(server, storage)
         self.merged: dict[str, str] = {}
         self.rules = {"main": list(RULES), BRANCH: list(RULES)}
+        self.careless = False
 
     def _routes(self) -> list[tuple[str, str, Callable[..., Response]]]:
         return [
@@ -47,6 +52,11 @@ class Fake(FakeActions):
             ),
             *super()._routes(),
         ]
+
+    def _pipeline_runs(self, request: Request) -> Response:
+        if self.careless:
+            return as_json({"total_count": len(self.runs), "workflow_runs": self.runs})
+        return super()._pipeline_runs(request)
 
     def _merges(self, commit: str) -> list[dict[str, Any]]:
         if commit not in self.merged:
@@ -163,6 +173,11 @@ def pipeline_red(story: Story) -> None:
     story.github.runs[0]["conclusion"] = "failure"
 
 
+def pipeline_of_an_earlier_commit(story: Story) -> None:
+    story.github.runs[0]["head_sha"] = story.released
+    story.github.careless = True
+
+
 def pipeline_of_another_branch(story: Story) -> None:
     story.github.runs[0]["head_branch"] = "feature"
 
@@ -186,6 +201,7 @@ def branch_gone(story: Story) -> None:
         (merged_elsewhere, f"was merged to {BRANCH} by no pull request"),
         (fewer_rules, f"does not hold {BRANCH} to: pull_request; `make github-setup APPLY=1`"),
         (pipeline_red, "the pipeline has not passed for its push"),
+        (pipeline_of_an_earlier_commit, "the pipeline has not passed for its push"),
         (pipeline_of_another_branch, "the pipeline has not passed for its push"),
         (production_moved, "that production runs"),
         (production_empty, "env/production is empty"),
@@ -241,5 +257,8 @@ def test_its_commit_counts_as_reviewed(story: Story) -> None:
     assert find_branch(repository, story.fix) == BRANCH
     row = _commit_row(repository, story.fix)
     assert (row.verdict, row.note) == ("ok", f"on {BRANCH}")
+    # Another one, whose name comes first, is not the one that it is on.
+    git(story.world.root, "push", "-q", "origin", f"{story.released}:refs/heads/hotfix/a")
+    assert find_branch(repository, story.fix) == BRANCH
     branch_gone(story)
     assert _commit_row(repository, story.fix).verdict == "differs"

@@ -48,18 +48,24 @@ def trained(world: World) -> str:
 
 
 def test_a_commit_without_a_lock_is_not_delivered_and_says_what_to_do(
-    world: World, told: Path
+    world: World, told: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (world.root / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
     assert main([]) == 0
+    assert "is to be delivered" not in capsys.readouterr().out
     commit = git(world.root, "rev-parse", "HEAD")
     assert outputs(told) == {"commit": commit, "deliverable": "false"}
-    assert "commit `dvc.lock` and `reports/`" in (told / "page").read_text(encoding="utf-8")
+    page = (told / "page").read_text(encoding="utf-8")
+    assert f"the delivery of {commit[:8]}, which names no model" in page
+    assert "commit `dvc.lock` and `reports/`" in page
 
 
-def test_a_commit_with_a_lock_is_delivered(world: World, told: Path) -> None:
+def test_a_commit_with_a_lock_is_delivered(
+    world: World, told: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     commit = trained(world)
     assert main([]) == 0
+    assert f"{commit} is to be delivered" in capsys.readouterr().out
     assert outputs(told) == {"commit": commit, "deliverable": "true"}
     assert not (told / "page").exists()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from projects import make_project
 
 from gitops_ml.ship.settings import (
     DeploymentError,
+    artifact_kind,
     chosen_by_hand,
     parse_environment,
     run_url,
@@ -31,6 +33,14 @@ def test_each_environment_has_its_address(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("STAGING_URL", "https://staging.example.com/late/")
     assert service_url("staging") == "https://staging.example.com/late"
     assert service_url("production") is None
+    monkeypatch.setenv("STAGING_URL", "http://late.example.com:1")
+    assert service_url("staging") == "http://late.example.com:1"
+
+
+@pytest.mark.parametrize(("target", "kind"), [("bentocloud", "bento"), ("kubernetes", "image")])
+def test_what_is_deployed_is_the_target_s(target: str, kind: str) -> None:
+    make_project(Path(), target)
+    assert artifact_kind() == kind
 
 
 @pytest.mark.parametrize(
@@ -43,6 +53,7 @@ def test_each_environment_has_its_address(monkeypatch: pytest.MonkeyPatch) -> No
         "https://late.example.com?x=1",
         "https://late.example.com#x",
         "https://late.example.com:port",
+        "https://late.example.com:0",
         "https://late example.com",
         "https://[::1",
     ],
@@ -59,6 +70,7 @@ def test_what_is_no_address_is_named_but_not_shown(
 def test_knows_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_url() is None
     monkeypatch.setenv("GITHUB_REPOSITORY", "acme/shop")
+    assert run_url() is None
     monkeypatch.setenv("GITHUB_RUN_ID", "7")
     assert run_url() == "https://github.com/acme/shop/actions/runs/7"
 

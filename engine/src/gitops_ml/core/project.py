@@ -5,11 +5,17 @@ package = "flight_delays"       # the folder in src/, the bento and the release 
 deploy-target = "kubernetes"    # kubernetes, host, bentocloud or none
 trained-elsewhere = "gpu-cluster"  # optional: who may train in the place of a workflow's run
 package-sources = ["https://..."]  # optional: where else packages may come from (lock_sources.py)
+
+[[tool.gitops-ml.accepted-vulnerabilities]]   # optional: what `make audit` lets pass
+id = "CVE-2026-12345"
+reason = "The service never parses XML."
+until = 2026-12-31
 """
 
 from __future__ import annotations
 
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +28,22 @@ TABLE = "tool.gitops-ml"
 DeployTarget = Literal["kubernetes", "host", "bentocloud", "none"]
 
 
+class AcceptedVulnerability(BaseModel):
+    """A known vulnerability that is lived with for a while.
+
+    Attributes:
+        id: Its name, e.g. CVE-2026-12345.
+        reason: Why it does no harm here.
+        until: The last day on which it is accepted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Annotated[str, Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)]
+    until: date
+
+
 class Project(BaseModel):
     """The table `[tool.gitops-ml]`.
 
@@ -30,6 +52,7 @@ class Project(BaseModel):
         deploy_target: Where the service runs.
         trained_elsewhere: The identity that may train in the place of a workflow's run.
         package_sources: Addresses below which packages may be that are from no index.
+        accepted_vulnerabilities: What `make audit` lets pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +63,9 @@ class Project(BaseModel):
         str | None, Field(alias="trained-elsewhere", min_length=1, max_length=100)
     ] = None
     package_sources: Annotated[tuple[str, ...], Field(alias="package-sources")] = ()
+    accepted_vulnerabilities: Annotated[
+        tuple[AcceptedVulnerability, ...], Field(alias="accepted-vulnerabilities")
+    ] = ()
 
     @property
     def bento_file(self) -> str:
