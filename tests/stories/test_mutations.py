@@ -332,6 +332,14 @@ MUTATIONS = {
         REPRODUCE, "    check_local_files(root)\n", "",
         "gate/test_reproduce.py::test_what_is_a_machine_s_own_is_refused_in_git",
     ),
+    "stages of other folders run": Mutation(
+        REPRODUCE, "    check_stage_files(root)\n", "",
+        "gate/test_reproduce.py::test_what_dvc_reads_elsewhere_is_refused",
+    ),
+    "a file that a stage reads may be hidden": Mutation(
+        REPRODUCE, "        check_nothing_hidden(root, made)\n", "",
+        "gate/test_reproduce.py::test_what_a_stage_reads_is_not_hidden_from_dvc",
+    ),
     "records of earlier runs are believed": Mutation(
         REPRODUCE, '"repro", "--no-run-cache",', '"repro",',
         "gate/test_reproduce.py::test_records_of_earlier_runs_are_not_believed",
