@@ -332,6 +332,10 @@ MUTATIONS = {
         REPRODUCE, "    check_local_files(root)\n", "",
         "gate/test_reproduce.py::test_what_is_a_machine_s_own_is_refused_in_git",
     ),
+    "an outcome may become a feature": Mutation(
+        JUDGE, "    guard_outcomes(log, judged, schema, consent)\n", "",
+        "gate/test_gate.py::test_an_outcome_of_the_base_stays_one",
+    ),
     "stages of other folders run": Mutation(
         REPRODUCE, "    check_stage_files(root)\n", "",
         "gate/test_reproduce.py::test_what_dvc_reads_elsewhere_is_refused",

@@ -390,3 +390,10 @@ def test_the_base_s_terms_bind_a_change_that_loosens_them(
     assert {one.metric: one.bound for one in report.metrics} == {"roc_auc": 0.5, "cost": 0.5}
     assert any(why.startswith("the contract is loosened: ") for why in report.reasons)
     assert based(Consent(allow_loosening=True)).verdict == "keep"
+
+
+def test_an_outcome_of_the_base_stays_one(change: Path, based: Callable[..., Report]) -> None:
+    edit(change / paths.SCHEMA, lambda schema: schema["columns"]["price"].update(outcome=False))
+    (reason,) = based().reasons
+    assert reason.startswith("schema.yaml: `price`: an outcome in the base")
+    assert based(Consent(allow_loosening=True)).verdict == "keep"

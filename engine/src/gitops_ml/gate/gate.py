@@ -43,6 +43,7 @@ from gitops_ml.gate.terms import (
     applicable_terms,
     check_contract,
     guard_clock,
+    guard_outcomes,
     guard_own_metrics,
     guard_split,
 )
@@ -113,6 +114,7 @@ def _judge(
     judged = base if recorded else None
     guard_split(log, judged, params, consent)
     guard_clock(log, judged, params, consent)
+    guard_outcomes(log, judged, schema, consent)
     guard_own_metrics(log, judged, consent)
     champion, opponent, base_rows = None, None, None
     question = Question(params, test, hidden_columns(schema, params.target), home)
