@@ -332,6 +332,10 @@ MUTATIONS = {
         REPRODUCE, "    check_local_files(root)\n", "",
         "gate/test_reproduce.py::test_what_is_a_machine_s_own_is_refused_in_git",
     ),
+    "a base that cannot be run keeps out what mends it": Mutation(
+        JUDGE, "        check_base_code(home)\n", "        pass\n",
+        "gate/test_gate.py::test_code_of_the_base_that_cannot_be_run_is_named",
+    ),
     "an outcome may become a feature": Mutation(
         JUDGE, "    guard_outcomes(log, judged, schema, consent)\n", "",
         "gate/test_gate.py::test_an_outcome_of_the_base_stays_one",

@@ -25,6 +25,7 @@ from gitops_ml.core.settings import Params
 from gitops_ml.gate import gate
 from gitops_ml.gate.added_terms import AddedTermsError
 from gitops_ml.gate.contestant import ContestantError
+from gitops_ml.gate.own_engine import BrokenBaseError
 from gitops_ml.gate.verdict import Consent, Finding, Report
 
 NO_BASE = "0" * 40
@@ -397,3 +398,13 @@ def test_an_outcome_of_the_base_stays_one(change: Path, based: Callable[..., Rep
     (reason,) = based().reasons
     assert reason.startswith("schema.yaml: `price`: an outcome in the base")
     assert based(Consent(allow_loosening=True)).verdict == "keep"
+
+
+def test_code_of_the_base_that_cannot_be_run_is_named(
+    home: Path, based: Callable[..., Report]
+) -> None:
+    """Marks of a merge conflict in a base must not keep out for ever what mends them."""
+    (file,) = (home / "src").rglob("metrics.py")
+    file.write_text(f"<<<<<<< HEAD\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
+    with pytest.raises(BrokenBaseError, match=r"metrics.py:1: cannot be imported: SyntaxError"):
+        based()
