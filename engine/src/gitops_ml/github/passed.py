@@ -19,7 +19,6 @@ then judged against its base as it is: after the merge it is judged again, by a 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import NO_COMMIT, GitError, git, is_no_commit
+from gitops_ml.core.json_text import load_json
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.github.event import Event, named_base, read_event
 from gitops_ml.github.pulls import was_merged
@@ -265,8 +265,8 @@ def _released(root: Path, branch: str) -> str | None:
     """The commit that an environment's branch runs; None if it does not say."""
     shown = git(root, "show", f"{branch}:release.json")
     try:
-        return str(json.loads(shown.stdout)["source"]["commit"])
-    except (LookupError, TypeError, ValueError, RecursionError):
+        return str(load_json(shown.stdout)["source"]["commit"])
+    except (LookupError, TypeError, ValueError):
         return None
 
 

@@ -251,6 +251,7 @@ Broken = Callable[[World], dict[str, bytes]]
     ("files", "problem"),
     [
         ({"release.json": b"{"}, "not JSON"),
+        ({"release.json": b"[" * 200_000}, "nests too deeply"),
         ({"release.json": b"[]"}, "must hold a JSON object"),
         ({"release.json": b'{"release": "shop:1"}'}, f"{KIND}.digest is missing"),
         ({"release.json": b"\xff\xfe"}, "not JSON"),

@@ -8,7 +8,6 @@ tree and what is staged there are never touched, and until the push nothing has 
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gitops_ml.core.git import GitError
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.retry import doubling, patiently
 from gitops_ml.ship.environments.repository import (
     OvertakenError,
@@ -263,7 +263,7 @@ class EnvironmentBranch:
 
 def _object(text: bytes) -> dict[str, Any] | None:
     try:
-        content = json.loads(text)
+        content = load_json(text)
     except ValueError:
         return None
     return content if isinstance(content, dict) else None
