@@ -250,6 +250,7 @@ Broken = Callable[[World], dict[str, bytes]]
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
+        ({"release.json/x": b"{}"}, "no such file"),
         ({"release.json": b"{"}, "not JSON"),
         ({"release.json": b"[" * 200_000}, "nests too deeply"),
         ({"release.json": b"[]"}, "must hold a JSON object"),

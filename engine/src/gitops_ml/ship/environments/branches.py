@@ -102,7 +102,7 @@ class EnvironmentBranch:
         return self.repository.find(f"refs/remotes/{self.repository.remote}/{self.name}")
 
     def read(self, name: str, revision: str | None = None) -> bytes | None:
-        """A file of the branch; None if it is not there.
+        """A file of the branch; None if it is not there, or is something else.
 
         Args:
             name: Of the file.
@@ -110,7 +110,9 @@ class EnvironmentBranch:
         """
         commit = revision or self.head()
         found = self.repository.find(f"{commit}:{name}") if commit else None
-        return None if found is None else self.repository.run("cat-file", "blob", found)
+        # A folder of that name, or a submodule, is no file.
+        blob = self.repository.find(f"{found}^{{blob}}") if found else None
+        return None if blob is None else self.repository.run("cat-file", "blob", blob)
 
     def release(self, revision: str | None = None) -> Release | None:
         """What the environment runs; None if nothing was ever released to it.
