@@ -336,6 +336,10 @@ MUTATIONS = {
         JUDGE, "        check_base_code(home)\n", "        pass\n",
         "gate/test_gate.py::test_code_of_the_base_that_cannot_be_run_is_named",
     ),
+    "what a merge brought along has passed": Mutation(
+        PASSED, "if commit not in line and came_along(api, repository, commit):", "if False:",
+        "github/test_passed.py::test_what_a_merge_brought_along_is_not_gone_by",
+    ),
     "an outcome may become a feature": Mutation(
         JUDGE, "    guard_outcomes(log, judged, schema, consent)\n", "",
         "gate/test_gate.py::test_an_outcome_of_the_base_stays_one",

@@ -295,6 +295,23 @@ def test_main_that_was_merged_into_the_branch_that_became_main_is_not_forgotten(
     assert world.pushed(NO_COMMIT.replace("0", "e")).revision == b
 
 
+def test_what_a_merge_brought_along_is_not_gone_by(world: World) -> None:
+    """GitHub tells of the run for a tag `main` as of one for the branch; its workflow was free."""
+    a = world.commit("A")
+    world.ran(a)
+    world.git("switch", "-qc", "own")
+    own = world.commit("With a workflow that is green")
+    world.ran(own, head_branch="main")
+    world.commit("As if it had not been")
+    world.git("switch", "-q", "main")
+    red = world.commit("Blocked")
+    world.ran(red, "failure")
+    world.git("merge", "-q", "--no-ff", "-m", "Merge own", "own")
+    merge = world.git("rev-parse", "HEAD")
+    world.api.pulls = [pull_request(merged_at="2026-01-02T10:00:00Z", merge_commit_sha=merge)]
+    assert world.pushed(red).revision == a
+
+
 def test_a_branch_that_was_rewritten_goes_back_to_what_is_left_of_it(world: World) -> None:
     a, b = world.commit("A"), world.commit("B")
     world.ran(a)

@@ -29,7 +29,7 @@ from gitops_ml.core.git import NO_COMMIT, GitError, git, is_no_commit
 from gitops_ml.core.json_text import load_json
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.github.event import Event, named_base, read_event
-from gitops_ml.github.pulls import was_merged
+from gitops_ml.github.pulls import came_along, was_merged
 from gitops_ml.github.runs import count_runs, pushed_runs
 
 ENVIRONMENT_BRANCHES = "refs/remotes/origin/env/"
@@ -219,10 +219,10 @@ def _passed(api: GitHub, repository: str, history: _History) -> tuple[tuple[str,
     A branch that was renamed has its earlier runs under the earlier name: where nothing has passed
     under this one, any name will do, for what was on the branch itself.
     """
-    known, elsewhere = frozenset(history.commits), False
+    known, line, elsewhere = frozenset(history.commits), history.line(), False
     for branch in (history.branch, history.default if history.is_hotfix else None):
         if branch is None:
-            known &= history.line()
+            known &= line
         found = []
         for run in pushed_runs(api, repository, branch, status="success"):
             commit = str(run["head_sha"])
@@ -234,6 +234,8 @@ def _passed(api: GitHub, repository: str, history: _History) -> tuple[tuple[str,
             # A commit of a hotfix that nobody merged came with the branch, from whoever made it.
             own = branch in (history.default, None)
             if not own and not was_merged(api, repository, commit, history.branch):
+                continue
+            if commit not in line and came_along(api, repository, commit):
                 continue
             if commit == history.named:
                 return (commit, int(run["id"])), elsewhere
