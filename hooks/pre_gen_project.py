@@ -57,6 +57,12 @@ FOLDERS = (
 )
 # What Python and pytest import by themselves wherever they find it.
 IMPORTED_UNASKED = ("conftest", "sitecustomize", "usercustomize")
+# What YAML reads as no name: manifests, workflows and settings hold the slug as a plain word.
+YAML_WORDS = ("false", "no", "null", "off", "on", "true", "yes")
+# No file or folder of these names can be checked out on Windows.
+DEVICES = frozenset(
+    {"aux", "con", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+)
 # What some of the Pythons that a project supports have in their standard library, and others not.
 SOMETIMES_STANDARD = """
     aifc annotationlib asynchat asyncore audioop cgi cgitb chunk compression crypt distutils imghdr
@@ -127,6 +133,10 @@ def broken_slug_rule(slug: str) -> str | None:
         return "not a keyword of Python"
     if slug in IMPORTED_UNASKED:
         return f"not {slug}, which Python or pytest would import by itself, for something else"
+    if slug in YAML_WORDS:
+        return f"not {slug}, which is no name in YAML"
+    if slug in DEVICES:
+        return f"not {slug}, which Windows keeps for a device"
     if slug.startswith("test_"):
         return "not a name that begins with test_: pytest would take it for a file of tests"
     if slug in (*sys.stdlib_module_names, *SOMETIMES_STANDARD.split()):

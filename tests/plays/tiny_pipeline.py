@@ -1,4 +1,4 @@
-"""A pipeline of four stages that run in no time, with real git and real DVC.
+"""A pipeline of five stages that run in no time, with real git and real DVC.
 
 The stages have the names, commands and outputs of a project's; what the commands do is a shell
 script that notes each call and computes with `cat`. The model is the text of its training rows.
@@ -21,7 +21,21 @@ from projects import make_project
 from gitops_ml.core.run import outside_git
 
 STAGES: dict[str, dict[str, Any]] = {
-    "split": {"cmd": "gitops-ml split", "deps": ["rows.txt"], "outs": ["data/split"]},
+    "ingest": {
+        "cmd": "gitops-ml ingest",
+        "deps": ["rows.txt"],
+        "outs": ["data/ingested.parquet"],
+    },
+    "validate": {
+        "cmd": "gitops-ml validate",
+        "deps": ["data/ingested.parquet"],
+        "metrics": [{"reports/validation.json": {"cache": False}}],
+    },
+    "split": {
+        "cmd": "gitops-ml split",
+        "deps": ["data/ingested.parquet", "reports/validation.json"],
+        "outs": ["data/split"],
+    },
     "train": {
         "cmd": "gitops-ml train",
         "deps": ["data/split/train.parquet", "src"],
@@ -46,7 +60,10 @@ test -z "$GITHUB_TOKEN" || exit 9
 echo "$1" >> "$TINY_CALLS"
 mkdir -p data/split models reports/plots
 case "$1" in
-  split) cp rows.txt data/split/train.parquet; cp rows.txt data/split/test.parquet ;;
+  ingest) cp rows.txt data/ingested.parquet ;;
+  validate) printf '{"rows": %d}' "$(wc -l < data/ingested.parquet)" > reports/validation.json ;;
+  split) cp data/ingested.parquet data/split/train.parquet
+         cp data/ingested.parquet data/split/test.parquet ;;
   train) rm -rf models/*; cat data/split/train.parquet src/code.txt params.yaml > models/model.onnx
          sum=$(sha256sum models/model.onnx | cut -d' ' -f1)
          printf '{"task": "regression", "classes": null, "probabilities": false,
@@ -61,7 +78,15 @@ case "$1" in
          echo "$score" > reports/plots/plot.csv ;;
 esac
 """
-IGNORED = "/data/split\n/models\n/reports/plots\n/.dvc/cache\n/.dvc/tmp\n/.dvc/config.local\n"
+IGNORED = """\
+/data/ingested.parquet
+/data/split
+/models
+/reports/plots
+/.dvc/cache
+/.dvc/tmp
+/.dvc/config.local
+"""
 
 
 class TinyProject:

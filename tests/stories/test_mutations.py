@@ -331,6 +331,26 @@ MUTATIONS = {
         REPRODUCE, "    check_local_files(root)\n", "",
         "gate/test_reproduce.py::test_what_is_a_machine_s_own_is_refused_in_git",
     ),
+    "a base that cannot be run keeps out what mends it": Mutation(
+        JUDGE, "        check_base_code(home)\n", "        pass\n",
+        "gate/test_gate.py::test_code_of_the_base_that_cannot_be_run_is_named",
+    ),
+    "what a merge brought along has passed": Mutation(
+        PASSED, "if commit not in line and came_along(api, repository, commit):", "if False:",
+        "github/test_passed.py::test_what_a_merge_brought_along_is_not_gone_by",
+    ),
+    "an outcome may become a feature": Mutation(
+        JUDGE, "    guard_outcomes(log, judged, schema, consent)\n", "",
+        "gate/test_gate.py::test_an_outcome_of_the_base_stays_one",
+    ),
+    "stages of other folders run": Mutation(
+        REPRODUCE, "    check_stage_files(root)\n", "",
+        "gate/test_reproduce.py::test_what_dvc_reads_elsewhere_is_refused",
+    ),
+    "a file that a stage reads may be hidden": Mutation(
+        REPRODUCE, "        check_nothing_hidden(root, made)\n", "",
+        "gate/test_reproduce.py::test_what_a_stage_reads_is_not_hidden_from_dvc",
+    ),
     "records of earlier runs are believed": Mutation(
         REPRODUCE, '"repro", "--no-run-cache",', '"repro",',
         "gate/test_reproduce.py::test_records_of_earlier_runs_are_not_believed",

@@ -76,6 +76,7 @@ BAD = {
         "sklearn", "scikit_learn", "numpy", "bentoml", "dvc", "onnx", "onnxruntime", "polars",
         "pandera", "pydantic", "yaml", "joblib", "matplotlib", "pytest", "skl2onnx", "tests", "src",
         "data", "models", "reports", "notebooks", "engine", "gitops_ml", "flights\n", "a" * 31,
+        "null", "true", "off", "no", "nul", "com1",
         "conftest", "sitecustomize", "usercustomize", "test_gate", "test_flights",
         # Standard in some of the supported Pythons only, whichever runs this.
         "distutils", "imp", "asyncore", "cgi", "telnetlib", "compression",

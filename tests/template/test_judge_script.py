@@ -274,25 +274,36 @@ def test_where_the_base_has_no_engine_the_change_s_own_one_must_ask(
     assert said(judge(project, "summary", JUDGE=revision))["arguments"] == ["summary"]
 
 
-def test_an_environment_that_cannot_be_made_is_no_verdict(
+@pytest.mark.parametrize("broken", ["marks", "not locked"])
+def test_where_the_base_s_environment_cannot_be_made_the_change_s_own_engine_must_ask(
     base: Path,
     judge: Callable[..., subprocess.CompletedProcess[str]],
     tmp_path: Path,
     run: Run,
+    broken: str,
 ) -> None:
-    """A base whose lock does not suit its pyproject.toml is not judged by what happens to fit."""
+    """It is not judged by what happens to fit, and the change that mends it is not kept out."""
     project = tmp_path / "project"
     shutil.copytree(base, project)
-    text = (project / "pyproject.toml").read_text(encoding="utf-8")
-    (project / "pyproject.toml").write_text(
-        text.replace('train = ["gitops-ml"]', 'train = ["gitops-ml", "polars"]'), encoding="utf-8"
-    )
-    run(["git", "commit", "-qam", "Forget to lock"], project, check=True)
-    done = judge(project, JUDGE="HEAD")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert "the environment of the base" in done.stderr
+    name = "uv.lock" if broken == "marks" else "pyproject.toml"
+    text = (project / name).read_text(encoding="utf-8")
+    spoilt = {
+        "marks": f"<<<<<<< HEAD\n{text}",
+        "not locked": text.replace('train = ["gitops-ml"]', 'train = ["gitops-ml", "polars"]'),
+    }[broken]
+    (project / name).write_text(spoilt, encoding="utf-8")
+    run(["git", "commit", "-qam", "Spoil it"], project, check=True)
+    (project / name).write_text(text, encoding="utf-8")
+    run(["git", "commit", "-qam", "Mend it"], project, check=True)
+    why = "the environment of the base, HEAD~1, cannot be made"
+    answer = said(judge(project))
+    assert answer["arguments"] == ["gate", "--base", "HEAD~1", "--own-engine", why]
     assert worktrees(project) == 1
+    refused = judge(project, "verify-bento", "build/late.bento")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"verify-bento was not run: {why}" in refused.stderr
+    write(project, {"reports/gate.json": '{\n  "consent": {"own_engine": true}}'})
+    assert said(judge(project, "summary"))["arguments"] == ["summary"]
     assert list((tmp_path / "scratch").glob("judge-*")) == []
 
 

@@ -49,11 +49,12 @@ def make(clean_env: Mapping[str, str], tmp_path: Path) -> Make:
 
 @pytest.fixture
 def project(bake: Bake, tmp_path: Path) -> Path:
-    """A project in a folder whose name has spaces."""
-    return Path(shutil.copytree(bake(), tmp_path / "my late project", symlinks=True))
+    """A project in a folder whose name is words and signs for a shell."""
+    folder = tmp_path / """my "late" project's $HOME; (1)"""
+    return Path(shutil.copytree(bake(), folder, symlinks=True))
 
 
-def test_a_bento_is_exported_where_the_path_has_spaces(project: Path, make: Make) -> None:
+def test_a_bento_is_exported_wherever_the_project_is(project: Path, make: Make) -> None:
     assert make(project, "export-bento")["words"] == [
         "run", "bentoml", "export", "flight_delays:latest",
         str(project / "build" / "flight_delays.bento"),

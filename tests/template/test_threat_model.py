@@ -45,10 +45,16 @@ def holes(page: str) -> set[str]:
 
 @cache
 def defined_in(path: Path) -> frozenset[str]:
-    """The tests of a file, without importing it."""
+    """The tests of a file, those of a class behind its name, without importing it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = (node.name for node in tree.body if isinstance(node, ast.FunctionDef))
-    return frozenset(name for name in names if name.startswith("test_"))
+    classes = [("", tree.body)]
+    classes += [(f"{one.name}::", one.body) for one in tree.body if isinstance(one, ast.ClassDef)]
+    return frozenset(
+        f"{where}{node.name}"
+        for where, body in classes
+        for node in body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    )
 
 
 def missing(shown: Mapping[str, Sequence[str]], root: Path = TEMPLATE) -> list[str]:
@@ -68,11 +74,13 @@ def test_each_test_that_shows_a_row_exists() -> None:
 
 def test_a_row_without_a_test_is_seen(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(
-        "def test_one(): ...\ndef helper(): ...\n", encoding="utf-8"
+        "def test_one(): ...\ndef helper(): ...\nclass TestA:\n    def test_three(self): ...\n",
+        encoding="utf-8",
     )
     shown = {
         "one": ["test_a.py::test_one"],
         "none": [],
+        "of a class": ["test_a.py::TestA::test_three"],
         "gone": ["test_a.py::test_two"],
         "no test": ["test_a.py::helper"],
         "no file": ["test_b.py::test_one"],

@@ -333,9 +333,11 @@ SETUP_UV = "astral-sh/setup-uv"
 RESTORE, SAVE = "actions/cache/restore", "actions/cache/save"
 UPLOAD, DOWNLOAD = "actions/upload-artifact", "actions/download-artifact"
 GATE = "make gate BASE=event ARTIFACTS=../artifacts"
-# Whose engine judges: the base's; on the default branch its own.
+# Whose engine judges: the base's; on the default branch its own. A pull request to another branch
+# is judged by the default branch's, as its check also counts there.
 JUDGE = (
-    "${{ github.event.pull_request.base.sha || github.event.merge_group.base_sha || "
+    "${{ (github.event.pull_request.base.ref == github.event.repository.default_branch && "
+    "github.event.pull_request.base.sha) || github.event.merge_group.base_sha || "
     "format('origin/{0}', github.event.repository.default_branch) }}"
 )
 PIPELINE_STEPS = {
@@ -391,7 +393,8 @@ INSTALLS = re.compile(r"\buv (?:sync|run|pip|tool)\b")
 VERIFY_SOURCES = "make verify-sources"
 # Whose settings say where packages come from: the base's, where something is proposed.
 SOURCES_JUDGE = (
-    "${{ github.event.pull_request.base.sha || github.event.merge_group.base_sha || "
+    "${{ (github.event.pull_request.base.ref == github.event.repository.default_branch && "
+    "github.event.pull_request.base.sha) || github.event.merge_group.base_sha || "
     "(github.event_name == 'push' && "
     "format('origin/{0}', github.event.repository.default_branch)) || '' }}"
 )

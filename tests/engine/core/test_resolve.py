@@ -102,7 +102,8 @@ def test_a_run_resolves_what_runs_write(
     assert main() == 0
     said = capfd.readouterr().out
     assert f"In conflict: {', '.join(WRITTEN)}." in said
-    assert f"Written by this run, and staged: {', '.join(WRITTEN)}." in said
+    staged = ", ".join([*WRITTEN, "reports/validation.json"])
+    assert f"Written by this run, and staged: {staged}." in said
     go_on = said.rpartition("Go on with `")[2].split("`")[0]
     assert go_on == {"merge": "git commit"}.get(start, f"git {start} --continue")
     project.git(*go_on.split()[1:], *(["--no-edit"] if start == "merge" else []))

@@ -67,6 +67,12 @@ def test_another_lock_means_another_environment(
     same.choose_interpreter(home, "The challenger")
     assert same.interpreter == (sys.executable,)
 
+    (project / ".python-version").write_text("3.12\n", encoding="utf-8")
+    newer = Contestant(project, tmp_path)
+    newer.choose_interpreter(home, "The challenger")
+    assert newer.interpreter[:3] == ("uv", "run", "--locked")
+    (project / ".python-version").unlink()
+
     # The same version from another file is another environment, too.
     (project / "uv.lock").write_text("numpy 2.0 from elsewhere", encoding="utf-8")
     other = Contestant(project, tmp_path)

@@ -25,6 +25,7 @@ from gitops_ml.core.settings import Params
 from gitops_ml.gate import gate
 from gitops_ml.gate.added_terms import AddedTermsError
 from gitops_ml.gate.contestant import ContestantError
+from gitops_ml.gate.own_engine import BrokenBaseError
 from gitops_ml.gate.verdict import Consent, Finding, Report
 
 NO_BASE = "0" * 40
@@ -390,3 +391,20 @@ def test_the_base_s_terms_bind_a_change_that_loosens_them(
     assert {one.metric: one.bound for one in report.metrics} == {"roc_auc": 0.5, "cost": 0.5}
     assert any(why.startswith("the contract is loosened: ") for why in report.reasons)
     assert based(Consent(allow_loosening=True)).verdict == "keep"
+
+
+def test_an_outcome_of_the_base_stays_one(change: Path, based: Callable[..., Report]) -> None:
+    edit(change / paths.SCHEMA, lambda schema: schema["columns"]["price"].update(outcome=False))
+    (reason,) = based().reasons
+    assert reason.startswith("schema.yaml: `price`: an outcome in the base")
+    assert based(Consent(allow_loosening=True)).verdict == "keep"
+
+
+def test_code_of_the_base_that_cannot_be_run_is_named(
+    home: Path, based: Callable[..., Report]
+) -> None:
+    """Marks of a merge conflict in a base must not keep out for ever what mends them."""
+    (file,) = (home / "src").rglob("metrics.py")
+    file.write_text(f"<<<<<<< HEAD\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
+    with pytest.raises(BrokenBaseError, match=r"metrics.py:1: cannot be imported: SyntaxError"):
+        based()

@@ -72,6 +72,7 @@ def test_nothing_else_answers_where_nothing_changed(base: BaseRevision) -> None:
         ("uv.lock", lock(onnxruntime=("1.0", "b")), ["other libraries"]),
         ("uv.lock", "no lock", ["other libraries"]),
         ("uv.lock", lock(ruff=("2.0", "b")), []),
+        (".python-version", "3.12\n", ["another Python"]),
         (PREDICTS, "new", ["another engine"]),
         (SHIPS, "new", []),
     ],

@@ -27,6 +27,7 @@ main = subcommand("reproduce")
 
 BASE = "origin/main"
 PAYLOAD = "touch PWNED\n"
+ALL = ["ingest", "validate", "split", "train", "evaluate"]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_a_change_of_a_document_runs_nothing(project: TinyProject, runner: Runne
     said = reproduce(here.root, BASE)
     assert here.ran() == []
     assert said.startswith("Made by this run: nothing.\nAs origin/main (")
-    assert said.endswith("recorded it: split, train, evaluate.")
+    assert said.endswith("recorded it: ingest, validate, split, train, evaluate.")
     assert here.git("status", "--porcelain") == ""
     assert verify(here.root) == "The committed dvc.lock is what this run wrote."
     assert (here.root / "models" / "model.onnx").is_file()
@@ -115,8 +116,8 @@ def test_up_to_a_stage(
     project.write("rows.txt", "three\n")
     here = runner()
     assert main(["--base", BASE, "split"]) == 0
-    assert here.ran() == ["split"]
-    assert "Made by this run: split." in capsys.readouterr().out
+    assert here.ran() == ["ingest", "validate", "split"]
+    assert "Made by this run: ingest, validate, split." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("base", ["0" * 40, "origin/main"])
@@ -130,7 +131,7 @@ def test_without_a_recorded_run_everything_runs(
         project.git("switch", "-qC", "change")
     here = runner()
     reproduce(here.root, base)
-    assert here.ran() == ["split", "train", "evaluate"]
+    assert here.ran() == ALL
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["at a desk", "no record of its run"])
@@ -145,7 +146,7 @@ def test_a_base_with_a_lock_that_is_none_is_not_believed(
     project.write("dvc.lock", good)
     here = runner()
     reproduce(here.root, BASE, record=None if known else RunRecord(None, "nobody knows"))
-    assert here.ran() == ["split", "train", "evaluate"]
+    assert here.ran() == ALL
     said = capsys.readouterr().out
     assert "Everything is run: origin/main:dvc.lock: holds the marks of a merge conflict" in said
     verify(here.root)
@@ -307,6 +308,10 @@ def test_a_stage_that_is_gone_is_not_left_in_the_lock(project: TinyProject, runn
         ({"more": {"cmd": "true", "outs": ["models"]}}, "train, more has it"),
         ({"train": {"deps": ["src"]}}, "data/split/train.parquet: must be among its `deps`"),
         ({"evaluate": {"deps": ["data/split"]}}, "stage evaluate: models: must be among"),
+        ({"split": {"cmd": "cp -r chosen data/split"}}, "its command must be `gitops-ml split`"),
+        ({"split": {"deps": ["rows.txt"]}}, "data/ingested.parquet, reports/validation.json: must"),
+        ({"validate": {"cmd": "true"}}, "its command must be `gitops-ml validate`, not `true`"),
+        ({"ingest": {"outs": ["x"]}}, "data/ingested.parquet must be an output of one stage"),
         ({"evaluate": {"metrics": None}}, "reports/metrics.json must be an output of one stage"),
     ],
 )
@@ -400,6 +405,66 @@ def test_what_is_a_machine_s_own_is_refused_in_git(project: TinyProject, runner:
     _, _, advice = str(error.value).partition("`git ")
     here.git(*advice.rstrip("`").split())
     reproduce(here.root, BASE)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        (
+            "docs/dvc.yaml",
+            "stages: {x: {cmd: touch ../PWNED ../src/more.txt, outs: [../src/more.txt]}}\n",
+            "docs/dvc.yaml: DVC runs the stages of every dvc.yaml",
+        ),
+        (
+            "docs/more.dvc",
+            "wdir: ..\nouts: [{path: src/more.txt, md5: 00}]\n",
+            "docs/more.dvc: names files outside of its folder",
+        ),
+        (
+            "docs/more.dvc",
+            "outs: [{path: ../src/more.txt, md5: 00}]\n",
+            "docs/more.dvc: names files outside of its folder",
+        ),
+        ("docs/more.dvc", "outs: [{path: /src, md5: 00}]\n", "names files outside of its folder"),
+        ("docs/more.dvc", "- :", "says nothing that can be read"),
+    ],
+)
+def test_what_dvc_reads_elsewhere_is_refused(
+    project: TinyProject, runner: Runner, name: str, text: str, problem: str
+) -> None:
+    """Nobody has to review a document, and DVC would make what another stage reads."""
+    project.write(name, text)
+    here = runner()
+    with pytest.raises(ReproduceError) as error:
+        reproduce(here.root, BASE)
+    assert problem in str(error.value)
+    assert here.ran() == []
+    assert not (here.root / "PWNED").exists()
+
+
+def test_a_file_of_dvc_may_name_what_is_beside_it(project: TinyProject, runner: Runner) -> None:
+    project.write("docs/film.txt", "moving\n")
+    project.dvc("add", "-q", "docs/film.txt")
+    project.dvc("remote", "add", "--local", "store", str(project.store))
+    project.dvc("push", "-q", "--remote", "store")
+    (project.root / ".dvc" / "config.local").unlink()
+    here = runner()
+    reproduce(here.root, BASE)
+    assert (here.root / "docs" / "film.txt").is_file()
+
+
+@pytest.mark.parametrize("pattern", ["more.txt", "src/m*"])
+def test_what_a_stage_reads_is_not_hidden_from_dvc(
+    project: TinyProject, runner: Runner, pattern: str
+) -> None:
+    """Hidden, a file of `src/` could change without the model being trained again."""
+    project.write(".dvcignore", f"{pattern}\n")
+    project.write("src/more.txt", "other code\n")
+    here = runner()
+    with pytest.raises(
+        ReproduceError, match=r"^src/more\.txt: read by a stage, but hidden from DVC"
+    ):
+        reproduce(here.root, BASE)
 
 
 @pytest.mark.parametrize(

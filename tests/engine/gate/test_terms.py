@@ -10,12 +10,14 @@ import yaml
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.git import BaseRevision
 from gitops_ml.core.metric_catalogue import BUILT_IN, declared_metrics, known_metrics
+from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Contract, Params
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.terms import (
     applicable_terms,
     check_contract,
     guard_clock,
+    guard_outcomes,
     guard_own_metrics,
     guard_split,
 )
@@ -274,6 +276,54 @@ def test_a_clock_that_goes_back_needs_consent(
         assert "--allow-loosening" in blocked.reasons[0]
     guard_clock(blocked, None, params, Consent())
     assert len(blocked.reasons) == int(asks)
+
+
+def rows_with(**delay: Any) -> Schema:
+    columns: dict[str, Any] = {
+        "id": {"type": "integer", "feature": False},
+        "late": {"type": "boolean", "feature": False, "outcome": True},
+        "delay": {"type": "integer", **delay} if delay else None,
+    }
+    return Schema.model_validate({"columns": {key: one for key, one in columns.items() if one}})
+
+
+@pytest.mark.parametrize(
+    ("delay", "asks"),
+    [
+        ({"feature": False, "outcome": True}, False),
+        ({"feature": True}, True),
+        # A column can be derived from it.
+        ({"feature": False}, True),
+        ({}, False),
+    ],
+)
+def test_a_model_that_may_see_an_outcome_of_the_base_needs_consent(
+    base: BaseRevision, delay: dict[str, Any], asks: bool
+) -> None:
+    held = rows_with(feature=False, outcome=True).model_dump(mode="json")
+    FILES["tip", "schema.yaml"] = yaml.safe_dump(held)
+    blocked, agreed = GateLog(), GateLog()
+    guard_outcomes(blocked, base, rows_with(**delay), Consent())
+    guard_outcomes(agreed, base, rows_with(**delay), CONSENT)
+    assert bool(blocked.reasons) == bool(agreed.notes) == asks
+    assert agreed.reasons == []
+    if asks:
+        assert "schema.yaml: `delay`: an outcome in the base" in blocked.reasons[0]
+        assert "--allow-loosening" in blocked.reasons[0]
+    guard_outcomes(blocked, None, rows_with(**delay), Consent())
+    assert len(blocked.reasons) == int(asks)
+
+
+@pytest.mark.parametrize("text", [None, "columns: 1", "<<<<<<< ours\n"])
+def test_a_schema_of_the_base_that_cannot_be_read_keeps_nothing_out(
+    base: BaseRevision, text: str | None
+) -> None:
+    if text is not None:
+        FILES["tip", "schema.yaml"] = text
+    log = GateLog()
+    guard_outcomes(log, base, rows_with(), Consent())
+    assert log.reasons == []
+    assert len(log.notes) == (text is not None)
 
 
 def test_base_params_that_cannot_be_read_need_consent(base: BaseRevision) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_actions import NAME, TOKEN, FakeActions, pipeline_run
+from fake_actions import BASE, NAME, TOKEN, FakeActions, pipeline_run, pull_request
 from pytest_httpserver import HTTPServer
 
 from gitops_ml.core.git import NO_COMMIT, GitError
@@ -58,6 +58,21 @@ class World:
         self.ran(after, None)
         payload = {"ref": "refs/heads/main", "before": before, "after": after}
         return base_of(Event("push", {"repository": REPOSITORY, **payload}), self.root)
+
+    def merged(self, commit: str, branch: str) -> None:
+        """Let a pull request have brought a commit to a branch."""
+        base = {"ref": branch, "sha": BASE, "repo": {"full_name": NAME}}
+        facts = {"merged_at": "2026-01-02T10:00:00Z", "merge_commit_sha": commit}
+        self.api.pulls.append(pull_request(number=9, base=base, **facts))
+
+    def deliver(self, commit: str) -> None:
+        """Let production run a commit."""
+        here = self.git("rev-parse", "--abbrev-ref", "HEAD")
+        self.git("checkout", "-q", "--orphan", "env")
+        (self.root / "release.json").write_text(json.dumps({"source": {"commit": commit}}))
+        self.git("add", "release.json")
+        self.git("update-ref", "refs/remotes/origin/env/production", self.commit("Release"))
+        self.git("checkout", "-q", here)
 
     def pull_request(self, base: str, ref: str = "main") -> Base:
         pull = {"number": 7, "base": {"sha": base, "ref": ref}}
@@ -148,6 +163,7 @@ class TestHotfix:
     ) -> None:
         fix = world.commit("Mend")
         assert self.pushed(world, released).revision == released
+        world.merged(fix, "hotfix/one")
         world.api.runs[-1] |= {"conclusion": "success", "status": "completed"}
         world.commit("Mend more")
         assert self.pushed(world, fix).revision == fix
@@ -162,6 +178,48 @@ class TestHotfix:
     ) -> None:
         before = world.git("rev-parse", f"{released}^")
         assert self.pushed(world, NO_COMMIT).revision == before
+
+    def test_what_passed_on_a_branch_of_one_s_own_is_not_gone_by(
+        self, world: World, released: str
+    ) -> None:
+        """Its workflow may have been anything; the merge brings that commit, but not its proof."""
+        world.git("switch", "-qc", "own", released)
+        own = world.commit("With a workflow that is green")
+        world.ran(own, head_branch="own")
+        world.commit("As if it had not been")
+        world.git("switch", "-q", "hotfix/one")
+        red = world.commit("Blocked")
+        world.git("merge", "-q", "--no-ff", "-m", "Merge own", "own")
+        assert self.pushed(world, red).revision == released
+
+    def test_what_the_branch_was_made_with_is_not_gone_by(
+        self, world: World, released: str
+    ) -> None:
+        own = world.commit("Nobody merged it")
+        world.ran(own, head_branch="hotfix/one")
+        assert world.pull_request(own, "hotfix/one").revision == released
+        world.commit("Merged")
+        assert self.pushed(world, own).revision == released
+        world.merged(own, "hotfix/two")
+        assert world.pull_request(own, "hotfix/one").revision == released
+
+    def test_a_branch_from_before_what_production_runs_is_not_judged(
+        self, world: World, released: str
+    ) -> None:
+        world.deliver(released)
+        assert world.pull_request(released, "hotfix/one").revision == released
+        earlier = world.git("rev-parse", f"{released}^")
+        with pytest.raises(NotToldError, match="does not start at what production runs"):
+            world.pull_request(earlier, "hotfix/old")
+
+    def test_a_branch_of_which_nothing_passed_is_not_judged(
+        self, world: World, released: str
+    ) -> None:
+        world.api.runs = [run for run in world.api.runs if run["head_sha"] != released]
+        world.git("checkout", "-q", "--orphan", "elsewhere")
+        alone = world.commit("Nothing of main")
+        with pytest.raises(NotToldError, match="no commit that hotfix/one starts from has passed"):
+            world.pull_request(alone, "hotfix/one")
 
     def test_another_branch_is_still_held_against_main(self, world: World, released: str) -> None:
         payload = {"ref": "refs/heads/feature", "before": NO_COMMIT, "after": released}
@@ -235,6 +293,23 @@ def test_main_that_was_merged_into_the_branch_that_became_main_is_not_forgotten(
     world.git("merge", "-q", "--no-ff", "-m", "Merge main", "main")
     world.commit("More")
     assert world.pushed(NO_COMMIT.replace("0", "e")).revision == b
+
+
+def test_what_a_merge_brought_along_is_not_gone_by(world: World) -> None:
+    """GitHub tells of the run for a tag `main` as of one for the branch; its workflow was free."""
+    a = world.commit("A")
+    world.ran(a)
+    world.git("switch", "-qc", "own")
+    own = world.commit("With a workflow that is green")
+    world.ran(own, head_branch="main")
+    world.commit("As if it had not been")
+    world.git("switch", "-q", "main")
+    red = world.commit("Blocked")
+    world.ran(red, "failure")
+    world.git("merge", "-q", "--no-ff", "-m", "Merge own", "own")
+    merge = world.git("rev-parse", "HEAD")
+    world.api.pulls = [pull_request(merged_at="2026-01-02T10:00:00Z", merge_commit_sha=merge)]
+    assert world.pushed(red).revision == a
 
 
 def test_a_branch_that_was_rewritten_goes_back_to_what_is_left_of_it(world: World) -> None:
@@ -332,6 +407,19 @@ def test_a_branch_that_was_renamed_keeps_its_champion(world: World) -> None:
     assert world.pushed(b).revision == a
 
 
+def test_a_branch_that_was_renamed_goes_by_no_run_of_what_was_merged_to_it(world: World) -> None:
+    a = world.commit("A")
+    world.ran(a, head_branch="master")
+    world.git("switch", "-qc", "own")
+    world.ran(world.commit("With a workflow that is green"), head_branch="own")
+    world.git("switch", "-q", "main")
+    world.git("merge", "-q", "--no-ff", "-m", "Merge own", "own")
+    merge = world.git("rev-parse", "HEAD")
+    world.ran(merge, "failure")
+    world.commit("B")
+    assert world.pushed(merge).revision == a
+
+
 def test_a_pull_request_is_judged_against_its_base_where_that_passed(world: World) -> None:
     a = world.commit("A")
     world.ran(a)
@@ -350,11 +438,16 @@ def test_a_pull_request_to_a_red_main_is_judged_against_what_passed(
     assert f"the base itself, {b[:10]}, has not" in base.notes[0]
 
 
-def test_a_pull_request_to_another_branch_asks_for_that_branch_s_runs(world: World) -> None:
-    a, b = world.commit("A"), world.commit("B")
+def test_a_pull_request_to_another_branch_is_judged_as_if_it_were_to_the_default_branch(
+    world: World,
+) -> None:
+    """Its check is one of its commit, and stays if it is then to be merged to main."""
+    a = world.commit("A")
     world.ran(a)
+    world.git("update-ref", "refs/remotes/origin/main", a)
+    b = world.commit("B")
     world.ran(b, head_branch="develop")
-    assert world.pull_request(b, "develop") == Base(b, run=101)
+    assert world.pull_request(b, "develop") == Base(a, run=100)
     assert world.pull_request(b).revision == a
 
 

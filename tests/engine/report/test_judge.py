@@ -9,6 +9,7 @@ from commands import subcommand
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError, SettingsError
+from gitops_ml.gate.own_engine import BrokenBaseError
 from gitops_ml.gate.verdict import (
     BaseRecord,
     Consent,
@@ -120,3 +121,24 @@ def test_a_new_baseline_needs_a_reason(
     assert main(["--base", "main", "--accept-new-baseline", " "]) == 2
     assert "give the reason" in capsys.readouterr().err
     assert given == []
+
+
+@pytest.mark.parametrize("agreed", [False, True])
+def test_a_base_whose_code_cannot_be_run_asks_for_a_maintainer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], agreed: bool
+) -> None:
+    told: list[str] = []
+
+    def judge_by_own_engine(root: Path, revision: str, why: str, consent: Consent) -> int:
+        told.append(why)
+        return 0
+
+    decide(monkeypatch, BrokenBaseError("metrics.py:1: cannot be imported"))
+    monkeypatch.setattr(gate, "judge_by_own_engine", judge_by_own_engine)
+    words = ["--base", "main", "--judge", "."]
+    assert main([*words, *(["--allow-own-engine"] if agreed else [])]) == (0 if agreed else 2)
+    assert len(told) == agreed
+    if not agreed:
+        said = capsys.readouterr().err
+        assert "the code of the base cannot be run: metrics.py:1: cannot be imported" in said
+        assert "with the label `engine: judge itself`" in said

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from commands import subcommand
-from fake_actions import NAME, TOKEN, FakeActions
+from fake_actions import NAME, TOKEN, FakeActions, pull_request
 from fake_origin import World, git
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -149,6 +149,38 @@ def test_what_was_not_merged_is_not_delivered(
     said = capsys.readouterr().err
     assert f"the commit {commit}, which is not on main: only what was merged" in said
     assert outputs(told) == {}
+
+
+@pytest.mark.parametrize("by", ["a pull request", "a push"])
+def test_what_a_merge_brought_along_is_not_delivered(
+    world: World,
+    told: Path,
+    httpserver: HTTPServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    by: str,
+) -> None:
+    """Its run may have been for a tag `main`, with a workflow and a bento of somebody's own."""
+    git(world.root, "switch", "-qc", "own")
+    (world.root / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
+    git(world.root, "add", "dvc.lock")
+    git(world.root, "commit", "-qm", "own")
+    own = git(world.root, "rev-parse", "HEAD")
+    git(world.root, "switch", "-q", "--detach", "origin/main")
+    git(world.root, "merge", "-q", "--no-ff", "-m", "Merge own", own)
+    git(world.root, "push", "-q", "origin", "HEAD:main")
+    merge = git(world.root, "rev-parse", "HEAD")
+    fake = FakeActions(httpserver, httpserver)
+    facts = {"merged_at": "2026-01-02T10:00:00Z", "merge_commit_sha": merge}
+    fake.pulls = [pull_request(**facts)] if by == "a pull request" else []
+    monkeypatch.setenv("GITHUB_API_URL", fake.url)
+    monkeypatch.setenv("GITHUB_REPOSITORY", NAME)
+    monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+    assert main(["--commit", merge]) == 0
+    assert fake.requests == []
+    assert main(["--commit", own]) == (1 if fake.pulls else 0)
+    if fake.pulls:
+        assert "which a pull request brought along" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wanted", ["nothing", "e" * 40, "--force", "HEAD:dvc.lock", ""])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import lzma
 import tarfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import yaml
 
 from gitops_ml.bento.store import FETCHED, BentoError
 from gitops_ml.core import paths
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.project import load_project
 from gitops_ml.core.yaml_text import load_yaml
 
@@ -94,7 +94,7 @@ class BentoArchive:
         if file not in self.texts:
             raise BentoError(f"{self.name}: lacks {file!r}")
         try:
-            read = load_yaml if file == _DESCRIPTION else json.loads
+            read = load_yaml if file == _DESCRIPTION else load_json
             document = read(self.texts[file])
         except (yaml.YAMLError, ValueError) as error:
             raise BentoError(f"{self.name}: {file} cannot be read: {error}") from error

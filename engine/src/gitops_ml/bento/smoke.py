@@ -30,6 +30,7 @@ from bentoml.exceptions import BentoMLException
 from gitops_ml.core import paths
 from gitops_ml.core.answers import TOLERANCE
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.project import load_project
 from gitops_ml.core.run import PYTHON, started
 from gitops_ml.model.predictor import read_manifest
@@ -60,7 +61,7 @@ def fetch(url: str, body: bytes | None = None) -> tuple[int, Any]:
     except http.client.HTTPException as error:
         raise OSError(f"the answer broke off: {error!r}") from error
     try:
-        return status, json.loads(content)
+        return status, load_json(content)
     except ValueError:
         return status, content.decode(errors="replace")
 
@@ -303,7 +304,7 @@ def parse_golden(text: bytes, where: str) -> dict[str, Any]:
         SmokeError: If they are none, or would let pass what differs by more than `TOLERANCE`.
     """
     try:
-        golden = json.loads(text)
+        golden = load_json(text)
         complete = bool(golden["records"] and golden["predictions"])
         tolerance = golden["tolerance"]
     except (ValueError, KeyError, TypeError) as error:

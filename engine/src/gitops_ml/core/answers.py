@@ -15,6 +15,7 @@ from typing import Any
 
 from gitops_ml.core import paths
 from gitops_ml.core.git import git
+from gitops_ml.core.json_text import load_json
 
 # Of the number, and absolute below 1. The matrix has single precision: a linear model of some ten
 # thousand rows moved by 3e-5 from one kind of processor to another.
@@ -42,8 +43,8 @@ def different(root: Path, revision: str = "HEAD") -> list[str]:
             found.append(f"{path}: is not committed, so the answers cannot be compared")
             continue
         try:
-            before = json.loads(shown.stdout)
-            now = json.loads((root / path).read_text(encoding="utf-8"))
+            before = load_json(shown.stdout)
+            now = load_json((root / path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             found.append(f"{path}: cannot be compared: {error}")
             continue
@@ -54,8 +55,8 @@ def different(root: Path, revision: str = "HEAD") -> list[str]:
 
 def describe(root: Path) -> str:
     """What was compared, and how closely."""
-    golden = json.loads((root / paths.GOLDEN).read_text(encoding="utf-8"))
-    evaluation = json.loads((root / paths.EVALUATION).read_text(encoding="utf-8"))
+    golden = load_json((root / paths.GOLDEN).read_text(encoding="utf-8"))
+    evaluation = load_json((root / paths.EVALUATION).read_text(encoding="utf-8"))
     return (
         f"{len(golden['predictions'])} golden predictions, and every metric, interval and slice on "
         f"{evaluation['rows']} test rows, are the committed ones to within {TOLERANCE:.0e}, "

@@ -18,6 +18,7 @@ import yaml
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import DvcError, by_name, dvc_output, stages_of
 from gitops_ml.core.git import git
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.yaml_text import load_yaml
 
 # DVC appends this to the hash of a folder.
@@ -155,7 +156,7 @@ def listed(path: Path) -> dict[str, str]:
         ValueError: If it lists nothing.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = load_json(path.read_text(encoding="utf-8"))
         return {str(entry["relpath"]): str(entry["md5"]) for entry in entries}
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: lists no files") from error

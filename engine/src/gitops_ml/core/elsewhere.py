@@ -15,6 +15,7 @@ from gitops_ml.core.dvc import DvcError, read_lock
 from gitops_ml.core.dvc_objects import cache_folder, listed, object_path, outputs_of
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.git import BaseRevision
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.project import parse_project
 
 
@@ -46,7 +47,7 @@ def check_only_onnx(root: Path, hash_: str) -> bool:
     try:
         files = listed(object_path(cache, hash_))
         manifest = object_path(cache, files[paths.MANIFEST.name]).read_text(encoding="utf-8")
-        served = str(json.loads(manifest)["served"])
+        served = str(load_json(manifest)["served"])
         there = object_path(cache, files[served]).exists()
     except FileNotFoundError:
         return False
@@ -76,7 +77,7 @@ def note(root: Path, by: str | None, hash_: str | None) -> None:
 def trained_by(root: Path) -> str | None:
     """Who trained the model of `dvc.lock` elsewhere; None if it was not."""
     try:
-        told = json.loads((root / paths.TRAINED_ELSEWHERE).read_text(encoding="utf-8"))
+        told = load_json((root / paths.TRAINED_ELSEWHERE).read_text(encoding="utf-8"))
         model = outputs_of(read_lock(root)).get(paths.MODELS.as_posix())
         return str(told["by"]) if told["model"] == model else None
     except (OSError, ValueError, KeyError, TypeError, DvcError):

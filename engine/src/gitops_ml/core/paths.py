@@ -11,6 +11,7 @@ SCHEMA = Path("schema.yaml")
 DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 UV_LOCK = Path("uv.lock")
+PYTHON_VERSION = Path(".python-version")
 
 INGESTED = Path("data/ingested.parquet")
 TRAIN = Path("data/split/train.parquet")

@@ -18,6 +18,7 @@ import polars as pl
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.json_text import load_json
 from gitops_ml.features.matrix import TableError, read_table, with_derived
 from gitops_ml.gate.challenger import latency_p99_ms
 from gitops_ml.model.predict import as_table, predict
@@ -76,7 +77,7 @@ def read_answers(folder: Path, rows: int) -> Answers:
     try:
         table = pl.read_parquet(folder / ANSWERS)
         derived = pl.read_parquet(folder / DERIVED)
-        latency = float(json.loads((folder / LATENCY).read_text(encoding="utf-8"))["p99_ms"])
+        latency = float(load_json((folder / LATENCY).read_text(encoding="utf-8"))["p99_ms"])
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise TableError(f"its answers cannot be read: {type(error).__name__}: {error}") from error
     if "prediction" not in table.columns or len(table) != rows:

@@ -21,7 +21,6 @@ measured by each metric of the contract in three ways:
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from gitops_ml.core import paths
 from gitops_ml.core.git import BaseRevision
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.core.settings import MetricTerms, Params
 from gitops_ml.gate.base_rows import BaseRows, Compared, Judged, described, groups_of
@@ -123,7 +123,7 @@ def read_record(base: BaseRevision) -> dict[str, Estimate]:
     """What the base recorded of its model; empty if it recorded nothing that can be read."""
     text = base.read(paths.EVALUATION)
     try:
-        metrics = json.loads(text or "")["metrics"]
+        metrics = load_json(text or "")["metrics"]
         return {
             name: Estimate(found["value"], found["low"], found["high"])
             for name, found in metrics.items()

@@ -105,19 +105,24 @@ class Contestant:
         }
 
     def choose_interpreter(self, home: Path, what: str) -> None:
-        """This interpreter if its project locks the same versions, else an environment of its own.
+        """This interpreter if its project has the same Python and locks the same versions.
+
+        Else an environment of its own.
 
         Args:
             home: The project whose locked environment this process runs in.
             what: What to call the contestant in a note, e.g. `The champion`.
         """
         lock = self.project / paths.UV_LOCK
-        if not lock.is_file() or _same_text(lock, home / paths.UV_LOCK):
+        files = (paths.UV_LOCK, paths.PYTHON_VERSION)
+        if not lock.is_file() or all(
+            _content(self.project / f) == _content(home / f) for f in files
+        ):
             return
         if shutil.which("uv") is None:
             self.notes.append(
-                f"{what} locks other versions of the dependencies, and uv is not installed to set "
-                "them up: it ran with this environment's versions."
+                f"{what} locks other versions of the dependencies, or names another Python, and uv "
+                "is not installed to set them up: it ran with this environment's versions."
             )
             return
         self.interpreter = _OWN_ENVIRONMENT
@@ -129,8 +134,8 @@ def own_environment(project: Path) -> tuple[Sequence[str], Variables]:
     return _OWN_ENVIRONMENT, {**contestant.variables(), **_withheld()}
 
 
-def _same_text(one: Path, other: Path) -> bool:
-    return other.is_file() and one.read_bytes() == other.read_bytes()
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _withheld() -> Variables:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
 from gitops_ml.core.git import BaseRevision
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.schema import Column, Schema
 from gitops_ml.core.settings import parse_settings
 from gitops_ml.gate.verdict import DataChanges
@@ -26,7 +25,7 @@ def _base_rows(base: BaseRevision | None) -> int | None:
     if profile is None:
         return None
     try:
-        rows = json.loads(profile)["rows"]
+        rows = load_json(profile)["rows"]
     except (ValueError, KeyError, TypeError):
         return None
     return rows if isinstance(rows, int) else None

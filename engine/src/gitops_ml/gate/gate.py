@@ -36,6 +36,7 @@ from gitops_ml.gate.judged_rows import all_rows, judged_rows, landed_rows, row_c
 from gitops_ml.gate.judgement import Judge, judge_limits
 from gitops_ml.gate.measured import measure
 from gitops_ml.gate.opponent import Question, champion_of, find_opponent
+from gitops_ml.gate.own_engine import check_base_code
 from gitops_ml.gate.reference import find_reference, judge_erosion
 from gitops_ml.gate.remedies import remedies
 from gitops_ml.gate.run_record import RunRecord, go_by
@@ -43,6 +44,7 @@ from gitops_ml.gate.terms import (
     applicable_terms,
     check_contract,
     guard_clock,
+    guard_outcomes,
     guard_own_metrics,
     guard_split,
 )
@@ -78,6 +80,7 @@ def judge(
         record: What the base's own run made; by default what the base's commit says.
 
     Raises:
+        BrokenBaseError: If the code of the base cannot be run.
         SettingsError: If a settings file is missing or wrong.
         GitError: If the base cannot be read.
         GitopsError: If the pipeline has not run since something changed.
@@ -85,6 +88,8 @@ def judge(
         TableError: If the test rows are missing or unsuitable.
         PredictionError: If the model does not answer with finite numbers.
     """
+    if home is not None:
+        check_base_code(home)
     home = home or root
     with metrics_of(home):
         return _judge(root, revision, consent, home, record)
@@ -113,6 +118,7 @@ def _judge(
     judged = base if recorded else None
     guard_split(log, judged, params, consent)
     guard_clock(log, judged, params, consent)
+    guard_outcomes(log, judged, schema, consent)
     guard_own_metrics(log, judged, consent)
     champion, opponent, base_rows = None, None, None
     question = Question(params, test, hidden_columns(schema, params.target), home)

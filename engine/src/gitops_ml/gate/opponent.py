@@ -164,6 +164,8 @@ def other_surroundings(base: BaseRevision) -> list[str]:
     here = lock.read_text(encoding="utf-8") if lock.exists() else None
     if _predicting(base.read(paths.UV_LOCK)) != _predicting(here):
         found.append("other libraries")
+    if not base.same_file(paths.PYTHON_VERSION):
+        found.append("another Python")
     rooms = [f"engine/src/gitops_ml/{room}" for room in _PREDICTING_ROOMS]
     if git(base.root, "diff", "--quiet", base.commit, "--", *rooms).returncode == 1:
         found.append("another engine")

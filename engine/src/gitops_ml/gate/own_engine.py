@@ -17,6 +17,7 @@ from gitops_ml.gate.contestant import own_environment
 from gitops_ml.gate.recorded_model import recorded_model
 from gitops_ml.gate.verdict import Consent
 from gitops_ml.github.labels import OWN_ENGINE_LABEL
+from gitops_ml.model.own_metrics import metrics_of
 
 _ENGINE = Path("engine")
 _ASK = (
@@ -27,6 +28,10 @@ _ASK = (
 
 class OwnEngineError(GitopsError):
     """The base's engine cannot judge, and nobody let the change's own engine do so."""
+
+
+class BrokenBaseError(GitopsError):
+    """The code of the base, which the judge runs, cannot be run."""
 
 
 def own_engine_note(root: Path, revision: str, why: str, consent: Consent) -> str:
@@ -65,6 +70,33 @@ def unreadable(error: GitopsError, consent: Consent) -> str:
             f"{error}\nThe engine of the base judges, and this is what it cannot "
             f"read; this change updates the engine.\n{_ASK}"
         ) from error
+    return why
+
+
+def check_base_code(home: Path) -> None:
+    """Make sure that the code of the base that a judge runs can be run.
+
+    Raises:
+        BrokenBaseError: If it cannot.
+    """
+    try:
+        with metrics_of(home):
+            pass
+    except GitopsError as error:
+        raise BrokenBaseError(str(error)) from error
+
+
+def broken(error: BrokenBaseError, consent: Consent) -> str:
+    """Why the base's code cannot judge, as in a base that holds the marks of a merge conflict.
+
+    It must not keep out the change that mends it.
+
+    Raises:
+        OwnEngineError: If nobody agreed that the change's own code judges.
+    """
+    why = f"the code of the base cannot be run: {error}"
+    if not consent.own_engine:
+        raise OwnEngineError(f"{why}\n{_ASK}") from error
     return why
 
 

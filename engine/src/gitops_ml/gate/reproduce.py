@@ -23,13 +23,21 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from gitops_ml.core import elsewhere, paths
-from gitops_ml.core.dvc import DvcError, dvc_output, locked_output, read_lock, stages_of
+from gitops_ml.core.dvc import (
+    DvcError,
+    by_name,
+    dvc,
+    dvc_output,
+    locked_output,
+    read_lock,
+    stages_of,
+)
 from gitops_ml.core.dvc_lock import INPUTS, committed
 from gitops_ml.core.dvc_objects import check_outputs, hash_of, outputs_of
 from gitops_ml.core.dvc_remote import git_owned, pull_objects
@@ -40,8 +48,11 @@ from gitops_ml.gate.run_record import RunRecord, believed, go_by, record_of
 from gitops_ml.github.event import read_event
 from gitops_ml.github.passed import base_of
 
-# What is believed of a model was made by these commands, out of what is named here.
+# What is believed of data and of a model was made by these commands, out of what is named here.
 _MADE_BY: Mapping[str, tuple[tuple[Path, ...], tuple[Path, ...]]] = {
+    "gitops-ml ingest": ((paths.INGESTED,), ()),
+    "gitops-ml validate": ((paths.VALIDATION_REPORT,), (paths.INGESTED,)),
+    "gitops-ml split": ((paths.TEST.parent,), (paths.INGESTED, paths.VALIDATION_REPORT)),
     "gitops-ml train": ((paths.MODELS,), (paths.TRAIN,)),
     "gitops-ml evaluate": (
         (paths.METRICS, paths.EVALUATION, paths.GOLDEN),
@@ -52,6 +63,9 @@ _MADE_BY: Mapping[str, tuple[tuple[Path, ...], tuple[Path, ...]]] = {
 _REFUSED_KEYS = ("frozen", "wdir")
 _TOKENS = ("GITHUB_TOKEN", "GH_TOKEN")
 _LOCAL = (".dvc/config.local", ".dvc/cache", ".dvc/tmp")
+_IGNORING = ".dvcignore"
+# How many file names fit a command.
+_AT_ONCE = 500
 
 
 class ReproduceError(DvcError):
@@ -130,6 +144,71 @@ def check_local_files(root: Path) -> None:
         )
 
 
+def check_stage_files(root: Path) -> None:
+    """Make sure that DVC takes stages from the project's own `dvc.yaml` only.
+
+    It reads every one in any folder, also where nobody has to review a change: what such a stage
+    writes into a folder that a stage here depends on is made first. A `.dvc` file, which may be
+    anywhere, may name what is beside it.
+
+    Raises:
+        ReproduceError: Naming the files.
+    """
+    listed = git(root, "ls-files", "-z", "--", f"*{paths.DVC_YAML}", "*.dvc")
+    for name in filter(None, listed.stdout.split("\0")):
+        path = Path(name)
+        if path.name == paths.DVC_YAML.name and path != paths.DVC_YAML:
+            raise ReproduceError(
+                f"{name}: DVC runs the stages of every {paths.DVC_YAML}, and only those of the one "
+                "at the top are known here; move them there"
+            )
+        if path.suffix == ".dvc" and not _names_its_own(root / path):
+            raise ReproduceError(
+                f"{name}: names files outside of its folder, or says nothing that can be read; a "
+                "`.dvc` file has no `wdir`, and is beside what it names: `dvc add` it again"
+            )
+
+
+def _names_its_own(path: Path) -> bool:
+    try:
+        document = load_yaml(path.read_text(encoding="utf-8"))
+        names = [PurePosixPath(output["path"]) for output in document["outs"]]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return False
+    return "wdir" not in document and all(
+        not name.is_absolute() and ".." not in name.parts for name in names
+    )
+
+
+def check_nothing_hidden(root: Path, lock: str) -> None:
+    """Make sure that DVC sees all of what the stages read.
+
+    A committed file that a `.dvcignore` hides can change without a stage running again. DVC reads
+    the one at the top, and takes no folder for an input that holds another.
+
+    Args:
+        root: The project's folder.
+        lock: The `dvc.lock` that names what the stages read.
+
+    Raises:
+        ReproduceError: Naming the files.
+    """
+    if not (root / _IGNORING).exists():
+        return
+    entries = stages_of(lock, str(paths.DVC_LOCK)).values()
+    read = sorted({name for entry in entries for name in by_name(entry.get("deps"))})
+    listed = git(root, "ls-files", "-z", "--", *(f":(literal){name}" for name in read))
+    names = [name for name in listed.stdout.split("\0") if name]
+    hidden: list[str] = []
+    for start in range(0, len(names), _AT_ONCE):
+        hidden += dvc(root, "check-ignore", *names[start : start + _AT_ONCE]).stdout.splitlines()
+    if hidden:
+        raise ReproduceError(
+            f"{', '.join(hidden[:5])}: read by a stage, but hidden from DVC by a `{_IGNORING}`, so "
+            "no stage would run again where that changes; take the pattern out, or the file"
+        )
+
+
 def believed_lock(root: Path, base: BaseRevision | None) -> str | None:
     """The base's `dvc.lock`, without stages that are none any more; None if it has none.
 
@@ -201,6 +280,7 @@ def reproduce(
     base = go_by(find_base(root, revision), record)
     check_stages(root)
     check_local_files(root)
+    check_stage_files(root)
     recorded = believed_lock(root, base)
     trainer = elsewhere.allowed_by(base)
     theirs = _their_model(root, recorded) if trainer is not None else None
@@ -217,6 +297,7 @@ def reproduce(
         if show(command, root, variables=dict.fromkeys(_TOKENS)) != 0:
             raise ReproduceError("a stage failed; what it said is above")
         made = read_lock(root)
+        check_nothing_hidden(root, made)
         if stage is None:
             check_outputs(root, made)
     name = str(paths.DVC_LOCK)

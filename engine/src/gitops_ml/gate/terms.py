@@ -26,6 +26,7 @@ from gitops_ml.core.metric_catalogue import (
     own_metrics_file,
     why_not,
 )
+from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Contract, KeepsTestRows, Params, Task, parse_settings
 from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.gate.contract_changes import Change, changes_between, stricter_of
@@ -313,6 +314,41 @@ def guard_clock(log: GateLog, base: BaseRevision | None, params: Params, consent
         "moment, so older data pass"
     )
     _ask(log, why, consent)
+
+
+def guard_outcomes(
+    log: GateLog, base: BaseRevision | None, schema: Schema, consent: Consent
+) -> None:
+    """Block a change that lets the model see what is known only after the fact, without consent.
+
+    Such a model is better in every comparison, and has nothing to go by when it is asked. Whether
+    the base was right about the column, only a person knows.
+
+    Args:
+        log: Takes the reasons and notes.
+        base: The base with a model; None if there is none.
+        schema: The change's schema.
+        consent: What a maintainer agreed to.
+    """
+    text = base.read(paths.SCHEMA) if base else None
+    if text is None:
+        return
+    try:
+        old = parse_settings(text, Schema, f"the base's {paths.SCHEMA}")
+    except SettingsError as error:
+        log.notes.append(f"Which columns are outcomes was not compared: {error}")
+        return
+    seen = [
+        f"`{name}`"
+        for name, column in old.columns.items()
+        if column.outcome and name in schema.columns and not schema.columns[name].outcome
+    ]
+    if seen:
+        why = (
+            f"{paths.SCHEMA}: {', '.join(seen)}: an outcome in the base, known only after the "
+            "fact, and here no more: a model that sees it looks better than it can be"
+        )
+        _ask(log, why, consent)
 
 
 def _params_of(base: BaseRevision | None) -> Params | None:

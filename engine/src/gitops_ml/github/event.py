@@ -92,8 +92,21 @@ class Event:
             return None
         ref = str(self.get("ref"))
         branch = ref.removeprefix(_HEADS)
-        known = branch == self.default_branch or branch.startswith(HOTFIX)
-        return branch if known and ref.startswith(_HEADS) else None
+        return branch if self.is_delivered(branch) and ref.startswith(_HEADS) else None
+
+    @property
+    def target(self) -> str:
+        """The branch whose history says what the change is judged against.
+
+        A pull request to a branch that is not delivered is judged as if it were to the default
+        branch: its check is one of a commit, and stays when somebody chooses that one instead.
+        """
+        into = self.find("pull_request.base.ref") or self.delivered_branch
+        return str(into) if into and self.is_delivered(str(into)) else self.default_branch
+
+    def is_delivered(self, branch: str) -> bool:
+        """Whether a branch is the default branch, or one for a hotfix."""
+        return branch == self.default_branch or branch.startswith(HOTFIX)
 
 
 def read_event() -> Event:
@@ -139,15 +152,16 @@ def default_branch(root: Path) -> str:
 def named_base(event: Event) -> str:
     """The git revision that the event's change starts from, whatever became of it.
 
-    A pull request and a merge group name theirs. A push to the default branch, or to one for a
-    hotfix, starts from what the branch held before (nothing but zeros when it is new), and
-    everything else from the default branch. What is judged against is another matter: see
-    `passed.base_of`.
+    A pull request to a branch that is delivered, and a merge group, name theirs. A push to the
+    default branch, or to one for a hotfix, starts from what the branch held before (nothing but
+    zeros when it is new), and everything else from the default branch. What is judged against is
+    another matter: see `passed.base_of`.
 
     Raises:
         EventError: If the payload does not say.
     """
-    if event.name == "pull_request":
+    into = event.find("pull_request.base.ref")
+    if event.name == "pull_request" and (into is None or event.is_delivered(into)):
         return event.commit("pull_request.base.sha")
     if event.name == "merge_group":
         return event.commit("merge_group.base_sha")

@@ -6,6 +6,10 @@ would let it pass. So the champion, and the contract, are those of the newest co
 history whose pipeline passed when it was pushed to the base's branch. No setting says which: it is
 what GitHub remembers of the runs. A run that passed the second time has passed.
 
+On a branch for a hotfix, whoever made it may have pushed what they liked with it, and a workflow of
+their own beside that. So of its commits only those count that a pull request brought there, and
+else those of the default branch that it starts from, what production runs among them.
+
 What GitHub does not remember any more, since it keeps runs for some 400 days, the branches of the
 environments and the tags of releases still tell: only what had passed was delivered.
 
@@ -15,7 +19,6 @@ then judged against its base as it is: after the merge it is judged again, by a 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,13 +26,19 @@ from pathlib import Path
 
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import NO_COMMIT, GitError, git, is_no_commit
+from gitops_ml.core.json_text import load_json
 from gitops_ml.github.client import GitHub, GitHubError, connect
 from gitops_ml.github.event import Event, named_base, read_event
+from gitops_ml.github.pulls import came_along, was_merged
 from gitops_ml.github.runs import count_runs, pushed_runs
 
 ENVIRONMENT_BRANCHES = "refs/remotes/origin/env/"
 RELEASE_TAGS = "refs/tags/release-*"
 _SHORT = 10
+_START = (
+    "make a branch hotfix/... from the commit that production runs, and the pull request to that; "
+    "docs/deliver.md says how"
+)
 
 
 class NotToldError(GitopsError):
@@ -57,8 +66,8 @@ class _History:
 
     Attributes:
         root: A folder of the working tree.
-        branch: The base's branch: the default branch, one for a hotfix that was pushed to, or what
-            a pull request is to be merged to.
+        branch: The base's branch: the default branch, or one for a hotfix.
+        default: The default branch.
         named: The base that the event names.
         pushed: The commit that was pushed to a branch that is delivered; None for other events.
         commits: The named base or what was pushed, and all that led to it; what was pushed itself
@@ -67,6 +76,7 @@ class _History:
 
     root: Path
     branch: str
+    default: str
     named: str
     pushed: str | None
     commits: Sequence[str]
@@ -74,6 +84,15 @@ class _History:
     @property
     def was_rewritten(self) -> bool:
         return self.named not in self.commits
+
+    @property
+    def is_hotfix(self) -> bool:
+        return self.branch != self.default
+
+    def line(self) -> frozenset[str]:
+        """Of the commits those that were on the branch itself, not beside it and merged."""
+        listed = _git(self.root, "rev-list", "--first-parent", self.pushed or self.named, "--")
+        return frozenset(listed.split())
 
 
 def base_of(event: Event, root: Path = Path()) -> Base:
@@ -135,9 +154,8 @@ def _history(event: Event, root: Path, named: str) -> _History:
     commits = _git(root, "rev-list", pushed or named, "--").split()
     return _History(
         root=root,
-        branch=str(
-            event.find("pull_request.base.ref") or event.delivered_branch or event.default_branch
-        ),
+        branch=event.target,
+        default=event.default_branch,
         named=named,
         pushed=pushed,
         commits=[commit for commit in commits if commit != pushed],
@@ -168,16 +186,24 @@ def _newest_passed(api: GitHub, repository: str, history: _History) -> Base:
     Raises:
         GitHubError: If GitHub cannot be asked.
         GitError: If the history is not here.
+        NotToldError: If nothing that a hotfix starts from has passed, or it does not start at what
+            production runs.
     """
     found, elsewhere = _passed(api, repository, history)
     passed, run = found if found is not None else (_delivered(history), None)
     if passed is not None:
+        _check_start(history)
         return Base(passed, _why(history, passed), run)
     if _git(history.root, "rev-parse", "--is-shallow-repository") == "true":
         raise GitError(
             f"no commit that passed is among the {len(history.commits)} of this clone, which does "
             "not hold the whole history: check out with `fetch-depth: 0`, or "
             "`git fetch --unshallow`"
+        )
+    if history.is_hotfix:
+        raise NotToldError(
+            f"no commit that {history.branch} starts from has passed the pipeline on "
+            f"{history.default}, so there is nothing to be judged against: {_START}"
         )
     if elsewhere or _some_are_forgotten(api, repository):
         return _unknown(history)
@@ -191,10 +217,12 @@ def _passed(api: GitHub, repository: str, history: _History) -> tuple[tuple[str,
     """The newest commit that passed, with its run; and whether others passed elsewhere.
 
     A branch that was renamed has its earlier runs under the earlier name: where nothing has passed
-    under this one, any name will do.
+    under this one, any name will do, for what was on the branch itself.
     """
-    known, elsewhere = frozenset(history.commits), False
-    for branch in (history.branch, None):
+    known, line, elsewhere = frozenset(history.commits), history.line(), False
+    for branch in (history.branch, history.default if history.is_hotfix else None):
+        if branch is None:
+            known &= line
         found = []
         for run in pushed_runs(api, repository, branch, status="success"):
             commit = str(run["head_sha"])
@@ -202,6 +230,12 @@ def _passed(api: GitHub, repository: str, history: _History) -> tuple[tuple[str,
                 continue
             if commit not in known:
                 elsewhere = elsewhere or branch is not None
+                continue
+            # A commit of a hotfix that nobody merged came with the branch, from whoever made it.
+            own = branch in (history.default, None)
+            if not own and not was_merged(api, repository, commit, history.branch):
+                continue
+            if commit not in line and came_along(api, repository, commit):
                 continue
             if commit == history.named:
                 return (commit, int(run["id"])), elsewhere
@@ -224,14 +258,31 @@ def _delivered(history: _History) -> str | None:
     """The newest commit of the history that was delivered; None if nothing tells of one."""
     delivered = set(_git(history.root, "rev-list", "--no-walk", f"--glob={RELEASE_TAGS}").split())
     branches = _git(history.root, "for-each-ref", "--format=%(refname)", ENVIRONMENT_BRANCHES)
-    for branch in branches.split():
-        shown = git(history.root, "show", f"{branch}:release.json")
-        try:
-            delivered.add(str(json.loads(shown.stdout)["source"]["commit"]))
-        except (LookupError, TypeError, ValueError):
-            continue
+    delivered |= {commit for name in branches.split() if (commit := _released(history.root, name))}
     found = [commit for commit in history.commits if commit in delivered]
     return _last_of(history.root, found) if found else None
+
+
+def _released(root: Path, branch: str) -> str | None:
+    """The commit that an environment's branch runs; None if it does not say."""
+    shown = git(root, "show", f"{branch}:release.json")
+    try:
+        return str(load_json(shown.stdout)["source"]["commit"])
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
+def _check_start(history: _History) -> None:
+    """Make sure that a hotfix mends what production runs, as far as its branch is here.
+
+    Raises:
+        NotToldError: If it starts elsewhere: it could not be delivered.
+    """
+    running = _released(history.root, f"{ENVIRONMENT_BRANCHES}production")
+    if history.is_hotfix and running is not None and running not in history.commits:
+        raise NotToldError(
+            f"{history.branch} does not start at what production runs, {running[:_SHORT]}: {_START}"
+        )
 
 
 def _some_are_forgotten(api: GitHub, repository: str) -> bool:

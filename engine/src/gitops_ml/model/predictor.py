@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.user_code import (
     in_words,
     make_importable,
@@ -253,7 +253,7 @@ def read_manifest(models: Path) -> dict[str, Any]:
     """
     path = models / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = load_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; run `make pipeline` to train a model") from None
     except (OSError, ValueError) as error:

@@ -23,6 +23,8 @@ from gitops_ml.core.errors import GitopsError, SettingsError, UsageError
 from gitops_ml.gate.consent import consent_of
 from gitops_ml.gate.gate import judge
 from gitops_ml.gate.own_engine import (
+    BrokenBaseError,
+    broken,
     judge_by_own_engine,
     own_engine_note,
     same_engine,
@@ -123,6 +125,8 @@ def run(options: argparse.Namespace) -> int:
         updated = options.judge is not None and not same_engine(root, options.judge)
         try:
             report = judge(root, revision, consent, options.judge, record)
+        except BrokenBaseError as error:
+            return judge_by_own_engine(root, revision, broken(error, consent), consent)
         except (SettingsError, ModelError) as error:
             if not updated:
                 raise

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from gitops_ml.github.client import GitHub
 from gitops_ml.github.event import HOTFIX
+from gitops_ml.github.pulls import was_merged
 from gitops_ml.github.runs import pushed_runs
 from gitops_ml.ship.environments.branches import SHORT, EnvironmentBranch
 from gitops_ml.ship.environments.repository import Repository
@@ -70,7 +71,7 @@ def check_hotfix(
             f"a branch {HOTFIX}... from that commit; {_HOW}"
         )
     since = repository.run("rev-list", "--first-parent", f"{start}..{commit}").decode().split()
-    unreviewed = [one for one in since if not _was_merged(api, name, one, branch)]
+    unreviewed = [one for one in since if not was_merged(api, name, one, branch)]
     if unreviewed:
         raise DeploymentError(
             f"{what}: {', '.join(one[:SHORT] for one in unreviewed)} was merged to {branch} by no "
@@ -88,13 +89,6 @@ def check_hotfix(
             f"{what}: the pipeline has not passed for its push: wait for it, or mend what is red"
         )
     return f"a hotfix of {released.tag}, proved on {branch}"
-
-
-def _was_merged(api: GitHub, name: str, commit: str, branch: str) -> bool:
-    return any(
-        pull["merged_at"] and pull["merge_commit_sha"] == commit and pull["base"]["ref"] == branch
-        for pull in api.items(f"/repos/{name}/commits/{commit}/pulls")
-    )
 
 
 def _rules(api: GitHub, name: str, branch: str) -> set[str]:

@@ -25,6 +25,7 @@ from gitops_ml.core import paths
 from gitops_ml.core.git import below_the_top
 from gitops_ml.github.client import GitHub, connect
 from gitops_ml.github.event import HOTFIX, default_branch
+from gitops_ml.github.pulls import came_along
 from gitops_ml.github.runs import pushed_runs
 from gitops_ml.ship.environments.branches import EnvironmentBranch
 from gitops_ml.ship.environments.repository import Repository
@@ -98,6 +99,13 @@ def find_commit(root: Path, wanted: str | None, branch: str) -> str:
             f"COMMIT is {wanted!r}, the commit {commit}, which is not on {branch}: only what was "
             f"merged is delivered{unshallow if repository.is_shallow() else ''}"
         )
+    if commit not in repository.run("rev-list", "--first-parent", main).decode().split():
+        api, name = connect(root)
+        if came_along(api, name, commit):
+            raise DeploymentError(
+                f"COMMIT is {wanted!r}, the commit {commit}, which a pull request brought along: "
+                f"{branch} never held it, and its runs prove nothing. Name the merge"
+            )
     return commit
 
 

@@ -250,7 +250,9 @@ Broken = Callable[[World], dict[str, bytes]]
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
+        ({"release.json/x": b"{}"}, "no such file"),
         ({"release.json": b"{"}, "not JSON"),
+        ({"release.json": b"[" * 200_000}, "nests too deeply"),
         ({"release.json": b"[]"}, "must hold a JSON object"),
         ({"release.json": b'{"release": "shop:1"}'}, f"{KIND}.digest is missing"),
         ({"release.json": b"\xff\xfe"}, "not JSON"),

@@ -8,7 +8,6 @@ tree and what is staged there are never touched, and until the push nothing has 
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gitops_ml.core.git import GitError
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.retry import doubling, patiently
 from gitops_ml.ship.environments.repository import (
     OvertakenError,
@@ -102,7 +102,7 @@ class EnvironmentBranch:
         return self.repository.find(f"refs/remotes/{self.repository.remote}/{self.name}")
 
     def read(self, name: str, revision: str | None = None) -> bytes | None:
-        """A file of the branch; None if it is not there.
+        """A file of the branch; None if it is not there, or is something else.
 
         Args:
             name: Of the file.
@@ -110,7 +110,9 @@ class EnvironmentBranch:
         """
         commit = revision or self.head()
         found = self.repository.find(f"{commit}:{name}") if commit else None
-        return None if found is None else self.repository.run("cat-file", "blob", found)
+        # A folder of that name, or a submodule, is no file.
+        blob = self.repository.find(f"{found}^{{blob}}") if found else None
+        return None if blob is None else self.repository.run("cat-file", "blob", blob)
 
     def release(self, revision: str | None = None) -> Release | None:
         """What the environment runs; None if nothing was ever released to it.
@@ -263,7 +265,7 @@ class EnvironmentBranch:
 
 def _object(text: bytes) -> dict[str, Any] | None:
     try:
-        content = json.loads(text)
+        content = load_json(text)
     except ValueError:
         return None
     return content if isinstance(content, dict) else None

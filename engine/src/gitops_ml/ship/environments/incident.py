@@ -5,7 +5,6 @@ The first failure opens it, later ones comment on it, and a run that is repeated
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.retry import patiently
 from gitops_ml.github.client import GitHub, GitHubError
 from gitops_ml.report.verdict_report import escape, markdown_table
@@ -58,7 +58,7 @@ class Incident:
 def read_evidence(root: Path) -> dict[str, Any]:
     """What the probe wrote down; empty if it did not come to that."""
     try:
-        evidence = json.loads((root / EVIDENCE).read_text(encoding="utf-8"))
+        evidence = load_json((root / EVIDENCE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return evidence if isinstance(evidence, dict) else {}

@@ -11,7 +11,6 @@ https://distribution.github.io/distribution/spec/auth/token/
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.retry import patiently
 from gitops_ml.ship.image.settings import Login
 from gitops_ml.ship.settings import DeploymentError
@@ -236,7 +236,7 @@ class Registry:
 
 def _object(content: bytes, what: str) -> dict[str, Any]:
     try:
-        parsed = json.loads(content)
+        parsed = load_json(content)
     except ValueError as error:
         raise DeploymentError(f"{what} is not JSON: {error}") from error
     if not isinstance(parsed, dict):

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from gitops_ml.bento.smoke import fetch
 from gitops_ml.core import paths
 from gitops_ml.core.dvc import DvcError, locked_output
+from gitops_ml.core.json_text import load_json
 from gitops_ml.github.event import default_branch
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.branches import EnvironmentBranch, Revision
@@ -255,7 +256,7 @@ def _model_row(root: Path, release: Release, lock: bytes | None) -> Row:
     if folder is None:
         return missing
     try:
-        listed = json.loads(_cached(root, folder).read_bytes())
+        listed = load_json(_cached(root, folder).read_bytes())
         file = {entry["relpath"]: entry["md5"] for entry in listed}.get(Path(name).name)
         if file is None:
             return missing
@@ -272,7 +273,7 @@ def _cached(root: Path, md5: str) -> Path:
 
 def _parsed(text: bytes | None) -> Any:
     try:
-        return json.loads(text or b"")
+        return load_json(text or b"")
     except ValueError:
         return None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gitops_ml.core.json_text import load_json
 from gitops_ml.ship.settings import DeploymentError, artifact_kind
 
 RELEASE = "release.json"
@@ -111,7 +111,7 @@ def parse_release(text: bytes, where: str) -> Release:
 
 def _parse_object(text: bytes, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = load_json(text)
     except ValueError as error:
         raise ReleaseError(f"{where}: is not JSON: {error}") from error
     if not isinstance(content, dict):

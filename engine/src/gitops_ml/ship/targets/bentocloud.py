@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from gitops_ml.core.json_text import load_json
 from gitops_ml.ship.targets import Found
 from gitops_ml.ship.targets.bentocloud_document import render
 
 __all__ = ["details", "how_to_verify", "look_up", "recorded", "render"]
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def look_up(release: Mapping[str, Any]) -> tuple[Found, str]:
 def _own_release(folder: Path) -> dict[str, Any] | None:
     """What a bento says of itself; None if that cannot be read."""
     try:
-        own = json.loads((folder / "src" / "release.json").read_bytes())
+        own = load_json((folder / "src" / "release.json").read_bytes())
     except (OSError, ValueError):
         return None
     return own if isinstance(own, dict) and "release" in own else None
