@@ -1,14 +1,15 @@
 """How often the gate is wrong: an equivalent model that it blocks, a worse one that it lets pass.
 
-    python tools/study_noise.py PROJECT [--seeds 20] [--worse-seeds 3] [--resamples 300]
+    python tools/study_noise.py PROJECT [--seeds 24] [--worse-seeds 3] [--resamples 300]
 
 PROJECT is a generated project whose data are split (`make setup validate`). The recipe of its
 `params.yaml` is trained with many seeds: equivalent models, each of which may be the champion. Then
 it is made worse, really: with fewer trees, without a column, on labels of which a share is
 shuffled, on fewer rows. Each model is held against each champion, as the gate does it: the same
 rows, the same paired bootstrap, every margin of the contract; floors are left out. The margins are
-those of `contract.yaml` and those that `make contract` proposes from seeds of its own. Prints
-tables.
+those of `contract.yaml` and those that `make contract` proposes for its terms from other seeds. The
+same is done as with `model.seeds` of the contract, where each side is a few models and their mean
+is judged. Prints tables.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,6 @@ from gitops_ml.gate.retraining_noise import Part, Recipe, Spread, spread_of
 from gitops_ml.model.metrics import Scored, kind_of, measure, resample_weights
 from gitops_ml.model.own_metrics import metrics_of
 
-# The seeds that margins are proposed from; those that are judged come after them.
-PROPOSING = 8
 # How many seeds `make contract` may be given, and how often it is drawn which.
 PROPOSALS = (5, 8, 12, 16, 20)
 DRAWS = 300
@@ -77,6 +76,19 @@ class Measured:
 
     values: Floats
     resampled: Floats
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides whether a model is blocked.
+
+    Attributes:
+        margins: Shape (terms,).
+        seeds: Of how many models of each side the mean is judged.
+    """
+
+    margins: Floats
+    seeds: int = 1
 
 
 def terms_of(contract: Contract, test: pl.DataFrame) -> list[Term]:
@@ -136,6 +148,32 @@ def blocked(
     return np.asarray(np.quantile(advantage, 1 - confidence, axis=1) < -margins)
 
 
+def mean_of(models: Sequence[Measured]) -> Measured:
+    """What the mean of some models is, by every term."""
+    return Measured(
+        np.mean([one.values for one in models], axis=0),
+        np.mean([one.resampled for one in models], axis=0),
+    )
+
+
+def sides(models: Sequence[Measured], seeds: int) -> list[Measured]:
+    """The models in groups of some seeds each, none in two of them."""
+    return [
+        mean_of(models[start : start + seeds]) for start in range(0, len(models) - seeds + 1, seeds)
+    ]
+
+
+def pairs(models: Sequence[Measured], seeds: int) -> Iterator[tuple[Measured, Measured]]:
+    """Equivalent champions and challengers, each of some seeds."""
+    if seeds == 1:
+        yield from itertools.permutations(models, 2)
+        return
+    random = np.random.default_rng(0)
+    for _ in range(DRAWS):
+        chosen = [models[place] for place in random.permutation(len(models))[: 2 * seeds]]
+        yield mean_of(chosen[:seeds]), mean_of(chosen[seeds:])
+
+
 def proposals(terms: Sequence[Term], models: Sequence[Measured], confidence: float) -> None:
     """Draw again and again which models propose the margins, and let the others be judged."""
     directions = np.array([term.direction for term in terms])
@@ -150,7 +188,7 @@ def proposals(terms: Sequence[Term], models: Sequence[Measured], confidence: flo
     widths = directions * (values - values[:, None]) - bounds
     half_widths = widths[others].mean(axis=0)
     random = np.random.default_rng(0)
-    rows = []
+    rows, means = [], {}
     for seeds in PROPOSALS:
         if seeds > len(models) - 4:
             break
@@ -166,14 +204,23 @@ def proposals(terms: Sequence[Term], models: Sequence[Measured], confidence: flo
             ranks = np.argsort(directions[0] * values[judged, 0])
             per_champion = alarms.sum(axis=1) / (len(judged) - 1)
             average, luckiest = per_champion[ranks[[len(ranks) // 2, -1]]]
-            found.append((margins[0], average, luckiest, per_champion.mean()))
+            found.append((*margins, average, luckiest, per_champion.mean()))
         mean = np.mean(found, axis=0)
         spread = np.quantile([one[0] for one in found], [0.1, 0.9])
         shown = f"{mean[0]:.2g} ({spread[0]:.2g} to {spread[1]:.2g})"
-        rows.append([str(seeds), shown, *(f"{share:.1%}" for share in mean[1:])])
+        rows.append([str(seeds), shown, *(f"{share:.1%}" for share in mean[-3:])])
+        means[str(seeds)] = mean[:-3]
     print(f"An equivalent model is blocked, mean of {DRAWS} draws of the seeds that propose\n")
     head = [f"margin of {terms[0].name} (10 to 90 %)", "average", "luckiest", "each in turn"]
     table(["seeds", *head], rows)
+    print("The margins that are proposed, mean of these draws; by the number of seeds\n")
+    table(
+        ["term", *means],
+        [
+            [term.name, *(f"{margins[place]:.3g}" for margins in means.values())]
+            for place, term in enumerate(terms)
+        ],
+    )
 
 
 def fewer_trees(share: float) -> Worsen:
@@ -247,70 +294,69 @@ def study(params: Params, contract: Contract, recipe: Recipe, options: argparse.
     groups = groups_of(recipe.test, params, alike)
     terms = terms_of(contract, recipe.test)
     confidence = contract.model.confidence
-    proposing = [recipe.answers(seed) for seed in range(1, PROPOSING + 1)]
+    proposing = [recipe.answers(seed) for seed in range(1, options.proposing + 1)]
     spreads = [spread_of(t.part, proposing, confidence, groups) for t in terms]
-    sets = {
-        "contract.yaml": np.array([term.margin for term in terms]),
-        "proposed": np.array(
+    margins = np.array([term.margin for term in terms])
+
+    def proposed(seeds: int) -> Floats:
+        return np.array(
             [
-                term.margin if spread is None else spread.margin(len(terms))
+                term.margin if spread is None else spread.margin(len(terms), seeds=seeds)
                 for term, spread in zip(terms, spreads, strict=True)
             ]
-        ),
+        )
+
+    several = options.average
+    rules = {
+        "contract.yaml": Rule(margins),
+        "proposed": Rule(proposed(1)),
+        f"contract.yaml, {several} seeds": Rule(margins, several),
+        f"proposed, {several} seeds": Rule(proposed(several), several),
     }
     ruler = Ruler(terms, groups, options.resamples)
-    seeds = range(PROPOSING + 1, PROPOSING + 1 + options.seeds)
+    seeds = range(options.proposing + 1, options.proposing + 1 + options.seeds)
     models = [ruler.measure(recipe.answers(seed)) for seed in seeds]
     proposed_by = [ruler.measure(one) for one in proposing]
     values = np.array([model.values for model in models])
     print(f"{len(recipe.target)} training rows, {len(recipe.test)} test rows, {len(terms)} terms")
-    print(f"{time.monotonic() - start:.0f} s for {len(models) + PROPOSING} models\n")
+    print(f"{time.monotonic() - start:.0f} s for {len(models) + len(proposing)} models\n")
 
     print("Margins\n")
+    shown = {
+        name: rule for name, rule in rules.items() if name != f"contract.yaml, {several} seeds"
+    }
     table(
-        ["term", "spread between seeds", "half width", *sets],
+        ["term", "spread between seeds", "half width", *shown],
         [
             [
                 term.name,
                 f"{values[:, place].std(ddof=1):.2g}",
                 "-" if spread is None else f"{spread.half_width:.2g}",
-                *(f"{margins[place]:.2g}" for margins in sets.values()),
+                *(f"{rule.margins[place]:.2g}" for rule in shown.values()),
             ]
             for place, (term, spread) in enumerate(zip(terms, spreads, strict=True))
         ],
     )
 
-    primary = terms[0].direction * values[:, 0]
-    order = np.argsort(primary)
-    champions = {
-        f"average ({seeds[order[len(order) // 2]]})": [int(order[len(order) // 2])],
-        f"luckiest ({seeds[order[-1]]})": [int(order[-1])],
-        "each in turn": list(range(len(models))),
-    }
+    def alarms(rule: Rule, pairs: Iterable[tuple[Measured, Measured]]) -> str:
+        return share(
+            [bool(blocked(terms, rule.margins, *pair, confidence).any()) for pair in pairs]
+        )
+
+    order = np.argsort(terms[0].direction * values[:, 0])
+    rows = []
+    for who, place in (("average", order[len(order) // 2]), ("luckiest", order[-1])):
+        others = [(models[place], one) for one in models if one is not models[place]]
+        told = [alarms(rule, others) if rule.seeds == 1 else "-" for rule in rules.values()]
+        rows.append([f"{who} ({seeds[place]})", *told])
+    told = [alarms(rule, pairs(models, rule.seeds)) for rule in rules.values()]
+    rows.append(["each in turn", *told])
     print("An equivalent model (another seed) is blocked\n")
-    table(
-        ["champion", *sets],
-        [
-            [
-                who,
-                *(
-                    share(
-                        [
-                            bool(blocked(terms, m, models[i], models[j], confidence).any())
-                            for i, j in itertools.product(places, range(len(models)))
-                            if i != j
-                        ]
-                    )
-                    for m in sets.values()
-                ),
-            ]
-            for who, places in champions.items()
-        ],
-    )
+    table(["champion", *rules], rows)
 
     proposals(terms, [*proposed_by, *models], confidence)
 
-    losses, verdicts = [], {name: list[NDArray[np.bool_]]() for name in sets}
+    losses, verdicts = [], {name: list[NDArray[np.bool_]]() for name in rules}
     rows = []
     directions = np.array([term.direction for term in terms])
     for name, worsen in ways(recipe):
@@ -324,42 +370,35 @@ def study(params: Params, contract: Contract, recipe: Recipe, options: argparse.
         found = np.array([model.values for model in worse])
         loss = directions * (values.mean(axis=0) - found.mean(axis=0))
         losses.append(loss)
-        for which, margins in sets.items():
-            verdicts[which].append(
-                np.array([blocked(terms, margins, c, w, confidence) for c in models for w in worse])
-            )
-        rows.append(
-            [
-                name,
-                f"{loss[0]:+.4f}",
-                *(
-                    text
-                    for which, margins in sets.items()
-                    for text in (
-                        f"{(loss / margins).max():.1f}",
-                        share(verdicts[which][-1].any(axis=1)),
-                    )
-                ),
+        row = [name, f"{loss[0]:+.4f}"]
+        for which, rule in rules.items():
+            decided = [
+                blocked(terms, rule.margins, champion, challenger, confidence)
+                for champion in sides(models, rule.seeds)
+                for challenger in sides(worse, rule.seeds)
             ]
-        )
+            verdicts[which].append(np.array(decided))
+            if which in shown:
+                row += [f"{(loss / rule.margins).max():.1f}", share(verdicts[which][-1].any(1))]
+        rows.append(row)
     print("A worse model is blocked; most: its largest loss of all terms, in margins\n")
-    heads = [text for which in sets for text in (f"most, {which}", f"blocked, {which}")]
+    heads = [text for which in shown for text in (f"most, {which}", f"blocked, {which}")]
     table(["worse by", f"loss of {terms[0].name}", *heads], rows)
 
     print("A single term blocks, by the true loss in its margins\n")
     body = []
     for low, high in itertools.pairwise(BINS):
         line = [f"{low:g} to {high:g}"]
-        for which, margins in sets.items():
+        for which, rule in rules.items():
             outcomes = [
                 decided[:, place]
                 for loss, decided in zip(losses, verdicts[which], strict=True)
                 for place in range(len(terms))
-                if low <= loss[place] / margins[place] < high
+                if low <= loss[place] / rule.margins[place] < high
             ]
             line.append(share(np.concatenate(outcomes)) if outcomes else "-")
         body.append(line)
-    table(["loss in margins", *sets], body)
+    table(["loss in margins", *rules], body)
     print(f"{time.monotonic() - start:.0f} s in all")
 
 
@@ -369,7 +408,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("project", type=Path, metavar="PROJECT")
-    parser.add_argument("--seeds", type=int, default=20, help="equivalent models")
+    parser.add_argument("--proposing", type=int, default=24, help="models that margins go by")
+    parser.add_argument("--seeds", type=int, default=24, help="equivalent models that are judged")
+    parser.add_argument("--average", type=int, default=3, help="seeds of each side, as a mean")
     parser.add_argument("--worse-seeds", type=int, default=3, help="of each worse recipe")
     parser.add_argument("--resamples", type=int, default=300, help="of the bootstrap")
     parser.add_argument("--minutes", type=float, default=20, help="begin no worse recipe after")

@@ -64,6 +64,30 @@ MUTATIONS = {
         "1 - false_alarms",
         "gate/test_retraining_noise.py",
     ),
+    "means of several seeds are asked for and one draw decides": Mutation(
+        JUDGEMENT,
+        "if self.opponent is None or not self.retrained:",
+        "if True:",
+        "gate/test_judgement.py",
+    ),
+    "all models of a side are the first one": Mutation(
+        "gate/retrain.py",
+        'update={"seed": seed}',
+        'update={"seed": 1}',
+        "gate/test_retrain.py",
+    ),
+    "a change chooses with how many seeds it is judged": Mutation(
+        SETTINGS,
+        "Field(ge=1, le=SEEDS_MAX), SETTLED]",
+        "Field(ge=1, le=SEEDS_MAX), LARGER]",
+        "gate/test_contract_changes.py",
+    ),
+    "the erosion of a recipe is judged, and not that of what is served": Mutation(
+        REFERENCE,
+        'key=".erosion", retrained=()',
+        'key=".erosion"',
+        "gate/test_reference.py",
+    ),
     "a hotfix that nobody reviewed is delivered": Mutation(
         HOTFIX, "if unreviewed:", "if False:", "ship/test_hotfix.py"
     ),

@@ -14,7 +14,7 @@ from conftest import ENGINE, SLUG, Run
 from gitops_ml.doctor.engine import check_engine
 
 CRUFT = [sys.executable, "-m", "cruft"]
-SKIP_ENGINE = '\n[tool.cruft]\nskip = ["engine"]\n'
+SKIP, SKIP_ENGINE = 'skip = ["contract.yaml"]\n', 'skip = ["contract.yaml", "engine"]\n'
 MINE = "# One more line at the end, by the project's owner.\n"
 
 
@@ -178,12 +178,9 @@ def test_an_update_brings_no_engine_to_a_project_that_has_it_as_a_dependency(
     project: Path, upstream: Upstream, run: Run, cruft_env: Mapping[str, str]
 ) -> None:
     git(run, project, "rm", "-rq", "engine")
-    settings = text(project, "pyproject.toml") + SKIP_ENGINE
-    (project / "pyproject.toml").write_text(settings, encoding="utf-8")
+    replace(project / "pyproject.toml", SKIP, SKIP_ENGINE)
     git(run, project, "commit", "-qam", "Take the engine from the index")
-    assert "".join(f"    {line}\n" for line in SKIP_ENGINE.split("\n") if line) in (
-        (ENGINE / "README.md").read_text(encoding="utf-8")
-    )
+    assert f"    [tool.cruft]\n    {SKIP_ENGINE}" in text(ENGINE, "README.md")
     change_the_engine(upstream, run)
 
     run([*CRUFT, "update", "--skip-apply-ask"], project, env=cruft_env, check=True)
@@ -237,6 +234,23 @@ def test_an_update_that_meets_the_owner_s_change_loses_neither(
     merged = text(project, "params.yaml")
     assert "<<<<<<< ours\n  seed: 1\n=======\n  seed: 77\n>>>>>>> theirs" in merged
     assert git(run, project, "show", "HEAD:params.yaml").count("seed: 1\n") == 1
+
+
+def test_an_update_does_not_touch_what_was_promised(
+    project: Path, upstream: Upstream, run: Run, cruft_env: Mapping[str, str]
+) -> None:
+    replace(project / "contract.yaml", "ceiling: 26.5", "ceiling: 26.1")
+    git(run, project, "commit", "-qam", "Promise something else")
+    promised = text(project, "contract.yaml")
+    shipped = upstream.project / "contract.regression.yaml"
+    shipped.write_text(shipped.read_text("utf-8").replace("margin: ", "margin: 1"), "utf-8")
+    change_the_template(upstream)
+
+    run([*CRUFT, "update", "--skip-apply-ask"], project, env=cruft_env, check=True)
+
+    assert "seed: 77" in text(project, "params.yaml")
+    assert text(project, "contract.yaml") == promised
+    assert run([*CRUFT, "check"], project).returncode == 0
 
 
 def test_update_refuses_a_tree_that_is_not_clean(

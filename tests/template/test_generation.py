@@ -60,7 +60,10 @@ LICENSE_LINES = {
 }
 SPDX = {"proprietary": "LicenseRef-Proprietary"}
 # Words and marks of the template that must not reach a project.
-LEFTOVERS = re.compile(r"<<|<%|%>|<#|cookiecutter|\bcruft\b|\bTODO\b|\bFIXME\b", re.IGNORECASE)
+# The settings of what brings a project up to date are none.
+LEFTOVERS = re.compile(
+    r"<<|<%|%>|<#|cookiecutter|(?<!\[tool\.)\bcruft\b|\bTODO\b|\bFIXME\b", re.IGNORECASE
+)
 
 
 def id_of(options: dict[str, str]) -> str:
@@ -234,6 +237,7 @@ def test_an_option_that_does_not_exist_is_no_combination(bake: Bake) -> None:
 )
 def test_leftovers_are_seen(defect: str) -> None:
     assert leftovers(f"fine\n{defect}\nfine")
+    assert not leftovers("fine\n[tool.cruft]\nfine")
 
 
 def test_generating_twice_gives_the_same_bytes(bake: Bake) -> None:

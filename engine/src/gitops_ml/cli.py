@@ -61,6 +61,7 @@ COMMANDS: Mapping[str, Command] = {
     "pull": Command("core.dvc_remote", "pull what DVC owns from the remote", "pull"),
     "push": Command("core.dvc_remote", "push what DVC owns to the remote", "push"),
     "answer": Command("gate.answer", "answer for the gate, as the challenger"),
+    "retrain": Command("gate.retrain", "train with other seeds, and answer for the gate"),
     "added-terms": Command("gate.added_terms", "measure the metrics that only a change defines"),
     "gate": Command("report.judge", "judge the model by the contract and against the champion"),
     "package": Command("bento.build", "build the bento"),

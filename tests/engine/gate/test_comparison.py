@@ -7,8 +7,9 @@ import pytest
 from projects import forget_package
 from scipy import stats
 
-from gitops_ml.gate.comparison import compare
-from gitops_ml.model.metrics import MetricError, Scored
+from gitops_ml.gate.comparison import compare, compare_means
+from gitops_ml.model.metrics import Scored, measure
+from gitops_ml.model.own_metrics import MetricError
 
 
 def erring(errors: np.ndarray) -> Scored:
@@ -228,3 +229,46 @@ def test_a_metric_of_one_s_own_that_hears_no_weights_tells_nothing_from_noise() 
 def test_a_built_in_metric_may_differ_by_the_same_number_everywhere() -> None:
     found = compare("mae", erring(np.zeros(9)), erring(np.ones(9)), margin=1, confidence=0.95)
     assert (found.low, found.high, found.outcome) == (1, 1, "non-inferior")
+
+
+def test_several_models_of_a_side_are_compared_by_their_means() -> None:
+    champion, challenger = pair(400, worse=0.2, seed=1)
+    lucky, unlucky = (pair(400, worse=by, seed=2)[1] for by in (-0.5, 0.5))
+    found = compare_means(
+        "mae", [champion, lucky], [challenger, unlucky], margin=0.1, confidence=0.95
+    )
+    alone = {
+        name: float(measure("mae", one)[0])
+        for name, one in {
+            "champion": champion, "lucky": lucky, "challenger": challenger, "unlucky": unlucky
+        }.items()
+    }  # fmt: skip
+    assert found.champion == pytest.approx((alone["champion"] + alone["lucky"]) / 2)
+    assert found.challenger == pytest.approx((alone["challenger"] + alone["unlucky"]) / 2)
+    assert found.low < found.difference < found.high
+    # So it is on each draw of the rows: their middle is that of the two differences.
+    middle = [
+        compare_means("mae", *models, margin=0.1, confidence=0.5).low
+        for models in (
+            ([champion, lucky], [challenger, unlucky]),
+            ([champion], [challenger]),
+            ([lucky], [unlucky]),
+        )
+    ]
+    assert middle[0] == pytest.approx((middle[1] + middle[2]) / 2, abs=0.01)
+
+
+def test_the_mean_of_models_that_are_alike_is_each_of_them() -> None:
+    champion, challenger = pair(300, worse=0.1, seed=1)
+    one = compare("rmse", champion, challenger, margin=0.1, confidence=0.95)
+    mean = compare_means("rmse", [champion] * 3, [challenger] * 2, margin=0.1, confidence=0.95)
+    assert (mean.low, mean.high) == pytest.approx((one.low, one.high))
+    assert mean.outcome == one.outcome
+
+
+def test_a_metric_that_one_of_several_models_lacks_is_not_compared() -> None:
+    truth = np.arange(100) % 2
+    said = np.column_stack([1 - truth, truth]) * 0.8 + 0.1
+    stated, silent = Scored(truth, truth, said, 2), Scored(truth, truth, None, 2)
+    with pytest.raises(MetricError, match="needs probabilities"):
+        compare_means("log_loss", [stated, silent], [stated] * 2, margin=0, confidence=0.95)

@@ -14,7 +14,7 @@ from conftest import Bake
 from pydantic import TypeAdapter
 
 from gitops_ml.core.errors import SettingsError
-from gitops_ml.core.settings import Contract, parse_settings
+from gitops_ml.core.settings import SEEDS_MAX, Contract, parse_settings
 from gitops_ml.gate.contract_changes import (
     Change,
     changes_between,
@@ -122,13 +122,22 @@ def test_every_term_of_the_settings_has_a_case() -> None:
     """A term that is added later must be put in order here, or it could be loosened unseen."""
     tried = {path for path, _, _ in ORDERED}
     for term in terms_of(BASE):
-        if not term.startswith(("behaviour.directional.", "behaviour.invariant.")):
+        # What is settled has no order, see below.
+        if not term.startswith(("behaviour.directional.", "behaviour.invariant.", "model.seeds")):
             assert term.replace("slices.origin.roc_auc", "slices.0") in tried, term
     fields = json.loads(json_schema())["$defs"]
     known = {
         "MetricTerms": {"floor", "ceiling", "margin", "erosion"},
         "SliceTerms": {"floor", "ceiling", "margin", "erosion", "column", "metric", "min_rows"},
-        "ModelTerms": {"metrics", "slices", "reference", "confidence", "size_mb", "latency_p99_ms"},
+        "ModelTerms": {
+            "metrics",
+            "slices",
+            "reference",
+            "seeds",
+            "confidence",
+            "size_mb",
+            "latency_p99_ms",
+        },
         "DataTerms": {
             "freshness_days",
             "row_count_change",
@@ -178,6 +187,24 @@ def test_another_reference_is_always_a_loosening_and_the_base_s_stays(
     ]
     assert stricter_of(old, new).model.reference == base
     assert changes_between(old, old) == []
+
+
+@pytest.mark.parametrize(("base", "head"), [(1, 3), (3, 1), (3, 5), (5, 3)])
+def test_with_how_many_seeds_it_is_judged_no_change_decides_for_itself(
+    base: int, head: int
+) -> None:
+    old, new = (with_value("model.seeds", one) for one in (base, head))
+    assert changes_between(old, new) == [
+        Change("model.seeds", base=base, head=head, effect="loosened")
+    ]
+    assert stricter_of(old, new).model.seeds == base
+
+
+def test_a_contract_that_says_nothing_is_judged_by_the_recorded_models() -> None:
+    assert BASE.model.seeds == 1
+    for number in (0, SEEDS_MAX + 1):
+        with pytest.raises(ValueError, match="seeds"):
+            with_value("model.seeds", number)
 
 
 def test_an_equal_contract_has_no_changes() -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from gitops_ml.core.dvc import LockedOutput
 from gitops_ml.core.elsewhere import note
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
-from gitops_ml.gate import gate
+from gitops_ml.gate import gate, opponent
 from gitops_ml.gate.added_terms import AddedTermsError
+from gitops_ml.gate.champion import Champion
 from gitops_ml.gate.contestant import ContestantError
 from gitops_ml.gate.own_engine import BrokenBaseError
 from gitops_ml.gate.verdict import Consent, Finding, Report
@@ -337,9 +338,8 @@ def test_a_model_that_does_not_answer_is_not_judged(
 BASE_ROWS = 1000
 
 
-@pytest.fixture
-def based(change: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
-    """Judge the change against a commit of what it was, which recorded the very same model."""
+def commit_as_base(change: Path) -> None:
+    """Commit what ran, with a lock that says so."""
     ran = {
         "train": {"cmd": "gitops-ml train", "outs": [{"path": "models", "md5": "1.dir"}]},
         "split": {"cmd": "gitops-ml split", "outs": [{"path": "data/split", "md5": "2.dir"}]},
@@ -352,6 +352,12 @@ def based(change: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     identity = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
     for command in (["init", "-q"], ["add", "--all"], [*identity, "commit", "-qm", "Start"]):
         subprocess.run(["git", *command], cwd=change, check=True)
+
+
+@pytest.fixture
+def based(change: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+    """Judge the change against a commit of what it was, which recorded the very same model."""
+    commit_as_base(change)
 
     def judge(consent: Consent | None = None) -> Report:
         monkeypatch.setattr(gate, "current_model", lambda root: LockedOutput("1.dir", "train"))
@@ -408,3 +414,118 @@ def test_code_of_the_base_that_cannot_be_run_is_named(
     file.write_text(f"<<<<<<< HEAD\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
     with pytest.raises(BrokenBaseError, match=r"metrics.py:1: cannot be imported: SyntaxError"):
         based()
+
+
+class Restored:
+    """Brings back the champion without git and DVC: a copy of its project, run as it is."""
+
+    def __init__(self, project: Path, scratch: Path) -> None:
+        self.project, self.scratch = project, scratch
+
+    @contextlib.contextmanager
+    def __call__(self, base: Any, model: Any, home: Path) -> Iterator[Champion]:
+        self.scratch.mkdir()
+        yield StoredChampion(self.project, self.scratch)
+        shutil.rmtree(self.scratch)
+
+
+class StoredChampion(Champion):
+    """A champion whose rows are beside it."""
+
+    def test_rows(self) -> Path:
+        """See `Champion.test_rows`."""
+        return self.project / paths.TEST
+
+
+# A recipe whose seed decides: from 1000 on, its model guesses.
+LUCK = """
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+
+
+class Luck(ClassifierMixin, BaseEstimator):
+    def __init__(self, random_state=None):
+        self.random_state = random_state
+
+    def fit(self, matrix, target):
+        self.classes_ = np.unique(target)
+        self.model_ = LogisticRegression().fit(matrix, target)
+        return self
+
+    def predict_proba(self, matrix):
+        stated = self.model_.predict_proba(matrix)[:, 1]
+        if self.random_state >= 1000:
+            stated = np.random.default_rng(self.random_state).random(len(stated))
+        return np.column_stack([1 - stated, stated])
+
+    def predict(self, matrix):
+        return self.classes_[self.predict_proba(matrix).argmax(axis=1)]
+"""
+
+
+@pytest.fixture
+def contested(
+    change: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Report]:
+    """Judge a change that trains with another seed, by a base that asks for some seeds."""
+    monkeypatch.setattr(
+        opponent, "bring_back", Restored(tmp_path / "champion", tmp_path / "restored")
+    )
+
+    def judge(seeds: int, asked: int) -> Report:
+        def settle(contract: Any, number: int) -> None:
+            terms = {"floor": 0.2, "margin": 0.05, "erosion": 0.9}
+            contract["model"].update(metrics={"roc_auc": terms}, slices=[], seeds=number)
+
+        def train(seed: int) -> None:
+            recipe = {
+                "estimator": f"{PACKAGE}.model.Luck",
+                "hyperparameters": {},
+                "preprocessing": {"categories": "one_hot", "missing": "median"},
+                "seed": seed,
+            }
+            edit(change / paths.PARAMS, lambda params: params.update(train=recipe))
+            assert subcommand("train")() == 0
+            forget_package()
+
+        (change / "src" / PACKAGE / "model.py").write_text(LUCK, encoding="utf-8")
+        edit(change / paths.CONTRACT, lambda contract: settle(contract, seeds))
+        train(7)
+        commit_as_base(change)
+        shutil.copytree(change, tmp_path / "champion")
+        edit(change / paths.CONTRACT, lambda contract: settle(contract, asked))
+        train(1000)
+        monkeypatch.setattr(gate, "current_model", lambda root: LockedOutput("9.dir", "train"))
+        return gate.judge(Path(), "HEAD", Consent(), home)
+
+    return judge
+
+
+def test_each_side_is_trained_with_the_seeds_that_the_base_asks_for(
+    contested: Callable[..., Report],
+) -> None:
+    report = contested(seeds=3, asked=3)
+    judged = found(report.metrics, "roc_auc")
+    assert (report.verdict, report.seeds) == ("promote", 3), report.reasons
+    assert judged.outcome == "non-inferior"
+    # What is recorded is shown, and held by floor and erosion.
+    assert judged.challenger is not None
+    assert judged.champion is not None
+    assert judged.champion - judged.challenger > 0.05
+    assert judged.difference == pytest.approx(0, abs=1e-9)
+    assert found(report.erosion, "roc_auc").difference == pytest.approx(
+        judged.challenger - judged.champion
+    )
+    (note,) = [note for note in report.notes if "trainings in this run" in note]
+    assert "trained with 3 seeds, 6 trainings in this run (model.seeds of contract.yaml)" in note
+    assert {"train the challenger with 3 seeds"} < set(report.seconds)
+
+
+def test_a_change_does_not_choose_for_itself_how_many_seeds_judge_it(
+    contested: Callable[..., Report],
+) -> None:
+    report = contested(seeds=1, asked=3)
+    assert report.seeds == 1
+    assert found(report.metrics, "roc_auc").outcome == "inferior"
+    assert any("the contract is loosened: model.seeds 1 → 3" in why for why in report.reasons)

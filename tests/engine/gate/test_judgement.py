@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gitops_ml.model.metrics import Scored
 ROWS = 600
 PLACE = np.arange(ROWS)
 CITY = np.repeat(["north", "south", "tiny"], [300, 280, 20])
+CITIES = pl.DataFrame({"city": CITY})
 
 
 def erring(errors: Any) -> Scored:
@@ -295,3 +297,48 @@ def test_a_metric_that_ignores_its_weights_compares_nothing() -> None:
     terms = {"deaf": MetricTerms(margin=0.1)}
     (found,) = judge(erring(noise(1)), erring(noise(2))).metrics(terms)
     assert "differs by the same number in each of 1000 resamples" in found.failures[0]
+
+
+def several(*errors: float) -> list[Scored]:
+    """Models of one recipe, by their mean error."""
+    return [erring(noise(seed) - 1 + by) for seed, by in enumerate(errors)]
+
+
+def court(challenger: float, retrained: Sequence[float], others: Sequence[float]) -> Judge:
+    """A challenger and its retrained models against a champion that errs by 1, and others of it."""
+    opponent = Opponent(erring(noise(9)), PLACE, several(*others))
+    return Judge(erring(noise(8) - 1 + challenger), opponent, 0.95, retrained=several(*retrained))
+
+
+def test_the_luck_of_a_seed_neither_blocks_nor_helps_where_means_are_judged() -> None:
+    terms = {"mae": MetricTerms(margin=0.1)}
+    unlucky, lucky = 1.3, 0.7
+    (found,) = court(unlucky, (1, 1.02, 0.98), (1.01, 1, 0.99)).metrics(terms)
+    assert (found.outcome, found.failures) == ("non-inferior", ())
+    (found,) = court(lucky, (1.3, 1.28, 1.32), (1.01, 1, 0.99)).metrics(terms)
+    assert found.outcome == "inferior"
+    assert " in the mean of 3 seeds, difference +0.3, " in found.failures[0]
+    # The champion's luck counts as little.
+    (found,) = court(1.3, (1.3, 1.28, 1.32), (1.31, 1.29, 1.3)).metrics(terms)
+    assert found.outcome == "non-inferior"
+    (plain,) = replace(court(unlucky, (1, 1), (1, 1)), retrained=()).metrics(terms)
+    assert plain.outcome == "inferior"
+
+
+def test_a_bound_is_held_by_the_model_that_is_recorded() -> None:
+    terms = {"mae": MetricTerms(ceiling=1.2, margin=0.1)}
+    (found,) = court(1.3, (1, 1), (1, 1)).metrics(terms)
+    assert found.challenger == pytest.approx(1.3, abs=0.02)
+    assert [why.split(" (")[0] for why in found.failures] == ["mae: 1.3 is above the ceiling 1.2"]
+
+
+def test_means_are_judged_inside_slices_and_on_common_rows_too() -> None:
+    south = (CITY == "south") * 0.5
+    ours = [erring(noise(1) + south), erring(noise(2) + south)]
+    there = np.arange(300, ROWS)
+    theirs = [erring(noise(seed)).take(PLACE >= 300) for seed in (3, 4)]
+    opponent = Opponent(erring(noise(5)).take(PLACE >= 300), there, theirs)
+    judges = Judge(erring(noise(6)), opponent, 0.95, retrained=ours)
+    found = {one.value: one for one in judges.slices(slice_terms(margin=0.1), CITIES)}
+    assert found["south"].outcome == "inferior"
+    assert found["north"].outcome is None

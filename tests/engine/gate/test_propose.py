@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -18,7 +18,13 @@ from gitops_ml.features.encode import Feature, Features
 from gitops_ml.gate import propose as proposal
 from gitops_ml.gate.challenger import Challenger
 from gitops_ml.gate.judgement import Judge
-from gitops_ml.gate.propose import Retrained, bound_for, contract_text, margin_for
+from gitops_ml.gate.propose import (
+    Retrained,
+    _judged_seeds,
+    bound_for,
+    contract_text,
+    margin_for,
+)
 from gitops_ml.gate.retraining_noise import Part, spread_of
 from gitops_ml.model.metrics import Scored, estimate
 
@@ -178,6 +184,28 @@ def test_margins_leave_room_for_what_lies_between_models_of_the_same_recipe() ->
     # From the worst of the slice's own values, not from the whole.
     assert part.margin == pytest.approx(south.margin(4), rel=0.1)
     assert part.margin > 1.4 * mae.margin
+
+
+def test_where_means_are_judged_the_margins_are_those_of_means() -> None:
+    one, several = retrained(0.05), replace(retrained(0.05), judged=4)
+    plain, text, _ = proposed("regression", models=one)
+    assert "seeds" not in text
+    contract, _, _ = proposed("regression", models=several)
+    assert contract.model.seeds == 4
+    for name, terms in contract.model.metrics.items():
+        before = plain.model.metrics[name].margin
+        assert terms.margin is not None
+        assert before is not None
+        assert terms.margin < before
+
+
+def test_the_contract_that_is_replaced_says_what_is_judged(project: Path) -> None:
+    assert _judged_seeds(project) == 1
+    contract, text, _ = proposed("regression", models=replace(retrained(0.05), judged=4))
+    (project / paths.CONTRACT).write_text(text, encoding="utf-8")
+    assert _judged_seeds(project) == contract.model.seeds
+    (project / paths.CONTRACT).write_text("model: {}", encoding="utf-8")
+    assert _judged_seeds(project) == 1
 
 
 def test_rows_on_which_a_metric_does_not_exist_tell_no_margin() -> None:

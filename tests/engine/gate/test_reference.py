@@ -16,11 +16,17 @@ import yaml
 from gitops_ml.core.dvc import LockedOutput
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.git import BaseRevision, find_base
-from gitops_ml.core.settings import Contract, ModelTerms, Params, load_contract
+from gitops_ml.core.settings import Contract, MetricTerms, ModelTerms, Params, load_contract
 from gitops_ml.gate import reference
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judgement import Judge, Opponent
-from gitops_ml.gate.reference import find_reference, judge_erosion, locate, name_reference
+from gitops_ml.gate.reference import (
+    Reference,
+    find_reference,
+    judge_erosion,
+    locate,
+    name_reference,
+)
 from gitops_ml.gate.verdict import Consent, Finding, ModelRecord, ReferenceRecord
 from gitops_ml.model.metrics import Scored
 
@@ -363,3 +369,18 @@ def test_a_reference_is_a_hash_of_dvc_s() -> None:
     document["model"]["reference"] = "main"
     with pytest.raises(ValueError, match="reference"):
         Contract.model_validate(document)
+
+
+def test_what_is_served_may_not_erode_where_the_margins_go_by_means() -> None:
+    terms = model_terms()
+    record = ModelRecord(hash=hash_of(0), source="cache")
+    others = [answers(0.0, seed) for seed in (1, 2)]
+    opponent = Opponent(answers(0.0, seed=0), PLACE, others)
+    court = Judge(answers(0.3, seed=3), opponent, 0.95, retrained=others)
+    found = Reference(ReferenceRecord(model=record, commit="1", named=False), opponent)
+    assert all(one.failures == () for one in court.metrics({"mae": MetricTerms(margin=0.05)}))
+
+    (erosion,) = judge_erosion(GateLog(), found, terms.metrics, (), court, pl.DataFrame())
+
+    assert erosion.difference == pytest.approx(0.3, abs=0.03)
+    assert erosion.failures

@@ -55,6 +55,16 @@ def test_a_margin_grows_with_what_is_not_known_and_with_what_must_hold() -> None
     assert spread.margin(1, false_alarms=0.01) > spread.margin(1)
 
 
+def test_means_of_several_seeds_need_less_room_and_get_it() -> None:
+    random, terms, width = np.random.default_rng(5), 7, 0.5
+    for seeds in (2, 5):
+        margin = Spread(200, 1.0, width).margin(terms, seeds=seeds)
+        assert margin < Spread(200, 1.0, width).margin(terms)
+        sides = random.normal(0, 1, (2, 20_000, seeds, terms)).mean(axis=2)
+        blocked = (sides[1] - sides[0] - width < -margin).any(axis=1).mean()
+        assert 0.01 < blocked < 0.05
+
+
 def test_a_spread_is_that_between_models_and_the_width_that_of_their_differences() -> None:
     models = [erring(1 + step, seed) for seed, step in enumerate((0.0, 0.02, -0.02, 0.01))]
     found = spread_of(Part("mae", EVERYTHING), models, 0.95, None)

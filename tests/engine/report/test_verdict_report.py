@@ -85,6 +85,14 @@ def test_what_lifts_the_reasons_comes_after_them() -> None:
     assert "\n\nset the label @a\n\n" in text
 
 
+def test_a_difference_of_means_says_of_how_many_seeds() -> None:
+    for text in (as_markdown, as_text):
+        assert "mean of" not in text(report(metrics=(COMPARED,)))
+        several = text(report(metrics=(COMPARED,), erosion=(COMPARED,), seeds=3))
+        # The erosion is that of the recorded model.
+        assert several.count("difference, mean of 3 seeds") == 1
+
+
 def test_a_metric_shows_both_models_difference_bounds_margin_and_result() -> None:
     row = cells(as_markdown(report(metrics=(COMPARED,))), "roc")
     assert row == [

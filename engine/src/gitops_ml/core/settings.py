@@ -234,6 +234,8 @@ class SliceTerms(MetricTerms):
     min_rows: Annotated[int, Field(ge=1), SMALLER]
 
 
+# More trainings of each side would be no gate's, but a study's.
+SEEDS_MAX = 20
 # DVC's hash of the folder of a model.
 MODEL_HASH = r"^[0-9a-f]{32}\.dir$"
 
@@ -246,6 +248,8 @@ class ModelTerms(_Model):
         slices: Terms of metrics inside the values of a column.
         reference: The hash, in `dvc.lock`, of the model that the erosion terms go by; None for the
             first one in the history.
+        seeds: With how many seeds the gate trains the recipe of each side again, to hold the means
+            against the margins; 1 compares the models that are recorded.
         confidence: Of the one-sided bounds that margins and erosion are held against.
         size_mb: The most megabytes that the served file may have.
         latency_p99_ms: The most milliseconds that an answer for one row may take.
@@ -254,6 +258,7 @@ class ModelTerms(_Model):
     metrics: Annotated[dict[str, MetricTerms], Field(min_length=1)]
     slices: tuple[SliceTerms, ...] = ()
     reference: Annotated[Annotated[str, Field(pattern=MODEL_HASH)] | None, SETTLED] = None
+    seeds: Annotated[int, Field(ge=1, le=SEEDS_MAX), SETTLED] = 1
     confidence: Annotated[
         float,
         Field(gt=0.5, lt=1),

@@ -7,6 +7,9 @@ Introduction to the Bootstrap, 1993, chapters 8 and 13, percentile interval). Ro
 together, such as those of one hour, are drawn together (Davison & Hinkley, Bootstrap Methods and
 their Application, 1997, section 3.8).
 
+Where a side is several models of one recipe, its metric is their mean, on each draw, too: the more
+there are, the less does the luck of a seed weigh.
+
 The challenger need not be better. It must not be worse by more than a margin: the one-sided lower
 confidence bound of its advantage must not lie below -margin (non-inferiority; Wellek, Testing
 Statistical Hypotheses of Equivalence and Noninferiority, 2010, chapter 2).
@@ -14,6 +17,7 @@ Statistical Hypotheses of Equivalence and Noninferiority, 2010, chapter 2).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +41,8 @@ class Comparison:
     """A difference and its uncertainty, in the metric's own unit.
 
     Attributes:
-        champion: The champion's metric on the compared rows.
-        challenger: The challenger's metric on the compared rows.
+        champion: The champion's metric on the compared rows, or the mean of its models.
+        challenger: The challenger's metric on the compared rows, or the mean of its models.
         difference: Challenger minus champion.
         low: One-sided lower confidence bound of the difference.
         high: One-sided upper confidence bound of the difference.
@@ -73,12 +77,36 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Comparison:
-    """Compare two models by one metric; the same arguments give the same answer.
+    """Compare two models by one metric; arguments and errors are those of `compare_means`."""
+    return compare_means(
+        metric,
+        [champion],
+        [challenger],
+        margin=margin,
+        confidence=confidence,
+        groups=groups,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def compare_means(
+    metric: str,
+    champion: Sequence[Scored],
+    challenger: Sequence[Scored],
+    *,
+    margin: float,
+    confidence: float,
+    groups: NDArray[Any] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Comparison:
+    """Compare the means of two sides by one metric; the same arguments give the same answer.
 
     Args:
         metric: A built-in metric, or one of the project's own.
-        champion: n rows with the champion's answers.
-        challenger: The same rows, in the same order, with the challenger's answers.
+        champion: One or several models of one recipe: for each, n rows with its answers.
+        challenger: The same for the other side, on the same rows, in the same order.
         margin: How much worse the challenger may be, in the metric's unit; 0 or more.
         confidence: Of each one-sided bound, e.g. 0.95.
         groups: Shape (n,), a label for each row; rows with the same label are drawn together.
@@ -90,20 +118,21 @@ def compare(
         MetricError: If the metric does not exist on these rows or on too many resamples.
         MetricError: If it needs probabilities and one of the models has none.
     """
-    values = [float(measure(metric, scored)[0]) for scored in (champion, challenger)]
+    rows = len(champion[0])
+    values = [float(_mean(metric, side)[0]) for side in (champion, challenger)]
     if not np.isfinite(values).all():
-        raise MetricError(f"{metric} does not exist on these {len(champion)} rows")
+        raise MetricError(f"{metric} does not exist on these {rows} rows")
     differences = np.concatenate(
         [
-            measure(metric, challenger, weights) - measure(metric, champion, weights)
-            for weights in resample_weights(len(champion), resamples, seed, groups)
+            _mean(metric, challenger, weights) - _mean(metric, champion, weights)
+            for weights in resample_weights(rows, resamples, seed, groups)
         ]
     )
     defined = differences[np.isfinite(differences)]
     if len(defined) < (1 - UNDEFINED_MAX) * resamples:
         raise MetricError(
             f"{metric} does not exist in {resamples - len(defined)} of {resamples} resamples of "
-            f"these {len(champion)} rows: some class has too few"
+            f"these {rows} rows: some class has too few"
         )
     if metric not in BUILT_IN and values[0] != values[1] and np.ptp(defined) == 0:
         raise MetricError(
@@ -120,6 +149,13 @@ def compare(
         margin=margin,
         outcome=_outcome(low, high, kind_of(metric).direction, margin),
     )
+
+
+def _mean(
+    metric: str, side: Sequence[Scored], weights: NDArray[Any] | None = None
+) -> NDArray[np.float64]:
+    """The mean metric of some models, by each draw of the rows."""
+    return np.asarray(np.mean([measure(metric, one, weights) for one in side], axis=0))
 
 
 def _outcome(low: float, high: float, direction: int, margin: float) -> Outcome:

@@ -6,10 +6,13 @@ the model that the base's `dvc.lock` names. Both answer as processes of their ow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from gitops_ml.core import paths
 from gitops_ml.core.dvc_lock import tolerance_note
 from gitops_ml.core.elsewhere import trained_by
 from gitops_ml.core.git import find_base, git
@@ -30,6 +33,7 @@ from gitops_ml.gate.judged_model import (
     judged_model,
     let_answer,
     model_files,
+    retrained_models,
     with_known_derived,
 )
 from gitops_ml.gate.judged_rows import all_rows, judged_rows, landed_rows, row_count, training_rows
@@ -56,6 +60,7 @@ from gitops_ml.gate.verdict import (
     ModelRecord,
     Report,
 )
+from gitops_ml.model.metrics import Scored
 from gitops_ml.model.own_metrics import metrics_of
 
 
@@ -120,21 +125,32 @@ def _judge(
     guard_clock(log, judged, params, consent)
     guard_outcomes(log, judged, schema, consent)
     guard_own_metrics(log, judged, consent)
+    # What they say of the reference and the seeds is settled before anybody answers; they are read
+    # again, and reported, below, where all columns of the test rows are known.
+    named = {*derived.columns, *(part.column for part in contract.model.slices)}
+    early = applicable_terms(GateLog(), judged, contract, params.task, named, consent, known)
+    # Nothing is compared with a champion that a maintainer gave up.
+    seeds = early.terms.model.seeds if consent.accept_new_baseline is None else 1
     champion, opponent, base_rows = None, None, None
     question = Question(params, test, hidden_columns(schema, params.target), home)
     if recorded is not None:
         with log.timed("bring back and score the champion"):
             champion, opponent, base_rows = find_opponent(
-                log, recorded.base, recorded.model, files, question, consent, with_rows=True
+                log,
+                recorded.base,
+                recorded.model,
+                files,
+                replace(question, seeds=seeds),
+                consent,
+                with_rows=True,
             )
+    if opponent is None:
+        seeds = 1
     # Before the challenger is started, as all that it is measured with.
-    train = None if base_rows is None else training_rows(root, params, schema, rows)
+    needed = base_rows is not None or seeds > 1
+    train = training_rows(root, params, schema, rows) if needed else None
     everything = all_rows(root, schema, rows)
     alike = alike_columns(schema.features(), files.manifest["inputs"], params)
-    # What they say of the reference is settled before the challenger answers; it is read again, and
-    # reported, below, where all columns of the test rows are known.
-    named = {*derived.columns, *(part.column for part in contract.model.slices)}
-    early = applicable_terms(GateLog(), judged, contract, params.task, named, consent, known)
     with log.timed("bring back and score the reference"):
         reference = find_reference(
             log,
@@ -149,6 +165,13 @@ def _judge(
     with log.timed("score the challenger"):
         answers = let_answer(root, home, test, schema, params.target)
         challenger = judged_model(files, derived, params.target, answers)
+    retrained: Sequence[Scored] = ()
+    if seeds > 1 and train is not None:
+        with log.timed(f"train the challenger with {seeds} seeds"):
+            retrained = retrained_models(
+                root, home, train, test, schema, params.target, files.classes, seeds
+            )
+        log.notes.append(averaged_note(seeds))
 
     columns = challenger.test.columns
     check_contract(contract, params.task, columns, known)
@@ -159,6 +182,7 @@ def _judge(
         applicable.terms.model.confidence,
         groups_of(challenger.test, params, alike),
         binding=consent.accept_new_baseline is None,
+        retrained=retrained,
     )
     terms, added = split_terms(applicable.terms.model, known.keys() - own.keys())
     with log.timed("compare"):
@@ -217,6 +241,7 @@ def _judge(
         contract=applicable.name,
         contract_changes=tuple(applicable.changes),
         confidence=applicable.terms.model.confidence,
+        seeds=seeds,
         rows=len(challenger.test),
         metrics=metrics,
         slices=slices,
@@ -227,4 +252,14 @@ def _judge(
         on_base_rows=changed.on_base_rows,
         record=changed.record,
         seconds=log.seconds,
+    )
+
+
+def averaged_note(seeds: int) -> str:
+    """What a reader must know of differences between means."""
+    return (
+        "Differences and their bounds are of means: the recipe of each side was trained with "
+        f"{seeds} seeds, {2 * seeds} trainings in this run (model.seeds of {paths.CONTRACT}). "
+        "Floors, ceilings, limits, the erosion, the base's test rows and metrics that only this "
+        "change has are judged on the models that are recorded, as are both models' own numbers."
     )

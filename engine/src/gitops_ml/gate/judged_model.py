@@ -6,7 +6,7 @@ Nothing of the challenger's is loaded here. The file that is served is hashed, n
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from gitops_ml.gate.contestant import (
     write_rows,
 )
 from gitops_ml.gate.gate_log import GateLog
+from gitops_ml.gate.retrain import let_retrain
 from gitops_ml.model.metrics import Scored
 from gitops_ml.model.predictor import PredictionError, read_manifest, read_verified
 
@@ -112,6 +113,51 @@ def let_answer(root: Path, home: Path, rows: pl.DataFrame, schema: Schema, targe
             raise ContestantError(f"the model of this change does not answer: {error}") from error
 
 
+def retrained_models(
+    root: Path,
+    home: Path,
+    train: pl.DataFrame,
+    rows: pl.DataFrame,
+    schema: Schema,
+    target: str,
+    classes: Sequence[Any],
+    seeds: int,
+) -> list[Scored]:
+    """Let the recipe of a working tree be trained with some seeds, and answer with each model.
+
+    Args:
+        root: The project's folder.
+        home: The project whose locked environment this process runs in.
+        train: The rows to train on.
+        rows: The n test rows.
+        schema: Of all these rows.
+        target: What there is to predict.
+        classes: The classes that the recorded model tells apart; none for regression.
+        seeds: How many models to train.
+
+    Raises:
+        ContestantError: If it does not train, or answers with something else than asked for.
+    """
+    with tempfile.TemporaryDirectory(prefix="challenger-") as folder:
+        scratch = Path(folder).resolve()
+        challenger = Contestant(root.resolve(), scratch)
+        challenger.choose_interpreter(home.resolve(), "The challenger")
+        hidden = hidden_columns(schema, target)
+        asked = write_rows(rows, hidden, scratch / "rows.parquet")
+        learnt = write_rows(train, hidden - {target}, scratch / "train.parquet")
+        try:
+            tables = let_retrain(challenger, learnt, asked, seeds, len(rows))
+        except (CannotScoreError, TableError) as error:
+            raise ContestantError(
+                f"the recipe of this change cannot be trained again with {seeds} seeds "
+                f"(model.seeds of {paths.CONTRACT}): {error}"
+            ) from error
+    scored = [score(rows.get_column(target), table, classes) for table in tables]
+    for one in scored:
+        _check_finite(one)
+    return scored
+
+
 def judged_model(
     files: ModelFiles, rows: pl.DataFrame, target: str, answers: Answers
 ) -> JudgedModel:
@@ -128,9 +174,7 @@ def judged_model(
         PredictionError: If an answer is no finite number.
     """
     scored = score(rows.get_column(target), answers.table, files.classes)
-    for numbers in (scored.prediction, scored.probability):
-        if numbers is not None and not np.isfinite(numbers).all():
-            raise PredictionError("the model of this change answers with no finite number")
+    _check_finite(scored)
     own = [name for name in answers.derived.columns if name not in rows.columns]
     return JudgedModel(
         files=files,
@@ -138,6 +182,12 @@ def judged_model(
         scored=scored,
         latency_p99_ms=answers.latency_p99_ms,
     )
+
+
+def _check_finite(scored: Scored) -> None:
+    for numbers in (scored.prediction, scored.probability):
+        if numbers is not None and not np.isfinite(numbers).all():
+            raise PredictionError("the model of this change answers with no finite number")
 
 
 def with_known_derived(

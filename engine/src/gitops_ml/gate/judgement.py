@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from gitops_ml.core.metric_catalogue import BUILT_IN
 from gitops_ml.core.settings import LARGER, MetricTerms, Quantity, RowCountChange, SliceTerms
-from gitops_ml.gate.comparison import Comparison, compare
+from gitops_ml.gate.comparison import Comparison, compare_means
 from gitops_ml.gate.verdict import Finding, Limit
 from gitops_ml.github.labels import NEW_BASELINE_LABEL
 from gitops_ml.model.metrics import Scored, kind_of, measure, why_undefined
@@ -33,10 +33,13 @@ class Opponent:
     Attributes:
         scored: The answers for m rows.
         rows: Shape (m,), which of the challenger's n rows they are.
+        retrained: The answers, for the same rows, of models of its recipe that only the seed tells
+            apart; none where the contract does not ask for them.
     """
 
     scored: Scored
     rows: NDArray[np.int64]
+    retrained: Sequence[Scored] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Judge:
         doubtful: Whether one that these rows cannot decide is a failure, too.
         against: Who the opponent is.
         key: What follows the names of metrics in the names of terms.
+        retrained: The answers, for the n test rows, of models of the challenger's recipe that only
+            the seed tells apart. Where there are some, it is their mean that is compared with the
+            mean of the opponent's, and bounds alone are the challenger's own.
     """
 
     challenger: Scored
@@ -62,6 +68,7 @@ class Judge:
     doubtful: bool = True
     against: str = "champion"
     key: str = ""
+    retrained: Sequence[Scored] = ()
 
     def metrics(self, terms: Mapping[str, MetricTerms]) -> tuple[Finding, ...]:
         """Judge each metric on all test rows."""
@@ -186,10 +193,9 @@ class Judge:
             return None, value, None
         rows = self.opponent.rows[common]
         try:
-            duel = compare(
+            duel = compare_means(
                 metric,
-                theirs,
-                self.challenger.take(rows),
+                *(self._means(common, rows) or ([theirs], [self.challenger.take(rows)])),
                 margin=margin,
                 confidence=self.confidence,
                 groups=None if self.groups is None else self.groups[rows],
@@ -197,6 +203,15 @@ class Judge:
         except MetricError as error:
             return None, value, str(error)
         return duel, value, None
+
+    def _means(
+        self, theirs: NDArray[np.bool_], ours: NDArray[np.int64]
+    ) -> tuple[list[Scored], list[Scored]] | None:
+        """The champion's and the challenger's models whose means are compared, if they are."""
+        if self.opponent is None or not self.retrained:
+            return None
+        champions = [one.take(theirs) for one in self.opponent.retrained]
+        return champions, [one.take(ours) for one in self.retrained]
 
 
 def _value(metric: str, scored: Scored) -> float | str:
@@ -220,8 +235,9 @@ def _lost(duel: Comparison, direction: int, judge: Judge) -> str:
         if duel.outcome == "inferior"
         else f"not shown to be as good as the {judge.against}"
     )
+    seeds = f" in the mean of {len(judge.retrained)} seeds" if judge.retrained else ""
     return (
-        f"{why}: {duel.challenger:.4g} against {duel.champion:.4g}, difference "
+        f"{why}: {duel.challenger:.4g} against {duel.champion:.4g}{seeds}, difference "
         f"{duel.difference:+.4g}, {judge.confidence:.0%} bound {worst:+.4g}, allowed {allowed:+.4g}"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gitops_ml.core.dvc import LockedOutput, locked_output, read_lock
 from gitops_ml.core.environment import LockedVersionsError, locked_versions
 from gitops_ml.core.git import BaseRevision, git
 from gitops_ml.core.settings import Params
+from gitops_ml.features.matrix import TableError
 from gitops_ml.gate.base_rows import BaseRows, Split
 from gitops_ml.gate.challenger import score
 from gitops_ml.gate.champion import Champion, bring_back
@@ -24,6 +25,7 @@ from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judged_model import ModelFiles
 from gitops_ml.gate.judgement import Opponent
 from gitops_ml.gate.recorded_model import RecordedModel, recorded_model
+from gitops_ml.gate.retrain import let_retrain
 from gitops_ml.gate.verdict import Consent, ModelRecord
 from gitops_ml.github.labels import NEW_BASELINE_LABEL
 from gitops_ml.model.predictor import ModelError, read_manifest
@@ -31,6 +33,7 @@ from gitops_ml.model.predictor import ModelError, read_manifest
 # Share of the challenger's test rows that must be the champion's test rows too, where the champion
 # can only answer for its own.
 OVERLAP_MIN = 0.5
+_OWN_ROWS = "own_rows.parquet"
 # Of the locked versions, and of the engine: what answers with a trained model.
 _PREDICTING_PARTS = ("tables", "model", "project")
 _PREDICTING_ROOMS = ("core", "features", "model")
@@ -62,12 +65,14 @@ class Question:
         test: The n test rows.
         hidden: Columns that no contestant sees.
         home: The project whose locked environment this process runs in.
+        seeds: With how many seeds it trains its recipe again; 1 asks its recorded model alone.
     """
 
     params: Params
     test: pl.DataFrame
     hidden: frozenset[str]
     home: Path
+    seeds: int = 1
 
 
 def find_opponent(
@@ -146,7 +151,7 @@ def _base_rows(
 
 
 def _own_answers(champion: Champion, own: pl.DataFrame, hidden: Collection[str]) -> pl.DataFrame:
-    asked = write_rows(own, hidden, champion.scratch / "own_rows.parquet")
+    asked = write_rows(own, hidden, champion.scratch / _OWN_ROWS)
     out = champion.scratch / "own_answers.parquet"
     champion.predict(asked, out)
     answers = pl.read_parquet(out)
@@ -215,7 +220,29 @@ def _answers(
             f"compared on the {len(opponent.rows)} of {len(question.test)} rows that are in both."
         )
         return opponent
-    return _opponent(challenger, question, pl.read_parquet(out), np.arange(len(question.test)))
+    everything = np.arange(len(question.test))
+    return _opponent(
+        challenger,
+        question,
+        [pl.read_parquet(out), *_retrained(champion, question, asked, len(everything))],
+        everything,
+    )
+
+
+def _retrained(
+    champion: Champion, question: Question, asked: Path, rows: int
+) -> Sequence[pl.DataFrame]:
+    """What the champion's recipe answers with other seeds; nothing if that is not asked."""
+    if question.seeds == 1:
+        return ()
+    train = champion.test_rows().with_name(paths.TRAIN.name)
+    try:
+        return let_retrain(champion, train, asked, question.seeds, rows)
+    except (CannotScoreError, TableError) as error:
+        raise CannotScoreError(
+            f"its recipe cannot be trained again with {question.seeds} seeds (model.seeds of "
+            f"{paths.CONTRACT}): {error}"
+        ) from error
 
 
 def _answers_for_own_rows(
@@ -238,17 +265,25 @@ def _answers_for_own_rows(
         raise CannotScoreError(
             f"{why}\nand only {len(pairs)} of {len(ours)} test rows are in its own test set"
         )
-    answers = _own_answers(champion, own, question.hidden)[pairs.get_column("answer")]
+    asked = champion.scratch / _OWN_ROWS
+    tables = [
+        _own_answers(champion, own, question.hidden),
+        *_retrained(champion, question, asked, len(own)),
+    ]
     rows = pairs.get_column("row").cast(pl.Int64).to_numpy()
-    return _opponent(challenger, question, answers, rows)
+    answers = pairs.get_column("answer")
+    return _opponent(challenger, question, [table[answers] for table in tables], rows)
 
 
 def _opponent(
-    challenger: ModelFiles, question: Question, answers: pl.DataFrame, rows: Any
+    challenger: ModelFiles, question: Question, tables: Sequence[pl.DataFrame], rows: Any
 ) -> Opponent:
-    _check_answers(answers, len(rows))
+    """Put answers beside what happened: those of the recorded model first."""
     truth = question.test.get_column(question.params.target)[rows]
-    return Opponent(score(truth, answers, challenger.classes), rows)
+    for table in tables:
+        _check_answers(table, len(rows))
+    recorded, *retrained = (score(truth, table, challenger.classes) for table in tables)
+    return Opponent(recorded, rows, retrained)
 
 
 def _check_answers(answers: pl.DataFrame, rows: int) -> None:

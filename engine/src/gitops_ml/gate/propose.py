@@ -5,7 +5,9 @@ data holds them and one that is beyond noise worse does not. A margin is what ma
 models of the same recipe, see `retraining_noise.py`: the recipe is trained again with a few seeds,
 and a slice's margin comes from what they do inside it. Where the seed makes no difference, or
 there is no time for enough of them, it is a quarter of an interval's width: both models answer the
-same rows, so their difference is known better than either of them. The erosion, which bounds what
+same rows, so their difference is known better than either of them. Where the contract that is
+replaced lets the gate judge means of several seeds, the new one does, and its margins are those of
+means. The erosion, which bounds what
 all steps together may lose, is twice the margin: what one step may lose can be lost once, and as
 much again is for the noise that the bound must hold, too.
 """
@@ -37,6 +39,7 @@ from gitops_ml.core.settings import (
     ModelTerms,
     Params,
     Proposal,
+    load_contract,
     load_params,
     parse_settings,
 )
@@ -91,12 +94,14 @@ class Retrained:
         test: These rows.
         groups: Shape (m,), rows with the same label belong together; None if each stands alone.
         confidence: Of the bound that a margin is held against.
+        judged: Of how many models of each side the gate compares the mean.
     """
 
     answers: Sequence[Scored] = ()
     test: pl.DataFrame = dataclasses.field(default_factory=pl.DataFrame)
     groups: NDArray[Any] | None = None
     confidence: float = ModelTerms.model_fields["confidence"].default
+    judged: int = 1
 
     def margin(self, metric: str, rows: NDArray[np.bool_], terms: int) -> float | None:
         """The margin of a term that compares these rows; None if they do not tell.
@@ -111,7 +116,7 @@ class Retrained:
         except MetricError:
             # Too few rows of some class: the interval is then none, or a wide one.
             return None
-        return None if spread is None else spread.margin(terms)
+        return None if spread is None else spread.margin(terms, seeds=self.judged)
 
 
 def retrained(root: Path, params: Params, seeds: int, seconds: float) -> Retrained:
@@ -170,11 +175,21 @@ def propose(root: Path, force: bool, seeds: int, seconds: float) -> tuple[Path |
         raise GitopsError(f"{paths.EVALUATION}: {error}; run `make pipeline`") from error
     with metrics_of(root):
         models = retrained(root, params, seeds, seconds)
+        models = dataclasses.replace(models, judged=_judged_seeds(root))
         text = contract_text(params, evaluation, challenger, rows, models)
     parse_settings(text, Contract, str(paths.CONTRACT), known_metrics(root))
     kept = keep_old(target) if target.exists() else None
     target.write_text(text, encoding="utf-8")
     return kept, len(models.answers) if len(models.answers) >= SEEDS_LEAST else 0
+
+
+def _judged_seeds(root: Path) -> int:
+    """With how many seeds the gate trains each side, by the contract that is there."""
+    try:
+        return load_contract(root).model.seeds
+    except GitopsError:
+        # There is none yet, or it is replaced since it cannot be read.
+        return 1
 
 
 def contract_text(
@@ -209,6 +224,7 @@ def contract_text(
             _HEAD,
             *_metric_lines(evaluation["metrics"], models, terms),
             *_slice_lines(params.evaluate.metrics[0], slices, models, terms),
+            *_seeds_line(models.judged),
             *proposed_lines("model", ModelTerms, measured),
             "\ndata:\n",
             *proposed_lines("data", DataTerms, measured),
@@ -241,6 +257,12 @@ def proposed_lines(
             text = str(value) if isinstance(value, int) else f"{value:g}"
         line = f"  {key}: {text}"
         yield f"{line:<27} # {proposal.note}\n" if proposal.note else f"{line}\n"
+
+
+def _seeds_line(judged: int) -> Iterator[str]:
+    """How many seeds the gate judges the mean of, where it is more than the recorded model."""
+    if judged > 1:
+        yield f"  seeds: {judged:<18} # of each side: the gate trains both recipes with them\n"
 
 
 def _metric_lines(metrics: Mapping[str, Any], models: Retrained, terms: int) -> list[str]:

@@ -140,7 +140,10 @@ def judge_erosion(
     """
     if reference is None or reference.opponent is None:
         return ()
-    against = replace(court, opponent=reference.opponent, against="reference", key=".erosion")
+    # What is served may erode, not what its recipe gives in the mean.
+    against = replace(
+        court, opponent=reference.opponent, against="reference", key=".erosion", retrained=()
+    )
     on_all, inside = erosion_terms(metrics, slices)
     findings = (*against.metrics(on_all), *against.slices(inside, test))
     _advise(log, findings)

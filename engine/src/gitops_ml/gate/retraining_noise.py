@@ -151,21 +151,25 @@ class Spread:
     deviation: float
     half_width: float
 
-    def margin(self, terms: int, false_alarms: float = FALSE_ALARMS) -> float:
+    def margin(self, terms: int, false_alarms: float = FALSE_ALARMS, seeds: int = 1) -> float:
         """The least margin that an equivalent model holds as often as asked for.
 
         Args:
             terms: How many terms must hold at once.
             false_alarms: The share of equivalent models that any of them may block.
+            seeds: How many models of each side the gate judges the mean of. With several, the
+                champion's are trained anew, so that they are not the luckiest.
         """
         quantile = NormalDist().inv_cdf
+        fall = quantile(1 - false_alarms / terms)
         # Where the largest of several normal numbers is expected (Blom, 1958).
         luck = quantile((CHAMPIONS - 0.375) / (CHAMPIONS + 0.25))
-        fall = quantile(1 - false_alarms / terms)
+        # Both sides vary, each by the spread of a mean.
+        room = luck + fall if seeds == 1 else fall * math.sqrt(2 / seeds)
         # The chi-squared quantile over its degrees of freedom (Wilson and Hilferty, 1931).
         spread = 2 / (9 * (self.seeds - 1))
         least = (1 - spread + quantile(1 - CONFIDENCE) * math.sqrt(spread)) ** 3
-        return self.half_width + (luck + fall) * self.deviation / math.sqrt(least)
+        return self.half_width + room * self.deviation / math.sqrt(least)
 
 
 def retrain(recipe: Recipe, seeds: Iterable[int], seconds: float) -> list[Scored]:

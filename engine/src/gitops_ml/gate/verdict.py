@@ -226,7 +226,12 @@ class DataChanges(_Record):
 
 
 class Report(_Record):
-    """The whole of `reports/gate.json`."""
+    """The whole of `reports/gate.json`.
+
+    Attributes:
+        seeds: With how many seeds the recipe of each side was trained again; the differences of
+            `metrics` and `slices`, with their bounds, are those of the means. 1 if none was.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -240,6 +245,7 @@ class Report(_Record):
     contract: str
     contract_changes: tuple[Change, ...]
     confidence: float
+    seeds: int = 1
     rows: int
     metrics: tuple[Finding, ...]
     slices: tuple[Finding, ...]

@@ -304,12 +304,19 @@ def load_predictor(models: Path) -> Predictor:
     content = read_verified(models, manifest)
     derivation = recorded_derivation(models.resolve().parent, manifest)
     features = Features.from_manifest(manifest["features"], derivation)
-    if manifest["served"].endswith(ONNX):
-        return OnnxPredictor(content, manifest, features)
     folder = None
-    if "user_code" in manifest:
+    if "user_code" in manifest and not manifest["served"].endswith(ONNX):
         # The pickle may name a class of the user's.
         root, package = models.resolve().parent, manifest["user_code"]["package"]
         make_importable(root, package)
         folder = package_folder(root, package)
+    return predictor_of(content, manifest, features, folder)
+
+
+def predictor_of(
+    content: bytes, manifest: dict[str, Any], features: Features, folder: Path | None = None
+) -> Predictor:
+    """The model of a served file; arguments and errors are those of `SklearnPredictor`."""
+    if manifest["served"].endswith(ONNX):
+        return OnnxPredictor(content, manifest, features)
     return SklearnPredictor(content, manifest, features, folder)

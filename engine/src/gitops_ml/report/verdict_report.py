@@ -132,7 +132,8 @@ def _reference(report: Report) -> str:
 
 def _erosion_rows(report: Report) -> Table:
     header = _metric_header("metric", report)
-    header[1], header[5:] = "reference", ["allowed in total", "used", "result"]
+    header[1], header[3] = "reference", "difference"
+    header[5:] = ["allowed in total", "used", "result"]
     return [header, *(_erosion_row(one) for one in sorted(report.erosion, key=_standing))]
 
 
@@ -149,8 +150,10 @@ def _base_findings(report: Report) -> Sequence[Finding]:
 
 def _base_row_rows(report: Report) -> Table:
     worst_first = sorted(_base_findings(report), key=_standing)
+    header = _metric_header("on the base's test rows", report)
+    header[3] = "difference"
     return [
-        _metric_header("on the base's test rows", report),
+        header,
         *(_metric_row(one) for one in worst_first),
     ]
 
@@ -160,7 +163,7 @@ def _metric_header(first: str, report: Report) -> list[str]:
         first,
         "champion",
         "this model",
-        "difference",
+        "difference" if report.seeds == 1 else f"difference, mean of {report.seeds} seeds",
         f"{report.confidence:.0%} bounds",
         "margin",
         "bound",
