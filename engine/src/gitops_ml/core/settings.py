@@ -130,6 +130,28 @@ class EvaluateParams(_Model):
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 500
 
 
+class MonitorParams(_Model):
+    """When `gitops-ml monitor` acts on the live service's predictions.
+
+    Attributes:
+        window_days: How many days of predictions are judged together.
+        min_rows: A window with fewer rows is not judged.
+        windows: In how many windows the same thing must be off, the latest among them.
+        of_last: Of so many judged windows.
+    """
+
+    window_days: Annotated[int, Field(ge=1, le=366)] = 7
+    min_rows: Annotated[int, Field(ge=50)] = 200
+    windows: Annotated[int, Field(ge=1)] = 2
+    of_last: Annotated[int, Field(ge=1, le=50)] = 3
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> MonitorParams:
+        if self.windows > self.of_last:
+            raise ValueError(f"windows: {self.windows} of the last {self.of_last} cannot be")
+        return self
+
+
 class Params(_Model):
     """The whole of `params.yaml`."""
 
@@ -139,6 +161,7 @@ class Params(_Model):
     split: SplitParams = SplitParams()
     train: Annotated[TrainParams, KEEPS_TEST_ROWS]
     evaluate: Annotated[EvaluateParams, KEEPS_TEST_ROWS]
+    monitor: Annotated[MonitorParams, KEEPS_TEST_ROWS] = MonitorParams()
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Params:
