@@ -85,6 +85,20 @@ def test_the_further_away_the_more_is_usual() -> None:
     assert limits[0] < limits[-1]
 
 
+def test_what_is_missing_counts_by_itself_however_much_the_season_moves_the_values() -> None:
+    windows, values = weekly([week / 4 for week in range(20)])
+    column = Column("t", Bins.of_numbers(values), Reference(windows, 7), values)
+    next_week = np.random.default_rng(3).normal(5.0, size=200)
+    whole = column.drift(next_week, 20)
+    some = column.drift(np.where(np.arange(200) < 60, np.nan, next_week), 20)
+    assert whole is not None
+    assert some is not None
+    assert whole.missing == 0.0
+    assert whole.missing_ratio < 0.1
+    assert (some.missing, some.missing_before) == (0.3, 0.0)
+    assert some.ratio == some.missing_ratio > 10
+
+
 def test_too_short_a_reference_says_nothing_of_what_is_usual() -> None:
     windows, values = weekly([0.0] * 5)
     column = Column("t", Bins.of_numbers(values), Reference(windows, 7), values)

@@ -2,7 +2,8 @@
 
 The measure is the population stability index (PSI) of a column's histogram: the tenths of the
 reference's values for a number, the categories for a category, and one bin for what is missing.
-What chance alone would give is subtracted, so that windows of other sizes can be compared.
+Whether a value is there at all is measured by itself as well: a gauge that fails now and then is no
+season. What chance alone would give is subtracted, so that windows of other sizes can be compared.
 
 Seasons look like drift: a week in June is far from a week in May, and both are fine. So a window is
 not held against all rows, but against the windows nearest to it by the time of the year; and not
@@ -114,17 +115,19 @@ class Drift:
         limit: How far windows of the reference were, at most.
         missing: The share of the window's rows without a value.
         missing_before: The same of the rows that it is compared with.
+        missing_ratio: The PSI of missing or not, in units of its own limit.
     """
 
     index: float
     limit: float
     missing: float
     missing_before: float
+    missing_ratio: float = 0.0
 
     @property
     def ratio(self) -> float:
-        """How many times the limit it is."""
-        return self.index / self.limit
+        """How many times the limit it is, by its values or by those that are missing."""
+        return max(self.index / self.limit, self.missing_ratio)
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,8 @@ class Column:
         numbers = reference.numbers
         place = np.searchsorted(numbers, windows).astype(np.int64)
         self._counts = histograms(bins, values, place, len(numbers))
-        self._limits: dict[int, float] = {}
+        self._missing = missing_or_not(self._counts)
+        self._limits: dict[int, tuple[float, float]] = {}
 
     def drift(self, values: Floats, window: int) -> Drift | None:
         """Hold the values of a window against the reference; None where that has no such rows."""
@@ -207,25 +211,33 @@ class Column:
         near = reference.near(window, 1)
         if not near.size:
             near = reference.numbers[: reference.compared]
-        other = self._of(near)
+        other = self._of(near, self._counts)
         if other.sum() < LEAST_ROWS:
             return None
         one = histograms(self.bins, values, np.zeros(len(values), dtype=np.int64), 1)[0]
+        limit, missing_limit = self._limits_at(reference.spread_gap(window))
+        missing = stability_index(missing_or_not(one), missing_or_not(other))
         return Drift(
             stability_index(one, other),
-            self._limit(reference.spread_gap(window)),
+            limit,
             float(one[0] / one.sum()),
             float(other[0] / other.sum()),
+            missing / missing_limit,
         )
 
-    def _limit(self, gap: int) -> float:
+    def _limits_at(self, gap: int) -> tuple[float, float]:
+        """The limits of the index, and of that of missing or not."""
         if gap not in self._limits:
-            found = self._spread(gap)
-            usual = max(found) if len(found) >= LEAST_SPREAD else CONSTANT_LIMIT
-            self._limits[gap] = max(LEAST_LIMIT, usual)
+            values, missing = (self._limit(gap, one) for one in (self._counts, self._missing))
+            self._limits[gap] = values, missing
         return self._limits[gap]
 
-    def _spread(self, gap: int) -> list[float]:
+    def _limit(self, gap: int, counts: Floats) -> float:
+        found = self._spread(gap, counts)
+        usual = max(found) if len(found) >= LEAST_SPREAD else CONSTANT_LIMIT
+        return max(LEAST_LIMIT, usual)
+
+    def _spread(self, gap: int, counts: Floats) -> list[float]:
         """How far the reference's windows are from what lay so long before them."""
         reference = self._reference
         found = []
@@ -233,15 +245,19 @@ class Column:
             if window in reference.partial:
                 continue
             near = reference.near(window, gap)
-            one, other = self._counts[place], self._of(near)
+            one, other = counts[place], self._of(near, counts)
             enough = len(near) >= COMPARED_WINDOWS or reference.days is None
             if enough and min(one.sum(), other.sum()) >= LEAST_ROWS:
                 found.append(stability_index(one, other))
         return found
 
-    def _of(self, windows: Ints) -> Floats:
-        counts: Floats = self._counts[np.searchsorted(self._reference.numbers, windows)].sum(axis=0)
-        return counts
+    def _of(self, windows: Ints, counts: Floats) -> Floats:
+        return np.asarray(counts[np.searchsorted(self._reference.numbers, windows)].sum(axis=0))
+
+
+def missing_or_not(counts: Floats) -> Floats:
+    """Histograms of two bins: how many values are missing, and how many are there."""
+    return np.stack([counts[..., 0], counts[..., 1:].sum(axis=-1)], axis=-1)
 
 
 def parts(rows: int, size: int, seed: int = 0) -> Ints:
