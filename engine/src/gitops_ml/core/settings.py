@@ -343,6 +343,9 @@ class DataTerms(_Model):
     Attributes:
         test_rows_changed: The largest share of the base's test rows that a change may delete,
             edit, or move between the two sides of the split without a maintainer's consent.
+        target_drift: How far the target's distribution may be from that in the reference's data, in
+            all steps together: the share of the rows that changed class, or how far the mean of a
+            number moved, in standard deviations.
         duplicate_rows_max: The largest share of the rows that repeat another row in every feature
             and in the target.
     """
@@ -370,6 +373,12 @@ class DataTerms(_Model):
         SMALLER,
         Proposal("0.01", "share of the base's test rows that may be gone, edited or moved"),
     ] = 0.01
+    target_drift: Annotated[
+        float,
+        Field(ge=0),
+        SMALLER,
+        Proposal("0.05", "how far the target may move from the reference's data, in all steps"),
+    ] = 0.05
     duplicate_rows_max: Annotated[
         Annotated[float, Field(ge=0, le=1)] | None,
         SMALLER,
