@@ -7,11 +7,13 @@ import pytest
 
 from gitops_ml.monitor.drift import (
     CONSTANT_LIMIT,
+    LARGEST_LIMIT,
     LEAST_LIMIT,
     Bins,
     Column,
     Reference,
     histograms,
+    index_apart,
     parts,
     stability_index,
 )
@@ -97,6 +99,17 @@ def test_what_is_missing_counts_by_itself_however_much_the_season_moves_the_valu
     assert whole.missing_ratio < 0.1
     assert (some.missing, some.missing_before) == (0.3, 0.0)
     assert some.ratio == some.missing_ratio > 10
+
+
+def test_values_that_the_season_never_had_are_off_however_far_it_moves() -> None:
+    windows, values = weekly([week * 2 for week in range(20)])
+    column = Column("t", Bins.of_numbers(values), Reference(windows, 7), values)
+    assert column._limit(5, column._counts) > 7
+    drift = column.drift(values[:200], 25)
+    assert drift is not None
+    assert drift.ratio == pytest.approx(1 / LARGEST_LIMIT, rel=0.1)
+    one, other = np.array([100.0, 0.0]), np.array([0.0, 5000.0])
+    assert index_apart(one, other) == pytest.approx(stability_index(one, other), rel=0.02)
 
 
 def test_too_short_a_reference_says_nothing_of_what_is_usual() -> None:

@@ -33,6 +33,9 @@ LEAST_SPREAD = 5
 COMPARED_DAYS = 28
 COMPARED_WINDOWS = 4
 YEAR = 365.25
+# The largest limit, as a share of the index of two histograms that have no bin in common: whatever
+# the season does, values that it never had at this time of the year are off.
+LARGEST_LIMIT = 0.4
 # A window of the reference with fewer rows says nothing of what is usual.
 LEAST_ROWS = 50
 
@@ -104,6 +107,15 @@ def stability_index(one: Floats, other: Floats) -> float:
     p, q = (one + 0.5) / (n + 0.5 * size), (other + 0.5) / (m + 0.5 * size)
     chance = (np.count_nonzero(one + other) - 1) * (1 / n + 1 / m)
     return max(0.0, float(((p - q) * np.log(p / q)).sum() - chance))
+
+
+def index_apart(one: Floats, other: Floats) -> float:
+    """What the PSI of two histograms would be if they had no bin in common."""
+    found = 0.0
+    for counts, against in ((one, other), (other, one)):
+        p = counts[counts > 0] / counts.sum()
+        found += float((p * np.log(p * (against.sum() + 0.5 * len(against)) / 0.5)).sum())
+    return found
 
 
 @dataclass(frozen=True)
@@ -219,7 +231,7 @@ class Column:
         missing = stability_index(missing_or_not(one), missing_or_not(other))
         return Drift(
             stability_index(one, other),
-            limit,
+            max(LEAST_LIMIT, min(limit, LARGEST_LIMIT * index_apart(one, other))),
             float(one[0] / one.sum()),
             float(other[0] / other.sum()),
             missing / missing_limit,
