@@ -104,6 +104,19 @@ def test_the_same_label_twice_is_one(find: Find, tmp_path: Path) -> None:
     assert (found.known, found.problems) == (1, ())
 
 
+def test_a_request_id_that_was_used_twice_names_nothing(
+    live: pl.DataFrame,
+    shop_schema: Schema,
+    make_params: Callable[..., Params],
+    tmp_path: Path,
+) -> None:
+    twice = pl.concat([live, live.head(1)])
+    folder = write(tmp_path / "l", request_id=["a", "b"], returned=[True, True])
+    found = with_labels(twice, shop_schema, make_params("returned"), INPUTS, folder, None)
+    assert found.rows[TRUTH].to_list() == [None, True, None, None, None]
+    assert found.problems[0].startswith("2 predictions have a request_id that another one has")
+
+
 def test_no_labels_yet(find: Find, tmp_path: Path) -> None:
     empty = tmp_path / "none"
     empty.mkdir()

@@ -76,6 +76,15 @@ def with_labels(
         sources.append((path.name, _read(path, schema, params, inputs), True))
     if landed is not None and params.target in landed.columns:
         sources.append(("the landed data", landed, False))
+    named_once = rows.filter(pl.struct(REQUEST, NUMBER).is_unique())
+    again = rows.filter(pl.col(REQUEST).is_not_null()).height - (
+        named_once.filter(pl.col(REQUEST).is_not_null()).height
+    )
+    if again and any(REQUEST_ID in table.columns for _, table, _ in sources):
+        problems.append(
+            f"{count(again, 'prediction has', 'predictions have')} a request_id that another one "
+            "has as well; no label that goes by it is theirs"
+        )
     known: list[pl.DataFrame] = []
     for name, table, told in sources:
         on = _names_of_row(table, params, inputs)
@@ -90,7 +99,8 @@ def with_labels(
             )
         usable = said.filter(pl.col("n") == 1).drop("n")
         left = {REQUEST_ID: REQUEST, ROW: NUMBER}
-        found = rows.join(
+        answered = named_once if REQUEST_ID in on else rows
+        found = answered.join(
             usable, left_on=[left.get(one, one) for one in on], right_on=on, nulls_equal=True
         )
         if told:

@@ -21,6 +21,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .4rem .6rem; text-align:
   vertical-align: top; }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font-size: .9em; overflow-wrap: anywhere; }
+th code { white-space: nowrap; }
 small, .soft { color: var(--soft); }
 .quiet { color: var(--good); }
 .drift { color: var(--bad); }
