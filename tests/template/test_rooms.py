@@ -14,7 +14,7 @@ from conftest import ENGINE, TEMPLATE, Run
 # From the ground up: a room imports only from those before it.
 ROOMS = [
     *("core", "github", "data", "features", "model", "serving", "gate", "bento", "report"),
-    *("doctor", "ship", "checks"),
+    *("monitor", "doctor", "ship", "checks"),
 ]
 
 

@@ -94,3 +94,13 @@ def test_rooms_are_found_wherever_they_are_imported(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text, encoding="utf-8")
 
     assert rooms_of("shop.till.run", tmp_path) == {"till", "goods", "tax"}
+
+
+def test_no_stage_runs_again_for_a_setting_of_the_monitor() -> None:
+    read = [key for stage in STAGES.values() for key in stage.get("params", [])]
+    named = {key.partition(".")[0] for key in read if isinstance(key, str)}
+    assert {"data", "train", "evaluate"} <= named
+    assert "monitor" not in named
+    paths = [name for stage in STAGES.values() for name in stage["deps"]]
+    assert "params.yaml" not in paths
+    assert not any("gitops_ml/monitor" in name for name in paths)

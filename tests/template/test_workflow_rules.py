@@ -54,6 +54,7 @@ WRITES = {
     "deliver.yml/image": {"attestations", "id-token", "packages"},
     "deliver.yml/production": {"contents", "issues"},
     "deliver.yml/staging": {"contents", "issues"},
+    "monitor.yml/issue": {"issues"},
     "mutation.yml/report": {"issues"},
     "nightly.yml/report": {"issues"},
     "rollback.bentocloud.yml/rollback": {"contents"},

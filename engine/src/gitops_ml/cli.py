@@ -25,6 +25,7 @@ exit codes:
   0    done, or skipped and said so
   1    it failed or does not hold; the message says what, where and what to do
   2    a wrong call; from gate and audit: it could not judge
+  3    from monitor: the live data drift
   130  interrupted"""
 INTERRUPTED = 130
 
@@ -70,6 +71,8 @@ COMMANDS: Mapping[str, Command] = {
     "verify-bento": Command("bento.verify", "does an exported bento hold the gated model?"),
     "summary": Command("report.summary", "summarise a workflow run"),
     "comment": Command("report.comment", "show the report of a run on its pull request"),
+    "monitor": Command("monitor.monitor", "hold live predictions against the training data"),
+    "monitor-issue": Command("monitor.issue", "open, update or close the issue about drift"),
     "doctor": Command("doctor.doctor", "check tools, repository and GitHub settings"),
     "github-setup": Command("github.setup", "protect the repository on GitHub"),
     "plan": Command("ship.plan", "is there a commit to deliver?"),

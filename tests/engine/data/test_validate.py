@@ -185,8 +185,20 @@ def test_too_few_rows_are_found() -> None:
 
 def test_the_profile_tells_what_the_columns_hold() -> None:
     columns = make_profile(make_rows(city={0: None}), SCHEMA, "x").columns
-    assert columns["size"] == {"null_share": 0.0, "min": 50.0, "max": 69.0, "mean": 59.5}
-    assert columns["weight"] == {"null_share": 1.0, "min": None, "max": None, "mean": None}
+    assert columns["size"] == {
+        "null_share": 0.0,
+        "min": 50.0,
+        "max": 69.0,
+        "mean": 59.5,
+        "std": 5.91608,
+    }
+    assert columns["weight"] == {
+        "null_share": 1.0,
+        "min": None,
+        "max": None,
+        "mean": None,
+        "std": None,
+    }
     assert columns["city"] == {"null_share": 0.05, "shares": {"Oslo": 0.45, "Bergen": 0.5}}
     assert columns["street"]["shares"] == {"A": 0.5, "(other)": 0.5}
     assert columns["late"]["mean"] == 0.5

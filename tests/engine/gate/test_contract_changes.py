@@ -50,6 +50,7 @@ DOCUMENT: Mapping[str, Any] = {
         "row_count_change": {"min": -0.05, "max": 1.0},
         "rows_min": 1000,
         "test_rows_changed": 0.01,
+        "target_drift": 0.05,
         "duplicate_rows_max": 0.02,
     },
     "behaviour": {
@@ -107,6 +108,7 @@ ORDERED = [
     ("data.rows_min", 999, 1001),
     ("data.rows_min", None, 1001),
     ("data.test_rows_changed", 0.02, 0.0),
+    ("data.target_drift", 0.1, 0.0),
     ("data.duplicate_rows_max", None, 0.01),
     ("data.duplicate_rows_max", 0.03, 0.01),
     ("behaviour.directional", [], [*DOCUMENT["behaviour"]["directional"], WIND]),
@@ -143,6 +145,7 @@ def test_every_term_of_the_settings_has_a_case() -> None:
             "row_count_change",
             "rows_min",
             "test_rows_changed",
+            "target_drift",
             "duplicate_rows_max",
         },
         "RowCountChange": {"min", "max"},

@@ -229,6 +229,7 @@ def test_limits_leave_room_and_are_round() -> None:
     assert contract.data.rows_min == 10
     assert contract.data.freshness_days == 7
     assert contract.data.test_rows_changed == 0.01
+    assert contract.data.target_drift == 0.05
     assert contract.data.duplicate_rows_max == 0.01
     assert contract.data.row_count_change is not None
     assert 0.05 <= (contract.behaviour.calibration_error_max or 0) < 0.3

@@ -302,7 +302,8 @@ def test_the_log_gets_what_was_asked_and_answered(
     model = make_model()
     model.log = PredictionLog(tmp_path / "log", "shop:1", lambda *_: None)
     one = ask(model, "POST", "/predict", json=RECORD).json()
-    many = ask(model, "POST", "/predict", json=[RECORD, RECORD]).json()
+    named = {"X-Request-Id": "order 7"}
+    many = ask(model, "POST", "/predict", json=[RECORD, RECORD], headers=named).json()
     ask(model, "POST", "/predict", json={})
     model.log.close()
 
@@ -310,6 +311,7 @@ def test_the_log_gets_what_was_asked_and_answered(
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["records"] for line in lines] == [[RECORD], [RECORD, RECORD]]
     assert [line["predictions"] for line in lines] == [[one], many]
+    assert [line.get("request") for line in lines] == [None, "order 7"]
 
 
 def test_no_value_that_passes_the_checks_breaks_the_model(

@@ -36,5 +36,7 @@ GOLDEN = REPORTS / "golden.json"
 PLOTS = REPORTS / "plots"
 GATE_REPORT = REPORTS / "gate.json"
 GATE_TABLE = REPORTS / "gate.md"
+MONITOR_REPORT = REPORTS / "monitor.json"
+MONITOR_PAGE = REPORTS / "monitor.html"
 
 RELEASE = Path("release.json")  # only in a bento

@@ -130,6 +130,28 @@ class EvaluateParams(_Model):
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 500
 
 
+class MonitorParams(_Model):
+    """When `gitops-ml monitor` acts on the live service's predictions.
+
+    Attributes:
+        window_days: How many days of predictions are judged together.
+        min_rows: A window with fewer rows is not judged.
+        windows: In how many windows the same thing must be off, the latest among them.
+        of_last: Of so many judged windows.
+    """
+
+    window_days: Annotated[int, Field(ge=1, le=366)] = 7
+    min_rows: Annotated[int, Field(ge=50)] = 200
+    windows: Annotated[int, Field(ge=1)] = 2
+    of_last: Annotated[int, Field(ge=1, le=50)] = 3
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> MonitorParams:
+        if self.windows > self.of_last:
+            raise ValueError(f"windows: {self.windows} of the last {self.of_last} cannot be")
+        return self
+
+
 class Params(_Model):
     """The whole of `params.yaml`."""
 
@@ -139,6 +161,7 @@ class Params(_Model):
     split: SplitParams = SplitParams()
     train: Annotated[TrainParams, KEEPS_TEST_ROWS]
     evaluate: Annotated[EvaluateParams, KEEPS_TEST_ROWS]
+    monitor: Annotated[MonitorParams, KEEPS_TEST_ROWS] = MonitorParams()
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Params:
@@ -325,6 +348,9 @@ class DataTerms(_Model):
     Attributes:
         test_rows_changed: The largest share of the base's test rows that a change may delete,
             edit, or move between the two sides of the split without a maintainer's consent.
+        target_drift: How far the target's distribution may be from that in the reference's data, in
+            all steps together: the share of the rows that changed class, or how far the mean of a
+            number moved, in standard deviations.
         duplicate_rows_max: The largest share of the rows that repeat another row in every feature
             and in the target.
     """
@@ -352,6 +378,12 @@ class DataTerms(_Model):
         SMALLER,
         Proposal("0.01", "share of the base's test rows that may be gone, edited or moved"),
     ] = 0.01
+    target_drift: Annotated[
+        float,
+        Field(ge=0),
+        SMALLER,
+        Proposal("0.05", "how far the target may move from the reference's data, in all steps"),
+    ] = 0.05
     duplicate_rows_max: Annotated[
         Annotated[float, Field(ge=0, le=1)] | None,
         SMALLER,

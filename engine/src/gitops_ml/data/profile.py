@@ -50,7 +50,9 @@ def _describe(values: pl.Series, column: Column) -> dict[str, Any]:
     elif column.type == "boolean":
         described["mean"] = _short(values.mean())
     elif column.type != "string":
-        described |= {name: _short(getattr(values, name)()) for name in ("min", "max", "mean")}
+        described |= {
+            name: _short(getattr(values, name)()) for name in ("min", "max", "mean", "std")
+        }
     return described
 
 

@@ -27,6 +27,7 @@ from gitops_ml.gate.champion_record import read_record
 from gitops_ml.gate.changed_data import ChangedData, judge_changed_data
 from gitops_ml.gate.contestant import hidden_columns
 from gitops_ml.gate.data_changes import data_changes
+from gitops_ml.gate.data_drift import judge_data_drift, reference_commit
 from gitops_ml.gate.data_limits import data_limits
 from gitops_ml.gate.gate_log import GateLog
 from gitops_ml.gate.judged_model import (
@@ -222,6 +223,13 @@ def _judge(
     found = measure(challenger.files.size, challenger.latency_p99_ms, data.rows, rows_before)
     limits = judge_limits(applicable.terms, found)
     limits += (*data_limits(everything, params, alike, applicable.terms.data), *changed.limits)
+    if consent.accept_new_baseline is None:
+        since = reference_commit(
+            judged, reference, applicable.terms.model, params, files.locked.hash
+        )
+        limits += judge_data_drift(
+            log, everything, judged, since, schema, params, applicable.terms.data, consent
+        )
     judged_terms: list[Finding | Limit] = [*metrics, *slices, *erosion, *limits]
     if changed.on_base_rows is not None:
         judged_terms += [*changed.on_base_rows.metrics, *changed.on_base_rows.slices]

@@ -145,7 +145,7 @@ async def _predict(request: Request, model: Model) -> Response:
         raise cannot_derive(error, many) from error
     content = model.hooks.add(records, model.answers(predictions), many)
     if model.log is not None:
-        model.log.add(body, content, len(records))
+        model.log.add(body, content, len(records), request.headers.get("x-request-id"))
     return Response(content, media_type="application/json")
 
 

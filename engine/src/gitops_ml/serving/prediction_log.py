@@ -4,6 +4,9 @@ One line per request, with the records as they were sent and the predictions as 
 
     {"time": "2013-07-01T00:00:00.000000Z", "release": "…", "records": […], "predictions": […]}
 
+A client that sends a header `X-Request-Id` finds it there as `request`, to hand in by it later what
+has happened: `gitops-ml monitor` reads both.
+
 A request only puts bytes that exist already into a bounded queue in memory; one thread writes them.
 When the disk is slow, full or gone, lines are dropped and their rows counted, and requests go on as
 if nothing had happened.
@@ -34,6 +37,7 @@ RETRY_SECONDS = 5.0
 WAKE_SECONDS = 0.2
 # Small, since other threads of the process, the requests', get their turn between two writes.
 WRITE_BYTES = 16 * 1024
+REQUEST_LENGTH = 200
 PREFIX = "predictions-"
 
 
@@ -44,6 +48,7 @@ class Entry(NamedTuple):
     records: bytes
     predictions: bytes
     rows: int
+    request: str | None = None
 
     @property
     def size(self) -> int:
@@ -95,15 +100,19 @@ class PredictionLog:
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
-    def add(self, records: bytes, predictions: bytes, rows: int) -> None:
+    def add(
+        self, records: bytes, predictions: bytes, rows: int, request: str | None = None
+    ) -> None:
         """Hand over a request that was answered; never waits, never raises.
 
         Args:
             records: A JSON array of the records, or a single one as an object.
             predictions: The same for the predictions.
             rows: How many there are.
+            request: What the client calls the request; a long name is cut.
         """
-        entry = Entry(time.time(), records, predictions, rows)
+        name = None if request is None else request[:REQUEST_LENGTH]
+        entry = Entry(time.time(), records, predictions, rows, name)
         with self._lock:
             fits = self._waiting + entry.size <= self._queue_bytes
             if fits:
@@ -155,9 +164,11 @@ class PredictionLog:
 
     def _line(self, entry: Entry) -> bytes:
         stamp = datetime.fromtimestamp(entry.moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        return b'{"time":"%s","release":%s,"records":%s,"predictions":%s}\n' % (
+        request = b"" if entry.request is None else b'"request":%s,' % to_json(entry.request)
+        return b'{"time":"%s","release":%s,%s"records":%s,"predictions":%s}\n' % (
             stamp.encode(),
             self._release,
+            request,
             _array_on_one_line(entry.records),
             _array_on_one_line(entry.predictions),
         )
