@@ -12,6 +12,7 @@ DVC_YAML = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
 UV_LOCK = Path("uv.lock")
 
+QUARANTINE = Path("data/quarantine")
 INGESTED = Path("data/ingested.parquet")
 TRAIN = Path("data/split/train.parquet")
 TEST = Path("data/split/test.parquet")
