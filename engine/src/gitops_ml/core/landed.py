@@ -27,6 +27,8 @@ PARTITIONS = "partitions"
 FORMAT = "format.json"
 STAGING = ".landing"
 FORMAT_VERSION = 1
+# A partition's file; the group is what it landed as.
+PARTITION_FILE = r"/partitions/(?:[^/]+/)?([^/]+)-[0-9a-f]{12}\.parquet$"
 
 
 class ManifestError(GitopsError):

@@ -34,7 +34,12 @@ from gitops_ml.core.settings import Params, load_params
 from gitops_ml.data.convert import convert, present
 from gitops_ml.data.ingest import read_file, write_table
 from gitops_ml.data.problems import DataError, Problem
-from gitops_ml.data.validate import check_rules, row_problems
+from gitops_ml.data.validate import (
+    all_null_problem,
+    check_rules,
+    empty_columns,
+    row_problems,
+)
 from gitops_ml.lake import partition
 from gitops_ml.lake.address import public, split
 from gitops_ml.lake.bucket import SCHEME, bucket_items
@@ -70,13 +75,25 @@ def tables(schema: Schema, params: Params) -> Tables:
         if from_database:
             write_table(parsed(pl.read_parquet(path), schema), path)
         try:
-            return read_file(path, schema).rows.select(list(schema.columns))
+            rows = read_file(path, schema).rows.select(list(schema.columns))
         except DataError as error:
             raise _unfit(error.problems, shown) from error
+        # Of a table only the newest rows may have been read.
+        named = rows.with_columns(pl.lit(shown).alias(SOURCE_FILE))
+        empty = set() if from_database else empty_columns(named, schema)
+        if empty:
+            raise _unfit([all_null_problem(named, *place) for place in sorted(empty)], shown)
+        return rows
 
     def check(rows: pl.DataFrame, shown: str) -> None:
-        dated = rows.with_columns(pl.lit(shown).alias(SOURCE_FILE))
-        if problems := row_problems(dated, schema, params.data.key):
+        named = rows.with_columns(pl.lit(shown).alias(SOURCE_FILE))
+        problems = [
+            problem
+            for problem in row_problems(named, schema, params.data.key)
+            # A few late rows may all lack a value; whole files were looked at when they were read.
+            if problem.rule != "all_null" or not schema.columns[problem.column or ""].nullable
+        ]
+        if problems:
             raise _unfit(problems, shown)
 
     return Tables(read, check, write_table, _layout(schema, params))

@@ -28,7 +28,9 @@ def public(text: str) -> str:
     parts = urlsplit(text)
     query = [pair for pair in parse_qsl(parts.query, True) if not _SECRET.search(pair[0])]
     host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query=urlencode(query), fragment="").geturl()
+    shown = parts._replace(netloc=host, query=urlencode(query), fragment="").geturl()
+    # An address without a host loses its slashes.
+    return shown if host else shown.replace(":/", ":///", 1)
 
 
 def secrets_of(text: str) -> list[str]:
