@@ -1,7 +1,7 @@
 """`gitops-ml` without its start: a process that has imported it forks for each call.
 
-The call is a process of its own: it can be killed at the nth thing that it does to the landed files,
-or be given a disk that is full after so many bytes.
+The call is a process of its own: it can be killed at the nth thing that it does to the landed
+files, or be given a disk that is full after so many bytes.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _serve() -> None:
         text += chunk or ""
         while "\n" in text:
             line, _, text = text.partition("\n")
-            out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+            out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
             child = os.fork()
             if child == 0:
                 _be_called(json.loads(line), out.fileno(), err.fileno())

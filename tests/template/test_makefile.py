@@ -75,3 +75,18 @@ def test_each_checkout_has_a_store_of_its_own(project: Path, make: Make, task: s
     stores = [make(folder, task)["store"] for folder in (project, other)]
     assert stores == [str(folder / "build" / "bentoml") for folder in (project, other)]
     assert make(project, task, BENTOML_HOME="/srv/bentoml")["store"] == "/srv/bentoml"
+
+
+def test_land_hands_over_what_was_asked_for_and_shows_no_address(project: Path, make: Make) -> None:
+    address = "postgresql://me:open-sesame@example.com/db"
+    query = "SELECT * FROM flights WHERE carrier = 'UA'"
+    words = make(project, "land", f"FROM={address}", f"QUERY={query}", "SINCE=last", "AGAIN=1")[
+        "words"
+    ]
+    assert words == [
+        *("run", "gitops-ml", "land", "--from", address, "--query", query),
+        *("--since", "last", "--again"),
+    ]
+    assert make(project, "land")["words"] == ["run", "gitops-ml", "land"]
+    makefile = (project / "Makefile").read_text(encoding="utf-8")
+    assert "$(FROM)" not in makefile

@@ -158,8 +158,8 @@ def find_items(options: argparse.Namespace, params: Params) -> list[Item]:
         return items
     if len(items) > 1 or not _NAME.fullmatch(options.name):
         raise UsageError(
-            f"NAMED={options.name}: names one file or table ({len(items)} were found), with letters, "
-            "digits and ._=-"
+            f"NAMED={options.name}: names one file or table ({len(items)} were found), with "
+            "letters, digits and ._=-"
         )
     return [replace(items[0], name=options.name)]
 

@@ -132,7 +132,7 @@ def _land_item(
     outcome: Outcome,
 ) -> None:
     name, known = _known(store.folder, item, rules)
-    settled = _settled(known, tables, rules) and item.since is None
+    settled = _settled(known, item, tables, rules)
     if known is not None and settled and item.validator and item.validator == known.validator:
         outcome.unchanged += 1
         return
@@ -186,13 +186,15 @@ def _two_claims(source: str, name: str, rival: str) -> str:
     )
 
 
-def _settled(known: Landing | None, tables: Tables, rules: Rules) -> bool:
+def _settled(known: Landing | None, item: Item, tables: Tables, rules: Rules) -> bool:
     """Whether an item need not be read again as long as it is the same upstream."""
     return (
         known is not None
+        and known.source == item.source
         and known.layout == tables.layout
         and not known.quarantined
         and not rules.again
+        and item.since is None
     )
 
 
