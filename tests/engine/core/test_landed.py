@@ -80,6 +80,15 @@ def test_a_damaged_manifest_is_an_error(folder: Path, text: str) -> None:
         newest_landings(folder)
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["/etc/a.parquet", "../a.parquet", "partitions/../a.parquet", "partitions/.a.parquet", "a.csv"],
+)
+def test_a_partition_lies_below_its_folder(file: str) -> None:
+    with pytest.raises(ValueError, match="should match pattern"):
+        landing("july", 1, file)
+
+
 def test_a_misplaced_landing_is_an_error(folder: Path) -> None:
     write(folder, landing("july", 1)).rename(version_file(folder, "july", 2))
     with pytest.raises(ManifestError, match=r"000002\.json: is of july, version 1; rename it"):

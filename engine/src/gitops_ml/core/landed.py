@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gitops_ml.core.errors import GitopsError
 
@@ -51,7 +52,8 @@ class Partition(_Model):
         sha256: Of the file.
     """
 
-    file: str
+    # It leads to no other place, and to no hidden one.
+    file: Annotated[str, Field(pattern=rf"^{PARTITIONS}/(?:[^/.][^/]*/)?[^/.][^/]*\.parquet$")]
     period: str | None
     rows: int
     earliest: datetime | None = None
