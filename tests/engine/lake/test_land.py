@@ -230,6 +230,26 @@ def test_rows_of_a_database_have_no_order_and_may_be_the_newest_only() -> None:
     assert there() == {"flights 2013-06": [1], "flights 2013-07": [4], "flights 2013-08": [5]}
 
 
+def test_the_newest_rows_do_not_land_on_top_of_another_layout() -> None:
+    upstream("july", (1, "2013-07-01"))
+    go()
+    newest = replace(local_items(UP)[0], since=datetime(2013, 7, 1, tzinfo=UTC))
+    with pytest.raises(LakeError, match="land all of it once, without SINCE"):
+        go(replace(TABLES, layout="other"), items=[newest])
+
+
+def test_what_is_as_it_landed_again_leaves_the_quarantine() -> None:
+    upstream("july", (1, "2013-07-01"))
+    go()
+    good = (UP / "july.csv").read_bytes()
+    (UP / "july.csv").write_text("m\n1\n", encoding="utf-8")
+    assert go().bad
+    assert there() == {"july 2013-07": [1]}
+    (UP / "july.csv").write_bytes(good)
+    assert go().unchanged == 1
+    assert not (paths.QUARANTINE / "july").exists()
+
+
 def taken(times: int) -> Callable[..., None]:
     """A commit before which another landing takes the version, so many times."""
     commit = store.Store.commit

@@ -6,6 +6,7 @@ sqlite:///relative/file.db           sqlite:////absolute/file.db
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from gitops_ml.lake.upstream import Fetched, Item
 POSTGRES = ("postgresql", "postgres")
 SQLITE = "sqlite"
 SCHEMES = (*POSTGRES, SQLITE)
+CONNECT_SECONDS = "30"
 
 
 def database_items(
@@ -107,6 +109,8 @@ def _from_postgres(address: str, statement: str, shown: str) -> pl.DataFrame:
         LakeError: If the server is not there, refuses, or cannot do what the statement says.
     """
     dbapi = needed("adbc_driver_postgresql.dbapi", "PostgreSQL")
+    # libpq waits for ever for a server that does not answer.
+    os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
     try:
         with dbapi.connect(address) as connection, connection.cursor() as cursor:
             cursor.execute(statement)

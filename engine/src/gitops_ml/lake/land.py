@@ -132,6 +132,11 @@ def _land_item(
     outcome: Outcome,
 ) -> None:
     name, known = _known(store.folder, item, rules)
+    if known is not None and item.since is not None and known.layout != tables.layout:
+        raise LakeError(
+            f"{item.source}: schema.yaml or `data.partition` has changed since it landed: "
+            "land all of it once, without SINCE"
+        )
     settled = _settled(known, item, tables, rules)
     if known is not None and settled and item.validator and item.validator == known.validator:
         outcome.unchanged += 1
@@ -150,6 +155,7 @@ def _land_item(
             outcome.unchanged += 1
             return
         if known is not None and settled and digest is not None and digest == known.sha256:
+            quarantine.forget(name, [])
             outcome.unchanged += 1
             return
         try:
