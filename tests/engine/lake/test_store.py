@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_a_landing_counts_with_its_partitions() -> None:
     assert file.startswith("partitions/2013-07/july-")
     assert newest_landings(FOLDER)["july"].partitions[0].file == file
     assert [path.name for path in (FOLDER / ".landing").iterdir()] == ["lock"]
+
+
+def test_a_landing_is_whole_before_it_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    linked = []
+    link = os.link
+
+    def watched(draft: Path, path: Path) -> None:
+        linked.append((Landing.model_validate_json(draft.read_bytes()), path.exists()))
+        link(draft, path)
+
+    monkeypatch.setattr(os, "link", watched)
+    land(1, ROWS)
+    assert linked == [(newest_landings(FOLDER)["july"], False)]
 
 
 def test_what_is_superseded_is_removed_at_the_end() -> None:
