@@ -27,8 +27,8 @@ from gitops_ml.data.ingest import find_files
 pytestmark = pytest.mark.slow
 
 LANDED = Path("data/landed")
-# A landing is killed at every third thing that it does to its files.
-STRIDE = 3
+# A landing is killed at every fourth thing that it does to its files.
+STRIDE = 4
 KEY_COLUMNS = ["scheduled_hour", "carrier", "flight"]
 MONTHS = (7, 8, 9)
 Land = Callable[..., Done]
