@@ -45,6 +45,7 @@ WITHOUT = {
     "comment": "gitops_ml.__main__",
     "train": "gitops_ml.__main__,gitops_ml.checks",
     "checks": "gitops_ml.__main__",
+    "lake": "s3fs.",
 }
 # What runs with each extra alone, and a few modules that must be among it.
 EXTRAS: Mapping[str, tuple[list[str], set[str]]] = {
@@ -58,6 +59,11 @@ EXTRAS: Mapping[str, tuple[list[str], set[str]]] = {
         {"gitops_ml.model.train", "gitops_ml.ship.plan", "gitops_ml.report.judge"},
     ),
     "checks": (["gitops_ml.checks"], {"gitops_ml.checks.model", "gitops_ml.checks.fixtures"}),
+    # What only some sources need is imported when it is: it is asked for by name.
+    "lake": (
+        ["gitops_ml.lake", "gitops_ml.data.landing", "s3fs", "adbc_driver_postgresql.dbapi"],
+        {"gitops_ml.lake.land", "s3fs", "adbc_driver_postgresql.dbapi"},
+    ),
 }
 # Where an import is planted of what only another extra holds.
 PLANTED = {
@@ -65,6 +71,7 @@ PLANTED = {
     "comment": ("report/comment.py", "import numpy", "No module named 'numpy'"),
     "train": ("ship/plan.py", "import mlflow", "No module named 'mlflow'"),
     "checks": ("checks/data.py", "import mlflow", "No module named 'mlflow'"),
+    "lake": ("lake/land.py", "import mlflow", "No module named 'mlflow'"),
 }
 
 

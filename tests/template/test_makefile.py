@@ -96,3 +96,18 @@ def test_what_the_formatter_mends_does_not_stop_it(
 
     assert done.returncode == 0, done.stdout
     assert f"def wide(\n    {names[0]},\n" in file.read_text()
+
+
+def test_land_hands_over_what_was_asked_for_and_shows_no_address(project: Path, make: Make) -> None:
+    address = "postgresql://me:open-sesame@example.com/db"
+    query = "SELECT * FROM flights WHERE carrier = 'UA'"
+    words = make(project, "land", f"FROM={address}", f"QUERY={query}", "SINCE=last", "AGAIN=1")[
+        "words"
+    ]
+    assert words == [
+        *("run", "gitops-ml", "land", "--from", address, "--query", query),
+        *("--since", "last", "--again"),
+    ]
+    assert make(project, "land")["words"] == ["run", "gitops-ml", "land"]
+    makefile = (project / "Makefile").read_text(encoding="utf-8")
+    assert "$(FROM)" not in makefile

@@ -47,6 +47,7 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "environment": Command("core.environment", "note the locked versions that stages depend on"),
+    "land": Command("data.landing", "land what is new upstream as partitions"),
     "ingest": Command("data.ingest", "read the landed files into one table"),
     "validate": Command("features.derived_rows", "hold every row against the schema"),
     "split": Command("data.split", "give every row its place in the training or the test set"),

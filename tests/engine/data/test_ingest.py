@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import polars as pl
 import pytest
 
 from gitops_ml.core import paths
+from gitops_ml.core.landed import Landing, Partition
 from gitops_ml.core.schema import Schema
 from gitops_ml.core.settings import Params
 from gitops_ml.data import ingest
@@ -315,3 +318,74 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
 def test_a_table_that_was_never_written_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="make pipeline"):
         ingest.read_ingested(tmp_path / paths.INGESTED)
+
+
+def landed_by_the_lake(folder: Path, *, listed: bool = True) -> Path:
+    """One partition of one landing, beside a file that somebody put there."""
+    path = folder / "partitions" / "2013-07" / "july-0123456789ab.parquet"
+    path.parent.mkdir(parents=True)
+    TABLE.head(1).write_parquet(path)
+    TABLE.tail(1).write_parquet(folder / "by-hand.parquet")
+    (folder / "manifest" / "july").mkdir(parents=True)
+    (folder / "manifest" / "format.json").write_text('{"format": 1}\n', encoding="utf-8")
+    partition = Partition(
+        file=path.relative_to(folder).as_posix(),
+        period="2013-07",
+        rows=1,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    landing = Landing(
+        name="july",
+        version=1,
+        source="up/july.csv",
+        layout="l",
+        landed_at=datetime(2024, 1, 1, tzinfo=UTC),
+        engine="0",
+        partitions=(partition,) if listed else (),
+    )
+    (folder / "manifest" / "july" / "000001.json").write_text(
+        landing.model_dump_json(), encoding="utf-8"
+    )
+    (folder / ".landing").mkdir()
+    (folder / ".landing" / "draft.parquet").touch()
+    return path
+
+
+def test_partitions_count_as_the_manifest_says(tmp_path: Path) -> None:
+    partition = landed_by_the_lake(tmp_path)
+    (partition.parent / "superseded-0123456789ab.parquet").touch()
+    assert find_files(tmp_path) == [tmp_path / "by-hand.parquet", partition]
+
+
+def test_partitions_that_nothing_lists_do_not_count(tmp_path: Path) -> None:
+    landed_by_the_lake(tmp_path, listed=False)
+    assert find_files(tmp_path) == [tmp_path / "by-hand.parquet"]
+
+
+def test_without_a_manifest_every_file_counts(tmp_path: Path) -> None:
+    (tmp_path / "partitions").mkdir()
+    parquet_file(tmp_path / "partitions", TABLE)
+    assert find_files(tmp_path) == [tmp_path / "partitions" / "rows.parquet"]
+
+
+def test_a_partition_that_is_gone_is_named(tmp_path: Path) -> None:
+    landed_by_the_lake(tmp_path).unlink()
+    with pytest.raises(DataError, match=r"july-0123456789ab\.parquet: the manifest lists it, but"):
+        find_files(tmp_path)
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    landed_by_the_lake(tmp_path)
+    (tmp_path / "manifest" / "july" / "000001.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"000001\.json: cannot be read"):
+        find_files(tmp_path)
+
+
+def test_a_partition_that_was_changed_is_named(
+    tmp_path: Path, make_params: Callable[..., Params]
+) -> None:
+    TABLE.head(2).write_parquet(landed_by_the_lake(tmp_path))
+    params = make_params("price")
+    params = params.model_copy(update={"data": params.data.model_copy(update={"source": tmp_path})})
+    with pytest.raises(DataError, match=r"july-.*: is not what landed: its hash"):
+        ingest.ingest(params, SCHEMA)

@@ -141,6 +141,19 @@ def test_a_column_that_is_empty_in_one_file_is_found(column: str) -> None:
     assert problem.count == 10
 
 
+@pytest.mark.parametrize("empty", [1, 2])
+def test_the_partitions_of_one_landing_count_as_one_file(empty: int) -> None:
+    """A few late rows may all lack a value; but not all that came."""
+    names = [f"d/partitions/2024-0{month}/july-0123456789a{month}.parquet" for month in (1, 2)]
+    rows = make_rows().with_columns(pl.Series("source_file", [names[0]] * 3 + [names[1]] * 17))
+    rows = rows.with_columns(
+        size=pl.when(pl.col("source_file").is_in(names[:empty])).then(None).otherwise("size"),
+        late=pl.lit(False),
+    )
+    found = {one.file for one in validate(rows, PARAMS, SCHEMA, TERMS) if one.rule == "all_null"}
+    assert found == (set(names) if empty == 2 else set())
+
+
 def test_everything_is_reported_at_once_and_in_order() -> None:
     rows = make_rows(size={1: -1.0, 3: -2.0, 15: 200.0}, city={4: "Rome", 5: "Rome"}, id={7: 8})
     assert [(p.file, p.column, p.rule, p.count) for p in check(rows)] == [

@@ -13,6 +13,7 @@ DVC_LOCK = Path("dvc.lock")
 UV_LOCK = Path("uv.lock")
 PYTHON_VERSION = Path(".python-version")
 
+QUARANTINE = Path("data/quarantine")
 INGESTED = Path("data/ingested.parquet")
 TRAIN = Path("data/split/train.parquet")
 TEST = Path("data/split/test.parquet")

@@ -68,12 +68,17 @@ KEEPS_TEST_ROWS = KeepsTestRows()
 
 
 class DataParams(_Model):
-    """Where the rows come from and what names and dates a row."""
+    """Where the rows come from and what names and dates a row.
+
+    Attributes:
+        partition: By which period of `time` rows that land are kept apart.
+    """
 
     source: Path
     key: Names = ()
     time: str | None = None
     as_of: Annotated[Moment | Literal["now"], KEEPS_TEST_ROWS] = "now"
+    partition: Annotated[Literal["day", "month", "year"], KEEPS_TEST_ROWS] = "month"
 
 
 class SplitParams(_Model):

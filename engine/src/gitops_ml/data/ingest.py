@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from gitops_ml.core import paths
+from gitops_ml.core.landed import ManifestError, counted_partitions, is_of_the_lake
 from gitops_ml.core.schema import (
     SOURCE_FILE,
     Column,
@@ -71,13 +72,15 @@ class Raw:
 def find_files(source: Path) -> list[Path]:
     """The data files that `data.source` names, in the order of their names.
 
-    Hidden files and `.dvc` files are passed over.
+    Hidden files and `.dvc` files are passed over. Where `make land` has landed something, its
+    partitions count as the manifest says, beside the files that somebody put there.
 
     Raises:
-        DataError: If there is none, or if there is a file of another kind.
+        DataError: If there is none, or one of another kind, or if a partition is missing.
     """
     if source.is_dir():
         found = sorted(path for path in source.rglob("*") if _counts(path, source))
+        found = _by_manifest(found, source)
     else:
         found = [source] if source.exists() else []
     if not found:
@@ -101,6 +104,35 @@ def find_files(source: Path) -> list[Path]:
 def _counts(path: Path, source: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
     return path.is_file() and not hidden and path.suffix not in COMPANIONS
+
+
+def _by_manifest(found: list[Path], source: Path) -> list[Path]:
+    """Of the files that are there, those that count by the manifest, if there is one."""
+    try:
+        counted = counted_partitions(source)
+    except ManifestError as error:
+        raise _damaged(source, "manifest", str(error)) from error
+    if counted is None:
+        return found
+    by_hand = [path for path in found if not is_of_the_lake(path, source)]
+    if missing := [path for path in sorted(counted) if not path.is_file()]:
+        message = "the manifest lists it, but it is not there; get it back from git, or `make pull`"
+        raise DataError(
+            [Problem(file=path.as_posix(), rule="no_file", message=message) for path in missing]
+        )
+    return sorted([*by_hand, *counted])
+
+
+def _changed(landed: list[Landed], source: Path) -> Iterator[Problem]:
+    """Partitions that are not what landed."""
+    counted = (counted_partitions(source) if source.is_dir() else None) or {}
+    for file in landed:
+        partition = counted.get(file.path)
+        if partition is not None and partition.sha256 != file.sha256:
+            message = (
+                "is not what landed: its hash is not the manifest's; get it back from git or DVC"
+            )
+            yield Problem(file=file.path.as_posix(), rule="changed", message=message)
 
 
 def _other_kind(path: Path) -> Problem:
@@ -344,6 +376,7 @@ def ingest(params: Params, schema: Schema) -> tuple[pl.DataFrame, list[Landed]]:
             landed.append(read_file(path, schema))
         except DataError as error:
             problems += error.problems
+    problems += _changed(landed, params.data.source)
     problems += _twice(landed)
     if problems:
         raise DataError(problems)

@@ -23,6 +23,7 @@ from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
+from gitops_ml.core.landed import PARTITION_FILE
 from gitops_ml.core.schema import (
     SOURCE_FILE,
     Column,
@@ -138,8 +139,8 @@ def row_problems(rows: pl.DataFrame, schema: Schema, key: tuple[str, ...]) -> li
         errors = []
     if shape := [problem for error in errors for problem in _shape_problems(error, rows)]:
         raise DataError(shape)
-    empty = _empty_columns(rows, schema)
-    problems = [_all_null_problem(rows, file, column) for file, column in empty]
+    empty = empty_columns(rows, schema)
+    problems = [all_null_problem(rows, file, column) for file, column in empty]
     for broken in map(_broken, errors):
         for problem in _located(broken, rows, schema, key):
             if broken.rule != "null" or (problem.file, problem.column) not in empty:
@@ -263,18 +264,25 @@ def _message(broken: Broken, schema: Schema, group: pl.DataFrame) -> str:
     return f"{count(number, 'value')} {than}" + (f" {column.unit}" if column.unit else "")
 
 
-def _empty_columns(rows: pl.DataFrame, schema: Schema) -> set[tuple[str, str]]:
+def empty_columns(rows: pl.DataFrame, schema: Schema) -> set[tuple[str, str]]:
+    """The files that have no value in a column of which they must have some, with the column.
+
+    The partitions of one landed file or table count as one: a few late rows prove nothing.
+    """
     names = [name for name, column in schema.columns.items() if column.all_null == "error"]
-    empty = rows.group_by(SOURCE_FILE).agg(pl.col(names).is_null().all())
+    whole = pl.col(SOURCE_FILE).str.replace(PARTITION_FILE, "/$1").alias("landed as")
+    empty = rows.group_by(whole).agg(pl.col(names).is_null().all(), pl.col(SOURCE_FILE).unique())
     return {
         (file, name)
-        for file, *flags in empty.select(SOURCE_FILE, *names).iter_rows()
+        for files, *flags in empty.select(SOURCE_FILE, *names).iter_rows()
         for name, flag in zip(names, flags, strict=True)
         if flag
+        for file in files
     }
 
 
-def _all_null_problem(rows: pl.DataFrame, file: str, column: str) -> Problem:
+def all_null_problem(rows: pl.DataFrame, file: str, column: str) -> Problem:
+    """Say that a file has no value in a column."""
     number = rows.get_column(SOURCE_FILE).eq(file).sum()
     return Problem(
         file=file,

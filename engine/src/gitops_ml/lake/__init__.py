@@ -1,0 +1,1 @@
+"""Upstream data land here as partitions with a manifest."""
