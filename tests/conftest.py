@@ -296,7 +296,8 @@ def warm_environment(
     venv = tmp_path_factory.mktemp("warm") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     libraries = Path(sysconfig.get_path("purelib", vars={"base": str(venv)}))
-    (libraries / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    others = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
+    (libraries / "others.pth").write_text(others, encoding="utf-8")
     warm(venv, clean_env, lives_as_long_as=os.getpid())
     return venv
 

@@ -18,10 +18,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 from conftest import sources_of
@@ -564,6 +566,51 @@ def test_predictions_are_logged_to_the_last_one(
     assert [line["records"] for line in lines] == [[record] for record in golden["records"]]
     assert [line["predictions"] for line in lines] == [[answer] for answer in answers]
     assert {line["release"] for line in lines} == {packaged.tag}
+
+
+def test_the_monitor_reads_what_the_service_logs_and_sees_a_change_of_unit(
+    package: Callable[[str], Packaged],
+    project_env: Mapping[str, str],
+    project_run: Run,
+    tmp_path: Path,
+) -> None:
+    packaged = package("classification")
+    reports = packaged.project / "reports"
+    inputs = list(json.loads((reports / "golden.json").read_text())["records"][0])
+    rows = pl.read_parquet(packaged.project / "data" / "ingested.parquet").select(inputs)
+    rows = rows.filter(pl.col("scheduled_hour") >= datetime(2013, 5, 20, tzinfo=UTC))
+    summer = datetime(2013, 6, 10, tzinfo=UTC)
+    log = tmp_path / "log"
+
+    def ask(service: Service, rows: pl.DataFrame) -> None:
+        for some in rows.iter_slices(2_000):
+            body = json.dumps(some.to_dicts(), default=datetime.isoformat).encode()
+            status, answers = service.ask("/predict", body)
+            assert status == 200, answers
+
+    def monitor() -> tuple[int, dict[str, Any]]:
+        done = project_run(packaged.project, "gitops-ml", "monitor", "--log", str(log))
+        assert "Traceback" not in done.stderr
+        return done.returncode, json.loads((reports / "monitor.json").read_text())
+
+    logged = {"PREDICTION_LOG_DIR": str(log)}
+    with serving(str(packaged.folder), packaged.project, project_env, **logged) as service:
+        ask(service, rows.filter(pl.col("scheduled_hour") < summer))
+        status, report = monitor()
+        assert (status, report["status"]) == (0, "quiet"), report
+        judged = [window for window in report["windows"] if window["why_not"] is None]
+        assert len(judged) >= 2
+        assert all(window["labelled"] > 0 for window in judged)
+
+        celsius = (pl.col("temperature") - 32) * 5 / 9
+        ask(
+            service,
+            rows.filter(pl.col("scheduled_hour") >= summer).with_columns(temperature=celsius),
+        )
+        status, report = monitor()
+    assert (status, report["status"]) == (3, "drift"), report
+    assert "temperature" in json.dumps(report["acting"])
+    assert "temperature" in (reports / "monitor.html").read_text(encoding="utf-8")
 
 
 def test_a_log_that_cannot_be_written_harms_no_request(

@@ -190,6 +190,7 @@ def test_the_command_describes_the_derived_columns_of_good_data(
         "min": 0.0,
         "max": 38.0,
         "mean": 19.0,
+        "std": 11.8322,
     }
 
 
