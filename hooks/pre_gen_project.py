@@ -72,33 +72,34 @@ SOMETIMES_STANDARD = """
 # What the generated project depends on, directly or not: distribution and import names. The
 # package would hide them, or the project could not depend on a distribution of its own name.
 DEPENDENCIES = """
-    a2wsgi aiohappyeyeballs aiohttp aiohttp_asgi_connector aiohttp_retry aiosignal aiosqlite amqp
-    annotated_doc annotated_types antlr4 antlr4_python3_runtime anyio appdirs argon2 arrow asgiref
-    ast_serialize asyncssh atpublic attr attrs bentoml bentoml_cli billiard boto3 botocore cattr
-    cattrs celery certifi cffi cfgv charset_normalizer check_jsonschema circus click
-    click_didyoumean click_option_group click_plugins click_repl cloudpickle colorama configobj
-    contourpy coverage cryptography cycler dask dateutil dictdiffer diskcache distlib distributed
-    distro dotenv dpath dulwich dvc dvc_azure dvc_data dvc_gs dvc_http dvc_objects dvc_render dvc_s3
-    dvc_ssh dvc_studio_client dvc_task entrypoints evidently example fastapi feast filelock
-    flatbuffers flatten_dict flufl flufl_lock fonttools frozenlist fs fsspec funcy git gitdb
-    gitops_ml gitpython google grandalf gto h11 hatchling httpcore httptools httpx httpx_ws hydra
-    hydra_core identify idna iniconfig iterative_telemetry jinja2 joblib jsonschema
-    jsonschema_specifications kantoku kiwisolver kombu librt markdown_it markdown_it_py markupsafe
-    matplotlib mdurl ml_dtypes mlflow mpl_toolkits multidict multipart mypy mypy_extensions mypyc
-    narwhals networkx nodeenv numpy nvidia_ml_py omegaconf onnx onnxruntime opentelemetry
-    opentelemetry_api opentelemetry_instrumentation opentelemetry_sdk opentelemetry_util_http orjson
-    packaging packaging_legacy_version pandas pandera pathspec pil pillow pip
-    pip_requirements_parser pkg_resources platformdirs pluggy polars polars_runtime_32 pre_commit
-    pre_commit_hooks prometheus_client prompt_toolkit propcache protobuf psutil public py pyarrow
-    pycparser pydantic pydantic_core pydantic_settings pydevd_plugins pydot pygit2 pygments pygtrie
-    pylab pynvml pyparsing pytest pytest_cov pytest_httpserver python_dateutil python_discovery
-    python_dotenv python_json_logger python_multipart pythonjsonlogger pytz pywin32 pyyaml pyzmq
-    redis referencing regress requests rich rich_toolkit rpds rpds_py ruamel ruamel_yaml ruff sacred
-    schema scikit_learn scipy scmrepo semver setuptools shellingham shortuuid shtab simple_di six
-    skl2onnx sklearn smmap sqlalchemy sqltrie starlette sympy tabulate tenacity tests threadpoolctl
-    tomli tomli_w tomlkit tornado tqdm typeguard typer types_pyyaml typing_extensions typing_inspect
-    typing_inspection tzdata tzlocal urllib3 uv uv_build uvicorn uvloop validate vine virtualenv
-    voluptuous watchfiles wcwidth werkzeug wheel wrapt wsproto yaml yarl zc zc_lockfile zizmor zmq
+    a2wsgi adbc_driver_manager adbc_driver_postgresql aiohappyeyeballs aiohttp
+    aiohttp_asgi_connector aiohttp_retry aiosignal aiosqlite amqp annotated_doc annotated_types
+    antlr4 antlr4_python3_runtime anyio appdirs argon2 arrow asgiref ast_serialize asyncssh atpublic
+    attr attrs bentoml bentoml_cli billiard boto3 botocore cattr cattrs celery certifi cffi cfgv
+    charset_normalizer check_jsonschema circus click click_didyoumean click_option_group
+    click_plugins click_repl cloudpickle colorama configobj contourpy coverage cryptography cycler
+    dask dateutil dictdiffer diskcache distlib distributed distro dotenv dpath dulwich dvc dvc_azure
+    dvc_data dvc_gs dvc_http dvc_objects dvc_render dvc_s3 dvc_ssh dvc_studio_client dvc_task
+    entrypoints evidently example fastapi feast filelock flatbuffers flatten_dict flufl flufl_lock
+    fonttools frozenlist fs fsspec funcy git gitdb gitops_ml gitpython google grandalf gto h11
+    hatchling httpcore httptools httpx httpx_ws hydra hydra_core identify idna iniconfig
+    iterative_telemetry jinja2 joblib jsonschema jsonschema_specifications kantoku kiwisolver kombu
+    librt markdown_it markdown_it_py markupsafe matplotlib mdurl ml_dtypes mlflow mpl_toolkits
+    multidict multipart mypy mypy_extensions mypyc narwhals networkx nodeenv numpy nvidia_ml_py
+    omegaconf onnx onnxruntime opentelemetry opentelemetry_api opentelemetry_instrumentation
+    opentelemetry_sdk opentelemetry_util_http orjson packaging packaging_legacy_version pandas
+    pandera pathspec pil pillow pip pip_requirements_parser pkg_resources platformdirs pluggy polars
+    polars_runtime_32 pre_commit pre_commit_hooks prometheus_client prompt_toolkit propcache
+    protobuf psutil public py pyarrow pycparser pydantic pydantic_core pydantic_settings
+    pydevd_plugins pydot pygit2 pygments pygtrie pylab pynvml pyparsing pytest pytest_cov
+    pytest_httpserver python_dateutil python_discovery python_dotenv python_json_logger
+    python_multipart pythonjsonlogger pytz pywin32 pyyaml pyzmq redis referencing regress requests
+    rich rich_toolkit rpds rpds_py ruamel ruamel_yaml ruff s3fs sacred schema scikit_learn scipy
+    scmrepo semver setuptools shellingham shortuuid shtab simple_di six skl2onnx sklearn smmap
+    sqlalchemy sqltrie starlette sympy tabulate tenacity tests threadpoolctl tomli tomli_w tomlkit
+    tornado tqdm typeguard typer types_pyyaml typing_extensions typing_inspect typing_inspection
+    tzdata tzlocal urllib3 uv uv_build uvicorn uvloop validate vine virtualenv voluptuous watchfiles
+    wcwidth werkzeug wheel wrapt wsproto yaml yarl zc zc_lockfile zizmor zmq
 """
 
 

@@ -32,18 +32,25 @@ def die(message: str) -> None:
     sys.exit(125)
 
 
-def alive(process: int) -> bool:
+def state(process: int) -> tuple[str, str]:
+    """Its state, and when it began: a number that is given again is another process."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
     except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+        return "X", ""
+    fields = stat.rpartition(")")[2].split()
+    return fields[0], fields[19]
 
 
-def kill(process: int) -> None:
-    if alive(process):
-        os.kill(process, signal.SIGKILL)
-    while alive(process):
+def alive(pod: dict[str, Any]) -> bool:
+    now, began = state(pod["process"])
+    return now not in "XZ" and began == pod["began"]
+
+
+def kill(pod: dict[str, Any]) -> None:
+    if alive(pod):
+        os.kill(pod["process"], signal.SIGKILL)
+    while alive(pod):
         time.sleep(0.01)
 
 
@@ -78,6 +85,7 @@ def play(manifest: str) -> None:
     pods = read("pods.json")
     pods[f"{server.pid:012x}"] = {
         "process": server.pid,
+        "began": state(server.pid)[1],
         "label": f"slot={value('slot')}",
         "log": log.name,
         "image": image,
@@ -88,7 +96,7 @@ def play(manifest: str) -> None:
 def remove(names: list[str]) -> None:
     pods = read("pods.json")
     for name in names:
-        kill(pods.pop(name)["process"])
+        kill(pods.pop(name))
     write("pods.json", pods)
 
 
@@ -105,7 +113,7 @@ def obey(arguments: list[str]) -> None:
         case _ if command.startswith("pod ps --quiet "):
             print("\n".join(pods_of(label)))
         case _ if command.startswith("ps --quiet ") and "status=running" in arguments:
-            print("\n".join(n for n, pod in pods_of(label).items() if alive(pod["process"])))
+            print("\n".join(n for n, pod in pods_of(label).items() if alive(pod)))
         case _ if command.startswith("pod rm --force --time "):
             remove(arguments[5:])
         case _ if command.startswith("pod logs --tail "):

@@ -12,7 +12,6 @@ import os
 import random
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ from typing import Any
 import pytest
 from act import uv_cache
 from conftest import find_uv
+from ports import free_port
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -156,9 +156,7 @@ def leave_out(reason: str) -> None:
 @pytest.fixture(scope="session")
 def registry(needs_podman: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A registry that runs. A test that stops it starts it again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     registry = Registry(tmp_path_factory.mktemp("registry"), port)
     registry.start()
     yield registry

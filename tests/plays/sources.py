@@ -16,20 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podman import leave_out
+from ports import free_port
 
 DEADLINE = 60
 KEY, SECRET = "lake-key", "lake-secret-word"
 USER, PASSWORD = "lake", "pg-secret-word"
-
-
-def free_port() -> int:
-    """A port that was free a moment ago; those of SeaweedFS need room for 10,000 more."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_000:
-            return port
 
 
 def wait_for(ready: Callable[[], bool], what: str) -> None:

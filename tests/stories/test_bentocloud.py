@@ -23,7 +23,8 @@ import pytest
 from act import REPOSITORY, ActRun
 from conftest import SLUG, Bake, Run
 from hub import NOTHING, GitHub, Hub, expect_nothing_computed, make_hub, pipeline_ended
-from machine import eventually, free_port
+from machine import eventually
+from ports import free_port
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 

@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +26,7 @@ import polars as pl
 import pytest
 import yaml
 from conftest import sources_of
-from machine import free_port
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -110,9 +109,7 @@ def serving(
     target: str, project: Path, env: Mapping[str, str], **variables: str
 ) -> Iterator[Service]:
     """Run `bentoml serve` as users do, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = project.parent / f"service-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

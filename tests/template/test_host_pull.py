@@ -24,6 +24,7 @@ import fake_podman
 import pytest
 import yaml
 from conftest import PROJECT_TEMPLATE
+from ports import free_port
 
 SLOTS = ("blue", "green")
 SCRIPT = PROJECT_TEMPLATE / "deploy" / "host" / "pull.py"
@@ -47,12 +48,6 @@ def load_script() -> Any:
 
 
 pull = load_script()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class FrontDoor(BaseHTTPRequestHandler):
@@ -204,7 +199,7 @@ class Host:
         return {
             pod["label"].rpartition("-")[2]: pod["image"].rpartition("@")[2][-1]
             for pod in fake_podman.read("pods.json").values()
-            if fake_podman.alive(pod["process"])
+            if fake_podman.alive(pod)
         }
 
     def told(self) -> dict[str, Any]:
