@@ -136,7 +136,7 @@ def test_a_pull_request_that_improves_the_model_is_promoted_from_a_fork_without_
 
 
 def test_a_pull_request_that_degrades_the_model_is_blocked(hub: Hub) -> None:
-    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=10))
+    hub.edit_yaml("params.yaml", lambda p: p["train"]["hyperparameters"].update(max_iter=30))
     hub.train()
     hub.commit("Train for less")
     said = expect_red(hub.pull_request(), "gate", "Gate")
