@@ -13,14 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from cookiecutter.main import cookiecutter
-from warm_python import warm
+from warm_python import make_warm, warm
 
 pytest_plugins = ("podman", "machine")
 
@@ -293,13 +292,8 @@ def warm_environment(
     tmp_path_factory: pytest.TempPathFactory, clean_env: Mapping[str, str]
 ) -> Path:
     """An environment with the libraries of the tests' own, whose programs start as forks."""
-    venv = tmp_path_factory.mktemp("warm") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    libraries = Path(sysconfig.get_path("purelib", vars={"base": str(venv)}))
-    others = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
-    (libraries / "others.pth").write_text(others, encoding="utf-8")
-    warm(venv, clean_env, lives_as_long_as=os.getpid())
-    return venv
+    python = make_warm(tmp_path_factory.mktemp("warm") / "venv", clean_env, os.getpid())
+    return python.parent.parent
 
 
 def sources_of(project: Path) -> str:

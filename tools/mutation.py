@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from warm_python import make_warm
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path("engine/src")
 PACKAGE = SOURCES / "gitops_ml"
@@ -153,9 +155,11 @@ def mutate(module: str, settings: Settings, root: Path = ROOT) -> set[Mutant]:
         ignored = shutil.ignore_patterns("__pycache__")
         sources = shutil.copytree(root / SOURCES, folder / "src", ignore=ignored)
         config, session = str(folder / "config.toml"), str(folder / "session.sqlite")
-        Path(config).write_text(_config(module, settings, Path(sources)), encoding="utf-8")
         # The copy comes before the engine that is installed, in the tests' own processes, too.
         variables = {**os.environ, "PYTHONPATH": str(sources)}
+        python = make_warm(folder / "venv", variables, os.getpid())
+        text = _config(module, settings, Path(sources), python)
+        Path(config).write_text(text, encoding="utf-8")
         for command in (
             ["cosmic-ray", "init", config, session],
             ["cr-filter-operators", session, config],
@@ -166,7 +170,7 @@ def mutate(module: str, settings: Settings, root: Path = ROOT) -> set[Mutant]:
         return survivors_in(_run(["cosmic-ray", "dump", session], root, variables), module)
 
 
-def _config(module: str, settings: Settings, sources: Path) -> str:
+def _config(module: str, settings: Settings, sources: Path, python: Path) -> str:
     tests = " ".join(map(str, tests_of(module, settings)))
     # No bytecode: a change may have the size and the second of the one before it.
     pytest = "-x -q -p no:cacheprovider --assert=plain -n 0"
@@ -177,7 +181,7 @@ def _config(module: str, settings: Settings, sources: Path) -> str:
             f"module-path = {json.dumps(str(sources / 'gitops_ml' / module))}",
             f"timeout = {settings.timeout}",
             "excluded-modules = []",
-            f"test-command = {json.dumps(f'{sys.executable} -m pytest {pytest} {tests}')}",
+            f"test-command = {json.dumps(f'{python} -m pytest {pytest} {tests}')}",
             "[cosmic-ray.distributor]",
             'name = "local"',
             "[cosmic-ray.filters.operators-filter]",

@@ -1,7 +1,8 @@
 """A Python whose programs start as forks of a process that has imported their libraries.
 
-Imports are a third of what the programs of a generated project cost. With `warm`, a script takes
-the place of an environment's `bin/python`, which all of its programs run through. Each program
+Imports are a third of what the programs of a generated project cost, and most of what a few unit
+tests do. With `warm`, a script takes the place of an environment's `bin/python`, which all of its
+programs run through. Each program
 still has a process of its own, with its arguments, variables, folder, streams and signals, and
 imports the engine and the project itself. What would make a difference is started by the
 interpreter as ever: other programs, other values of what libraries read when they are imported,
@@ -23,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 # Not the engine, whose sources differ from call to call; and not polars or ONNX Runtime, which
 # start threads when imported, and a fork leaves all threads but one behind.
@@ -71,7 +72,7 @@ def warm(venv: Path, env: Mapping[str, str], lives_as_long_as: int) -> None:
     python = venv / "bin" / "python"
     interpreter = python.resolve()
     here = Path(__file__).resolve()
-    name = f"warm-python-{os.getpid()}-{python.stat().st_ino}"
+    name = f"warm-python-{os.urandom(16).hex()}"
     server = subprocess.Popen(
         [python, here, "serve", name, str(lives_as_long_as)],
         cwd="/",
@@ -85,6 +86,29 @@ def warm(venv: Path, env: Mapping[str, str], lives_as_long_as: int) -> None:
     python.unlink()
     python.write_text(SCRIPT.format(python=interpreter, here=here, name=name), encoding="utf-8")
     python.chmod(0o755)
+
+
+def make_warm(venv: Path, env: Mapping[str, str], lives_as_long_as: int) -> Path:
+    """Make an environment with the libraries of this one, whose programs start as forks.
+
+    Args:
+        venv: Its folder.
+        env: The variables of its programs.
+        lives_as_long_as: The process with whose end all is over.
+
+    Returns:
+        Its Python.
+    """
+    import subprocess
+    import sysconfig
+    from pathlib import Path
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    libraries = Path(sysconfig.get_path("purelib", vars={"base": str(venv)}))
+    others = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})"
+    (libraries / "others.pth").write_text(others, encoding="utf-8")
+    warm(venv, env, lives_as_long_as)
+    return venv / "bin" / "python"
 
 
 def ask(name: str, python: str, arguments: list[str]) -> NoReturn:
@@ -142,7 +166,7 @@ class Server:
         import select
 
         while os.path.exists(f"/proc/{lives_as_long_as}"):
-            sources = [self.listener, self.children, *self.programs]
+            sources: list[Any] = [self.listener, self.children, *self.programs]
             for source in select.select(sources, [], [], 5)[0]:
                 if source is self.listener:
                     self.start(self.listener.accept()[0])
@@ -158,15 +182,15 @@ class Server:
         files: list[int] = []
         try:
             order, files, *_ = socket.recv_fds(asker, 1 << 20, 3)
-            asked = marshal.loads(order)
-            child = os.fork() if is_alike(asker, asked[-1]) else None
+            python, arguments, folder, umask, environment = marshal.loads(order)
+            child = os.fork() if is_alike(asker, environment) else None
             if child == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 # Whoever asked is told of the end by the server alone.
                 for mine in (self.listener, asker, *self.programs):
                     mine.close()
-                become(*asked, files)
+                become(python, arguments, folder, umask, environment, files)
         except (OSError, EOFError, ValueError):  # nothing came, or whoever asked is gone
             child = None
         for file in files:
