@@ -214,11 +214,15 @@ class Host:
         except OSError:
             return None
 
+    def pod_of(self, slot: str) -> dict[str, Any]:
+        """What is known of a slot's container."""
+        label = f"slot={pull.NAME}-{slot}"
+        pods: list[dict[str, Any]] = [*fake_podman.read("pods.json").values()]
+        return next(pod for pod in pods if pod["label"] == label)
+
     def process_of(self, slot: str) -> int:
         """The process that stands for a slot's container."""
-        label = f"slot={pull.NAME}-{slot}"
-        pods = fake_podman.read("pods.json").values()
-        return int(next(pod["process"] for pod in pods if pod["label"] == label))
+        return int(self.pod_of(slot)["process"])
 
     def script(self) -> subprocess.Popen[str]:
         """Run the script as a process of its own."""
@@ -779,7 +783,7 @@ def test_only_what_the_delivery_signed_is_started(
     ]  # fmt: skip
     # What runs is healed without it.
     gh(host, "exit 1")
-    fake_podman.kill(host.process_of("blue"))
+    fake_podman.kill(host.pod_of("blue"))
     assert pull.main() == 0
     assert host.answer() == "1"
 
@@ -969,7 +973,7 @@ def test_a_dead_service_is_healed_while_git_is_unreachable(
 ) -> None:
     host.publish(1)
     pull.main()
-    fake_podman.kill(host.process_of("blue"))
+    fake_podman.kill(host.pod_of("blue"))
     assert host.answer() is None
     fake_podman.write("registry.json", {**fake_podman.read("registry.json")})
     monkeypatch.setenv("REPOSITORY", "https://robot:secret@127.0.0.1:1/acme/shop.git")
@@ -1022,7 +1026,7 @@ def test_what_is_past_healing_is_replaced_by_the_next_release(
 ) -> None:
     host.publish(1)
     pull.main()
-    fake_podman.kill(host.process_of("blue"))
+    fake_podman.kill(host.pod_of("blue"))
     fake_podman.write("local.json", {})
     fake_podman.write("registry.json", {})
 

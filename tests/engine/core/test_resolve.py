@@ -246,6 +246,8 @@ def test_a_project_inside_of_a_repository(tmp_path: Path) -> None:
     """Conflicts of the repository's other folders are a person's, too."""
     outer = TinyProject(tmp_path, tmp_path, tmp_path)
     outer.git("init", "-q", "-b", "theirs")
+    outer.git("config", "user.name", "Ada")
+    outer.git("config", "user.email", "ada@example.com")
     outer.commit("Start")
     for branch in ("theirs", "mine"):
         outer.git("switch", "-q", *(["-c", "mine", "HEAD^"] if branch == "mine" else ["theirs"]))
