@@ -191,7 +191,8 @@ def run_demo(out: Path, task: str) -> None:
     if project.exists():
         raise DemoError(f"{project} exists; choose another folder with OUT=...")
     out.mkdir(parents=True, exist_ok=True)
-    env = environment()
+    # Where the project's own tasks keep what they build.
+    env = {**environment(), "BENTOML_HOME": str(project / "build" / "bentoml")}
     cookiecutter = str(Path(sys.prefix, "bin", "cookiecutter"))
     step(
         "Generate a project", cookiecutter, str(TEMPLATE), "--no-input", "--output-dir", str(out),
