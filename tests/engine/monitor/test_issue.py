@@ -13,6 +13,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from gitops_ml.core import paths
+from gitops_ml.github import client
 from gitops_ml.monitor import issue
 
 main = subcommand("monitor-issue")
@@ -79,7 +80,7 @@ def tracker(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Tracker:
     monkeypatch.setenv("GITHUB_API_URL", httpserver.url_for("").rstrip("/"))
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/late")
     monkeypatch.setenv("GITHUB_TOKEN", "token-for-tests")
-    monkeypatch.setattr(issue, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(client, "LOOK_WAIT_SECONDS", 0.0)
     return Tracker(httpserver)
 
 

@@ -17,7 +17,6 @@ Those without a fix are told and fail nothing. Exit code 2: OSV could not be ask
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from packaging.version import InvalidVersion, Version
 
 from gitops_ml.bento.build import requirements
 from gitops_ml.core.errors import GitopsError
+from gitops_ml.core.json_text import load_json
 from gitops_ml.core.paths import PYPROJECT
 from gitops_ml.core.project import TABLE, AcceptedVulnerability, load_project
 from gitops_ml.core.retry import doubling, patiently
@@ -138,7 +138,7 @@ def listed_packages(path: Path) -> tuple[set[Package], set[str]]:
         AuditError: If it cannot be read, or names nothing that OSV could be asked for.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = load_json(path.read_text(encoding="utf-8"))
         purls = {
             reference["referenceLocator"]
             for one in document.get("packages", [])

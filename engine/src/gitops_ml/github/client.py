@@ -35,6 +35,9 @@ ATTEMPTS = 5
 # A server that asks for more patience than this is given up on; the message says until when.
 LONGEST_WAIT_SECONDS = 60.0
 PAGE_SIZE = 100
+# How often a look is taken where an answer got lost, and how much longer is waited each time.
+LOOKS = 3
+LOOK_WAIT_SECONDS = 2.0
 DETAIL_LENGTH = 500
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -160,6 +163,31 @@ def find_token(host: str) -> str:
     raise NotSetUpError(
         f"there is no token for {host}: set GITHUB_TOKEN, or install gh (https://cli.github.com) "
         f"and run `gh auth login --hostname {host}`"
+    )
+
+
+def look_again(
+    look_and_do: Callable[[], T],
+    sleep: Callable[[float], None] = time.sleep,
+    wait_seconds: float | None = None,
+) -> T:
+    """Do what must not be done twice; where the answer got lost, look whether it was done.
+
+    Args:
+        look_and_do: Looks whether it is done, and does it if not.
+        sleep: Waits for a number of seconds.
+        wait_seconds: How much longer is waited each time.
+
+    Raises:
+        GitHubError: If GitHub refuses, or cannot be reached again and again.
+    """
+    seconds = LOOK_WAIT_SECONDS if wait_seconds is None else wait_seconds
+    return patiently(
+        look_and_do,
+        lambda error: isinstance(error, GitHubError) and error.lost,
+        LOOKS,
+        lambda attempt, _: seconds * attempt,
+        sleep,
     )
 
 

@@ -10,7 +10,6 @@ is off any more, it says so and closes it. What could not be judged changes noth
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import time
@@ -20,15 +19,14 @@ from typing import Any
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.retry import patiently
-from gitops_ml.github.client import GitHub, GitHubError, connect
+from gitops_ml.core.json_text import load_json
+from gitops_ml.github.client import GitHub, connect, look_again
+from gitops_ml.github.issues import open_issue
 from gitops_ml.report.verdict_report import escape, markdown_table
 
 LABEL = "drift"
 TITLE = "The live data drift"
 MARK = "<!-- monitor -->"
-ATTEMPTS = 3
-WAIT_SECONDS = 2.0
 # A workflow that lands, trains and opens a pull request by itself.
 REFRESH = Path(".github/workflows/refresh.yml")
 _ACTING = re.compile(r"<!-- off: (.*?) -->")
@@ -42,7 +40,7 @@ def read_report(root: Path = Path()) -> dict[str, Any]:
     """
     path = root / paths.MONITOR_REPORT
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise GitopsError(f"{path}: cannot be read: {error}; run `make monitor`") from error
     if not isinstance(report, dict) or "status" not in report or "headline" not in report:
@@ -64,24 +62,9 @@ def tell(
     Raises:
         GitHubError: If GitHub cannot be reached or refuses.
     """
-    # Where the answer got lost, it may have been written: look, and then again.
-    return patiently(
-        lambda: _tell(api, repository, report, _open_issue(api, repository)),
-        lambda error: isinstance(error, GitHubError) and error.lost,
-        ATTEMPTS,
-        lambda attempt, _: WAIT_SECONDS * attempt,
-        sleep,
+    return look_again(
+        lambda: _tell(api, repository, report, open_issue(api, repository, LABEL, MARK)), sleep
     )
-
-
-def _open_issue(api: GitHub, repository: str) -> Mapping[str, Any] | None:
-    """The open issue; the oldest, should there be several."""
-    issues = [
-        issue
-        for issue in api.items(f"/repos/{repository}/issues", state="open", labels=LABEL)
-        if "pull_request" not in issue and MARK in (issue["body"] or "")
-    ]
-    return min(issues, key=lambda issue: int(issue["number"]), default=None)
 
 
 def _tell(

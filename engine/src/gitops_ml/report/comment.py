@@ -25,8 +25,7 @@ from datetime import datetime
 from typing import Any
 
 from gitops_ml.core.errors import GitopsError
-from gitops_ml.core.retry import patiently
-from gitops_ml.github.client import GitHub, GitHubError, connect
+from gitops_ml.github.client import GitHub, GitHubError, connect, look_again
 from gitops_ml.github.event import Event, EventError, read_event
 from gitops_ml.report.markdown import details, shortened, verdict
 from gitops_ml.report.run_artifacts import (
@@ -43,7 +42,6 @@ from gitops_ml.report.verdict_report import escape, folded, markdown_table
 AUTHOR = "github-actions[bot]"
 # GitHub takes 65,536 characters.
 BODY_LENGTH = 65_000
-POST_ATTEMPTS = 3
 POST_WAIT_SECONDS = 5.0
 # Of the pipeline's artifacts, the first that is there is read.
 ARTIFACTS = ("report", "data-report")
@@ -359,14 +357,7 @@ def publish(
             comments = _create(api, repository, number, body)
         return comments
 
-    # Where the answer got lost, the comment may be there: look, and then again.
-    comments = patiently(
-        find_or_create,
-        lambda error: isinstance(error, GitHubError) and error.lost,
-        POST_ATTEMPTS,
-        lambda attempt, _: POST_WAIT_SECONDS * attempt,
-        sleep,
-    )
+    comments = look_again(find_or_create, sleep, POST_WAIT_SECONDS)
     kept, others = comments[0], comments[1:]
     newer = [one for one in comments if _is_newer(_mark_of(one), mark)]
     if not newer and kept["body"] != body:

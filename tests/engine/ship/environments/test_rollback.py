@@ -15,7 +15,7 @@ from fake_origin import World, fake_render, forget_settings, git, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from gitops_ml.ship.environments import incident
+from gitops_ml.github import client
 from gitops_ml.ship.environments.branches import EnvironmentBranch, MovedError, Revision
 from gitops_ml.ship.environments.promote import promote
 from gitops_ml.ship.environments.repository import Repository, UnreachableError
@@ -370,7 +370,7 @@ def tracker(past: Past, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
     monkeypatch.setenv("GITHUB_REPOSITORY", "acme/shop")
     monkeypatch.setenv("GITHUB_RUN_ID", "7")
-    monkeypatch.setattr(incident, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(client, "LOOK_WAIT_SECONDS", 0)
     return found
 
 

@@ -14,8 +14,8 @@ from fake_origin import World, artifact_of, git, make_release
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from gitops_ml.github import client
 from gitops_ml.report.verdict_report import escape
-from gitops_ml.ship.release import publish as publication
 from gitops_ml.ship.targets.containers import KIND, how_to_verify
 
 main = subcommand("publish")
@@ -114,7 +114,7 @@ def github(server: HTTPServer, monkeypatch: pytest.MonkeyPatch, world: World) ->
     monkeypatch.setenv("GITHUB_API_URL", server.url_for("").rstrip("/"))
     monkeypatch.setenv("GITHUB_REPOSITORY", NAME)
     monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
-    monkeypatch.setattr(publication, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(client, "LOOK_WAIT_SECONDS", 0.0)
     return Releases(server)
 
 

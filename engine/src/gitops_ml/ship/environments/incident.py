@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from gitops_ml.core.json_text import load_json
-from gitops_ml.core.retry import patiently
-from gitops_ml.github.client import GitHub, GitHubError
+from gitops_ml.github.client import GitHub, look_again
+from gitops_ml.github.issues import open_issue
 from gitops_ml.report.verdict_report import escape, markdown_table
 from gitops_ml.ship.release.release import Release
 from gitops_ml.ship.settings import EVIDENCE, Environment, artifact_kind, run_url
 
 LABEL = "rollback"
-ATTEMPTS = 3
-WAIT_SECONDS = 2.0
 # GitHub takes 65,536 characters.
 EVIDENCE_LENGTH = 20_000
 
@@ -78,24 +76,12 @@ def report(
     Raises:
         GitHubError: If GitHub cannot be reached or refuses.
     """
-    # Where the answer got lost, it may have been written: look, and then again.
-    return patiently(
-        lambda: _write(api, repository, incident, _find(api, repository, incident)),
-        lambda error: isinstance(error, GitHubError) and error.lost,
-        ATTEMPTS,
-        lambda attempt, _: WAIT_SECONDS * attempt,
+    return look_again(
+        lambda: _write(
+            api, repository, incident, open_issue(api, repository, LABEL, incident.thread)
+        ),
         sleep,
     )
-
-
-def _find(api: GitHub, repository: str, incident: Incident) -> Mapping[str, Any] | None:
-    """The open issue about the environment; the oldest, should there be several."""
-    issues = [
-        issue
-        for issue in api.items(f"/repos/{repository}/issues", state="open", labels=LABEL)
-        if "pull_request" not in issue and incident.thread in (issue["body"] or "")
-    ]
-    return min(issues, key=lambda issue: int(issue["number"]), default=None)
 
 
 def _write(

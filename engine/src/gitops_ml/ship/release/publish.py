@@ -21,17 +21,14 @@ from typing import Any
 import yaml
 
 from gitops_ml.core import paths
-from gitops_ml.core.retry import patiently
 from gitops_ml.core.yaml_text import load_yaml
-from gitops_ml.github.client import GitHub, GitHubError, connect
+from gitops_ml.github.client import GitHub, connect, look_again
 from gitops_ml.report.verdict_report import folded, markdown_table
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.repository import Repository
 from gitops_ml.ship.release.release import Release, read_next
 from gitops_ml.ship.settings import DeploymentError
 
-ATTEMPTS = 3
-WAIT_SECONDS = 2.0
 # GitHub takes 125,000 characters.
 BODY_LENGTH = 120_000
 
@@ -218,14 +215,7 @@ def publish(
         )
         return f"published {made['html_url']}"
 
-    # Where the answer got lost, it may have been created: look, and then again.
-    return patiently(
-        once,
-        lambda error: isinstance(error, GitHubError) and error.lost,
-        ATTEMPTS,
-        lambda attempt, _: WAIT_SECONDS * attempt,
-        sleep,
-    )
+    return look_again(once, sleep)
 
 
 def _check_tag(api: GitHub, repository: str, tag: str, commit: str) -> None:
