@@ -669,11 +669,13 @@ def test_requests_under_way_are_answered_before_the_service_stops(
 ) -> None:
     packaged = package("joblib")
     golden = json.loads((packaged.project / "reports" / "golden.json").read_text())
+    # Written once: who writes for long asks when others have been answered.
+    body = json.dumps(golden["records"] * 500).encode()
     statuses: list[int] = []
     with serving(str(packaged.folder), packaged.project, project_env) as service:
 
         def ask() -> None:
-            statuses.append(service.ask("/predict", golden["records"] * 500)[0])
+            statuses.append(service.ask("/predict", body)[0])
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
