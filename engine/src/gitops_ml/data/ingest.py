@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from gitops_ml.core import paths
-from gitops_ml.core.landed import ManifestError, counted_partitions, is_of_the_lake
+from gitops_ml.core.landed import ManifestError, Partition, counted_partitions, is_of_the_lake
 from gitops_ml.core.schema import (
     SOURCE_FILE,
     Column,
@@ -78,9 +78,13 @@ def find_files(source: Path) -> list[Path]:
     Raises:
         DataError: If there is none, or one of another kind, or if a partition is missing.
     """
+    return _find(source, _partitions(source))
+
+
+def _find(source: Path, counted: dict[Path, Partition] | None) -> list[Path]:
     if source.is_dir():
         found = sorted(path for path in source.rglob("*") if _counts(path, source))
-        found = _by_manifest(found, source)
+        found = _by_manifest(found, counted, source)
     else:
         found = [source] if source.exists() else []
     if not found:
@@ -106,12 +110,18 @@ def _counts(path: Path, source: Path) -> bool:
     return path.is_file() and not hidden and path.suffix not in COMPANIONS
 
 
-def _by_manifest(found: list[Path], source: Path) -> list[Path]:
-    """Of the files that are there, those that count by the manifest, if there is one."""
+def _partitions(source: Path) -> dict[Path, Partition] | None:
+    """The partitions that count by the manifest, by their files; None if there is none."""
     try:
-        counted = counted_partitions(source)
+        return counted_partitions(source)
     except ManifestError as error:
         raise _damaged(source, "manifest", str(error)) from error
+
+
+def _by_manifest(
+    found: list[Path], counted: dict[Path, Partition] | None, source: Path
+) -> list[Path]:
+    """Of the files that are there, those that count, if there is a manifest."""
     if counted is None:
         return found
     by_hand = [path for path in found if not is_of_the_lake(path, source)]
@@ -123,9 +133,8 @@ def _by_manifest(found: list[Path], source: Path) -> list[Path]:
     return sorted([*by_hand, *counted])
 
 
-def _changed(landed: list[Landed], source: Path) -> Iterator[Problem]:
+def _changed(landed: list[Landed], counted: dict[Path, Partition]) -> Iterator[Problem]:
     """Partitions that are not what landed."""
-    counted = (counted_partitions(source) if source.is_dir() else None) or {}
     for file in landed:
         partition = counted.get(file.path)
         if partition is not None and partition.sha256 != file.sha256:
@@ -371,12 +380,14 @@ def ingest(params: Params, schema: Schema) -> tuple[pl.DataFrame, list[Landed]]:
     """
     landed: list[Landed] = []
     problems: list[Problem] = []
-    for path in find_files(params.data.source):
+    source = params.data.source
+    counted = _partitions(source)
+    for path in _find(source, counted):
         try:
             landed.append(read_file(path, schema))
         except DataError as error:
             problems += error.problems
-    problems += _changed(landed, params.data.source)
+    problems += _changed(landed, counted or {})
     problems += _twice(landed)
     if problems:
         raise DataError(problems)
