@@ -21,7 +21,7 @@ import pytest
 from cookiecutter.main import cookiecutter
 from warm_python import make_warm, warm
 
-pytest_plugins = ("podman", "machine")
+pytest_plugins = ("hub", "machine", "podman")
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 PROJECT_TEMPLATE = TEMPLATE / "<<cookiecutter.project_slug>>"

@@ -7,12 +7,13 @@ import json
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fake_actions
+import pytest
 import yaml
 from act import REPOSITORY, ActRun, run_act
 from conftest import Run
@@ -221,6 +222,22 @@ def make_hub(
         archive.write(it.clone / "dvc.lock", "dvc.lock")
     api.archives["training"] = made.getvalue()
     return it
+
+
+@pytest.fixture
+def hub(
+    pipelined: Callable[..., Path],
+    clean_env: Mapping[str, str],
+    project_run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Hub]:
+    """A repository whose main has been trained, with the caches that its last run left."""
+    monkeypatch.setattr(fake_actions, "NAME", REPOSITORY)
+    monkeypatch.setattr(fake_actions, "TOKEN", "token")
+    with HTTPServer() as server, HTTPServer() as storage:
+        api = GitHub(server, storage)
+        yield make_hub(pipelined("classification"), tmp_path, clean_env, project_run, api)
 
 
 def expect_nothing_computed(run: ActRun) -> None:

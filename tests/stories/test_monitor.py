@@ -6,35 +6,15 @@ That a real service's log is read is in test_serving.py; what is drift, in tests
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import fake_actions
 import polars as pl
 import pytest
 from act import REPOSITORY, ActRun
-from conftest import Run
-from hub import GitHub, Hub, make_hub
-from pytest_httpserver import HTTPServer
+from hub import Hub
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def hub(
-    pipelined: Callable[..., Path],
-    clean_env: Mapping[str, str],
-    project_run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Hub]:
-    """A repository with a trained model, and the cache that its last run left."""
-    monkeypatch.setattr(fake_actions, "NAME", REPOSITORY)
-    monkeypatch.setattr(fake_actions, "TOKEN", "token")
-    with HTTPServer() as server, HTTPServer() as storage:
-        api = GitHub(server, storage)
-        yield make_hub(pipelined("classification"), tmp_path, clean_env, project_run, api)
 
 
 def watch(hub: Hub, **variables: str) -> ActRun:

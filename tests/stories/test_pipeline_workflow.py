@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import fake_actions
 import pytest
 from act import REPOSITORY, ActRun
-from conftest import Run
-from hub import BETTER, NOTHING, GitHub, Hub, expect_nothing_computed, make_hub
-from pytest_httpserver import HTTPServer
+from hub import BETTER, NOTHING, Hub, expect_nothing_computed
 
 pytestmark = pytest.mark.slow
 
@@ -62,22 +57,6 @@ GATE = [
 ]
 ALWAYS = {"Keep the DVC cache", "Keep the reports for the gate", "Summarise", "Keep the report"}
 ON_PUSH = {"Push to the DVC remote"}
-
-
-@pytest.fixture
-def hub(
-    pipelined: Callable[..., Path],
-    clean_env: Mapping[str, str],
-    project_run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Hub]:
-    """A repository whose main has been trained, with the caches that its last run left."""
-    monkeypatch.setattr(fake_actions, "NAME", REPOSITORY)
-    monkeypatch.setattr(fake_actions, "TOKEN", "token")
-    with HTTPServer() as server, HTTPServer() as storage:
-        api = GitHub(server, storage)
-        yield make_hub(pipelined("classification"), tmp_path, clean_env, project_run, api)
 
 
 def expect_green(run: ActRun, *, pushed: bool) -> None:
