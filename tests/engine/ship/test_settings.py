@@ -12,7 +12,6 @@ from gitops_ml.ship.settings import (
     artifact_kind,
     chosen_by_hand,
     parse_environment,
-    run_url,
     service_url,
     tell_skipped,
     write_outputs,
@@ -65,14 +64,6 @@ def test_what_is_no_address_is_named_but_not_shown(
     with pytest.raises(DeploymentError, match="PRODUCTION_URL: must be the address") as caught:
         service_url("production")
     assert "hush" not in str(caught.value)
-
-
-def test_knows_its_own_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_url() is None
-    monkeypatch.setenv("GITHUB_REPOSITORY", "acme/shop")
-    assert run_url() is None
-    monkeypatch.setenv("GITHUB_RUN_ID", "7")
-    assert run_url() == "https://github.com/acme/shop/actions/runs/7"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ is off any more, it says so and closes it. What could not be judged changes noth
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.json_text import load_json
 from gitops_ml.github.client import GitHub, connect, look_again
 from gitops_ml.github.issues import open_issue
+from gitops_ml.github.workflow_run import run_url
 from gitops_ml.report.verdict_report import escape, markdown_table
 
 LABEL = "drift"
@@ -123,7 +123,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     if left_out:
         parts.append("\n".join(f"- {escape(text)}" for text in left_out))
     parts.append(f"{what_to_do()}\n\nThis issue closes itself when nothing is off any more.")
-    run = _run_url()
+    run = run_url()
     if run:
         parts.append(f"The page `monitor.html` with all columns is kept by [this run]({run}).")
     return "\n\n".join(parts) + "\n"
@@ -150,13 +150,6 @@ def what_to_do(root: Path = Path()) -> str:
         f"{look} Else land newer data in `data/landed/` on a branch, run `make pipeline`, commit "
         "what it wrote, and open a pull request: the gate compares the new model with this one."
     )
-
-
-def _run_url() -> str | None:
-    """The page of this workflow run; None outside a workflow."""
-    repository, run = os.environ.get("GITHUB_REPOSITORY"), os.environ.get("GITHUB_RUN_ID")
-    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
-    return f"{server}/{repository}/actions/runs/{run}" if repository and run else None
 
 
 def run(_: argparse.Namespace) -> int:

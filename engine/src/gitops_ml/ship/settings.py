@@ -17,13 +17,12 @@ from urllib.parse import urlsplit
 
 from gitops_ml.core.errors import GitopsError
 from gitops_ml.core.project import load_project
+from gitops_ml.github.workflow_run import variable
 
 Environment = Literal["staging", "production"]
 ENVIRONMENTS: tuple[Environment, ...] = get_args(Environment)
 
 EVIDENCE = Path("build/probe.json")  # what a probe saw
-
-GITHUB = "github.com"
 
 
 class DeploymentError(GitopsError):
@@ -33,11 +32,6 @@ class DeploymentError(GitopsError):
 def artifact_kind() -> str:
     """What is deployed, the key of `release.json` that names it: `image` or `bento`."""
     return "bento" if load_project().deploy_target == "bentocloud" else "image"
-
-
-def variable(name: str) -> str:
-    """A variable of the environment, without spaces around it; empty if it is not set."""
-    return os.environ.get(name, "").strip()
 
 
 def parse_environment(text: str) -> Environment:
@@ -78,17 +72,6 @@ def service_url(environment: Environment) -> str | None:
             "without a user, `?` or `#`"
         )
     return url.rstrip("/")
-
-
-def github_server() -> str:
-    """The address of the GitHub server."""
-    return (variable("GITHUB_SERVER_URL") or f"https://{GITHUB}").rstrip("/")
-
-
-def run_url() -> str | None:
-    """The page of this workflow run; None outside a workflow."""
-    repository, run = variable("GITHUB_REPOSITORY"), variable("GITHUB_RUN_ID")
-    return f"{github_server()}/{repository}/actions/runs/{run}" if repository and run else None
 
 
 def chosen_by_hand() -> bool:

@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 from gitops_ml.core.git import GitError
 from gitops_ml.core.json_text import load_json
 from gitops_ml.core.retry import doubling, patiently
+from gitops_ml.github.workflow_run import run_url
 from gitops_ml.ship.environments.repository import (
     OvertakenError,
     Repository,
     UnreachableError,
 )
 from gitops_ml.ship.release.release import RELEASE, Release, ReleaseError, parse_release
-from gitops_ml.ship.settings import DeploymentError, run_url
+from gitops_ml.ship.settings import DeploymentError
 
 ATTEMPTS = 5
 SHORT = 12

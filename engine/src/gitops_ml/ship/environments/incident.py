@@ -15,9 +15,10 @@ from typing import Any
 from gitops_ml.core.json_text import load_json
 from gitops_ml.github.client import GitHub, look_again
 from gitops_ml.github.issues import open_issue
+from gitops_ml.github.workflow_run import run_url
 from gitops_ml.report.verdict_report import escape, markdown_table
 from gitops_ml.ship.release.release import Release
-from gitops_ml.ship.settings import EVIDENCE, Environment, artifact_kind, run_url
+from gitops_ml.ship.settings import EVIDENCE, Environment, artifact_kind
 
 LABEL = "rollback"
 # GitHub takes 65,536 characters.

@@ -21,13 +21,13 @@ from typing import Any
 
 from gitops_ml.bento import smoke
 from gitops_ml.bento.smoke import SmokeError
+from gitops_ml.github.workflow_run import run_url
 from gitops_ml.ship.environments.branches import EnvironmentBranch, MovedError
 from gitops_ml.ship.release.release import GOLDEN, Release, ReleaseError
 from gitops_ml.ship.settings import (
     EVIDENCE,
     Environment,
     parse_environment,
-    run_url,
     service_url,
     tell_skipped,
     url_variable,

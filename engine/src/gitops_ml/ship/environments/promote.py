@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gitops_ml.github.workflow_run import variable
 from gitops_ml.ship import targets
 from gitops_ml.ship.environments.branches import Decide, EnvironmentBranch, commit_message
 from gitops_ml.ship.environments.repository import Repository
@@ -28,7 +29,6 @@ from gitops_ml.ship.settings import (
     parse_environment,
     service_url,
     tell_skipped,
-    variable,
     write_outputs,
 )
 

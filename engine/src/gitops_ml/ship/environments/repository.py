@@ -17,7 +17,7 @@ from gitops_ml.core.git import GitError
 from gitops_ml.core.run import NoEndError, run_bytes, said
 from gitops_ml.github.client import GitHubError, connect, parse_remote
 from gitops_ml.github.settings import DELIVERY_KEY
-from gitops_ml.ship.settings import github_server, variable
+from gitops_ml.github.workflow_run import github_server, variable
 
 # A transfer that takes longer is stuck.
 TRANSFER_SECONDS = 300

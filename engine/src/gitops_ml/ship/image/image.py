@@ -51,6 +51,7 @@ from gitops_ml.core.run import PYTHON, NotInstalledError, said, show
 from gitops_ml.core.run import run as run_command
 from gitops_ml.core.yaml_text import load_yaml
 from gitops_ml.github.client import NotSetUpError, find_remote
+from gitops_ml.github.workflow_run import github_server
 from gitops_ml.ship.image.pin import pin
 from gitops_ml.ship.image.registry import DIGEST, Manifest, Registry
 from gitops_ml.ship.image.settings import (
@@ -60,7 +61,7 @@ from gitops_ml.ship.image.settings import (
     image_name,
     registry_login,
 )
-from gitops_ml.ship.settings import DeploymentError, github_server, tell_skipped, write_outputs
+from gitops_ml.ship.settings import DeploymentError, tell_skipped, write_outputs
 
 RECORD = Path("build/image.json")
 LABEL = "org.opencontainers.image"  # how the names of the labels begin that the build sets

@@ -15,7 +15,8 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from gitops_ml.github.client import NotSetUpError, find_remote
-from gitops_ml.ship.settings import GITHUB, DeploymentError, github_server, variable
+from gitops_ml.github.workflow_run import GITHUB, github_server, variable
+from gitops_ml.ship.settings import DeploymentError
 
 Engine = Literal["docker", "podman"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)

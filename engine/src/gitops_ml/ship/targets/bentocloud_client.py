@@ -28,7 +28,8 @@ from bentoml._internal.bento import BentoStore
 from bentoml._internal.cloud.deployment import Deployment
 from bentoml.exceptions import BentoMLException, NotFound
 
-from gitops_ml.ship.settings import DeploymentError, variable
+from gitops_ml.github.workflow_run import variable
+from gitops_ml.ship.settings import DeploymentError
 
 KEY = "BENTO_CLOUD_API_KEY"
 ENDPOINT = "BENTO_CLOUD_API_ENDPOINT"
