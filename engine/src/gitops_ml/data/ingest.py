@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from gitops_ml.core import paths
+from gitops_ml.core.file_hash import sha256_of
 from gitops_ml.core.landed import ManifestError, Partition, counted_partitions, is_of_the_lake
 from gitops_ml.core.schema import (
     SOURCE_FILE,
@@ -170,9 +170,7 @@ def read_file(path: Path, schema: Schema) -> Landed:
         converted[name] = values
     if problems:
         raise DataError(problems)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Landed(path, pl.DataFrame(converted), digest)
+    return Landed(path, pl.DataFrame(converted), sha256_of(path))
 
 
 def read_raw(path: Path) -> Raw:

@@ -9,11 +9,9 @@ people, `reports/validation.html`.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pandera.polars as pa
@@ -23,6 +21,7 @@ from pandera.errors import SchemaError, SchemaErrorReason, SchemaErrors
 
 from gitops_ml.core import paths
 from gitops_ml.core.errors import SettingsError
+from gitops_ml.core.file_hash import sha256_of
 from gitops_ml.core.landed import PARTITION_FILE
 from gitops_ml.core.schema import (
     SOURCE_FILE,
@@ -366,11 +365,6 @@ def _write_reports(rows: pl.DataFrame, problems: list[Problem], files: list[str]
     paths.VALIDATION_PAGE.write_text(render(problems, rows.height, files), encoding="utf-8")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 @dataclass(frozen=True)
 class Checked:
     """The data with all that was found.
@@ -395,7 +389,7 @@ def run(_: argparse.Namespace, check: Check | None = None) -> int:
     params, schema, terms = load_params(), load_schema(), load_contract().data
     check_against_params(schema, params, whole=check is None)
     rows = read_ingested()
-    data_sha256 = _sha256(paths.INGESTED)
+    data_sha256 = sha256_of(paths.INGESTED)
     problems = validate(rows, params, schema, terms)
     checked = Checked(rows, schema, problems)
     if check is not None and not _misshapen(problems):

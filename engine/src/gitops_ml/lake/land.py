@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
 
+from gitops_ml.core.file_hash import sha256_of
 from gitops_ml.core.landed import (
     Landing,
     Partition,
@@ -20,7 +22,7 @@ from gitops_ml.core.landed import (
 )
 from gitops_ml.lake import partition, quarantine
 from gitops_ml.lake.errors import LakeError, UnfitError
-from gitops_ml.lake.store import Store, VersionTakenError, WriteTable, opened, sha256
+from gitops_ml.lake.store import Store, VersionTakenError, WriteTable, opened
 from gitops_ml.lake.upstream import DATA_SUFFIXES, Fetched, Item
 
 ATTEMPTS = 10
@@ -111,14 +113,16 @@ def land(
                 f"{folder}: removed {_count(store.mended, 'file')} that counted for nothing: "
                 "left by a landing that was stopped, or superseded"
             )
-        by_hand = _hashes_of_hand_put(folder)
+        landings = newest_landings(folder)
+        # Only what is read needs them, and it takes a while to hash what a folder holds.
+        by_hand = cache(lambda: _hashes_of_hand_put(folder))
         claimed: dict[str, str] = {}
         for item in items:
             try:
                 rival = claimed.setdefault(item.name, item.source)
                 if rival != item.source:
                     raise UnfitError([_two_claims(item.source, item.name, rival)])
-                _land_item(store, item, tables, rules, by_hand, outcome)
+                _land_item(store, item, tables, rules, landings, by_hand, outcome)
             except UnfitError as error:
                 outcome.bad += error.lines
 
@@ -128,10 +132,11 @@ def _land_item(
     item: Item,
     tables: Tables,
     rules: Rules,
-    by_hand: Mapping[str, Path],
+    landings: Mapping[str, Landing],
+    by_hand: Callable[[], Collection[str]],
     outcome: Outcome,
 ) -> None:
-    name, known = _known(store.folder, item, rules)
+    name, known = _known(landings, item, rules)
     if known is not None and item.since is not None and known.layout != tables.layout:
         raise LakeError(
             f"{item.source}: schema.yaml or `data.partition` has changed since it landed: "
@@ -150,8 +155,8 @@ def _land_item(
         if fetched is None:
             outcome.unchanged += 1
             return
-        digest = None if item.from_database else sha256(fetched.path)
-        if digest is not None and digest in by_hand:
+        digest = None if item.from_database else sha256_of(fetched.path)
+        if digest is not None and digest in by_hand():
             outcome.unchanged += 1
             return
         if known is not None and settled and digest is not None and digest == known.sha256:
@@ -169,13 +174,12 @@ def _land_item(
         _keep_unfit(store, name, item, found, outcome)
 
 
-def _known(folder: Path, item: Item, rules: Rules) -> tuple[str, Landing | None]:
+def _known(landings: Mapping[str, Landing], item: Item, rules: Rules) -> tuple[str, Landing | None]:
     """The name under which an item lands, and how it landed last.
 
     Raises:
         UnfitError: If another source has landed under its name.
     """
-    landings = newest_landings(folder)
     for landing in landings.values():
         if landing.source == item.source:
             return landing.name, landing
@@ -228,7 +232,8 @@ def _commit(
 ) -> None:
     """Write the partitions that fit and let them count, on top of whatever landed last."""
     for _ in range(ATTEMPTS):
-        name, known = _known(store.folder, item, rules)
+        before = newest_landings(store.folder)
+        name, known = _known(before, item, rules)
         partitions = [
             _partition(store, rows, name, period, rules) for period, rows in found.fit.items()
         ]
@@ -250,7 +255,6 @@ def _commit(
             return
         if not landing.partitions and known is None:
             return
-        before = newest_landings(store.folder)
         try:
             store.commit(landing)
         except VersionTakenError:
@@ -324,9 +328,9 @@ def _any_file(folder: Path) -> Path | None:
     return next((path for path in sorted(folder.iterdir()) if path.is_file()), None)
 
 
-def _hashes_of_hand_put(folder: Path) -> dict[str, Path]:
-    """The files that were put beside the partitions by hand, by their hashes."""
-    found = {}
+def _hashes_of_hand_put(folder: Path) -> set[str]:
+    """The hashes of the files that were put beside the partitions by hand."""
+    found = set()
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if any(part.startswith(".") for part in parts) or not path.is_file():
@@ -334,7 +338,7 @@ def _hashes_of_hand_put(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() in DATA_SUFFIXES and not (
             has_manifest(folder) and is_of_the_lake(path, folder)
         ):
-            found[sha256(path)] = path
+            found.add(sha256_of(path))
     return found
 
 

@@ -9,7 +9,6 @@ counts for nothing, and goes when the next one runs alone.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
+from gitops_ml.core.file_hash import sha256_of
 from gitops_ml.core.landed import (
     FORMAT,
     FORMAT_VERSION,
@@ -72,7 +72,7 @@ class Store:
         draft = self.staging / "partition.parquet"
         try:
             self.write(rows, draft)
-            digest = sha256(draft)
+            digest = sha256_of(draft)
             below = Path(PARTITIONS, period or "", f"{name}-{digest[:_NAMED]}.parquet")
             self._put(draft, self.folder / below)
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -173,12 +173,6 @@ def _begin_manifest(folder: Path) -> None:
         _flush(draft)
         draft.replace(path)
     _flush(path.parent)
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

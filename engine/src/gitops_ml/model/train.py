@@ -9,7 +9,6 @@ on the time, the machine or the order in which sets are walked.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -32,6 +31,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from gitops_ml.core import paths
 from gitops_ml.core.environment import check_installed
 from gitops_ml.core.errors import GitopsError, SettingsError
+from gitops_ml.core.file_hash import sha256_of
 from gitops_ml.core.project import load_project
 from gitops_ml.core.schema import Schema, check_against_params, load_schema
 from gitops_ml.core.settings import Params, TrainParams, load_params
@@ -264,12 +264,12 @@ def write(
             f"{described(error)}; keep functions defined inside of others, open files and "
             "connections out of its attributes"
         ) from error
-    files = {model.name: _sha256(model)}
+    files = {model.name: sha256_of(model)}
     onnx = folder / paths.ONNX_MODEL.name
     onnx.unlink(missing_ok=True)
     if trained.export.model is not None:
         onnx.write_bytes(trained.export.model)
-        files[onnx.name] = _sha256(onnx)
+        files[onnx.name] = sha256_of(onnx)
     manifest = {
         "task": params.task,
         "target": params.target,
@@ -316,10 +316,6 @@ def write_environment(manifest: Mapping[str, Any], path: Path) -> None:
 def has_probabilities(pipeline: Pipeline) -> bool:
     """Whether a fitted model says how likely each class is."""
     return is_classifier(pipeline) and hasattr(pipeline, "predict_proba")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def run(_: argparse.Namespace) -> int:
