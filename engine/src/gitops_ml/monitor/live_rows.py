@@ -29,6 +29,8 @@ PROBABILITY = " probability "
 # Clocks of two machines differ by that much without anything being wrong.
 SKEW = timedelta(minutes=5)
 _WRONG = object()
+# Beyond, a column of whole numbers holds none.
+_INTEGERS = 2**63
 
 
 class LogError(GitopsError):
@@ -154,7 +156,7 @@ def _take(
         found.leave_out("rows from the future: a clock is wrong", where, len(pairs))
         return
     for number, (record, answer) in enumerate(pairs):
-        if not isinstance(record, dict) or not isinstance(answer, dict):
+        if not isinstance(record, dict) or not _is_answer(answer, class_names):
             found.leave_out("rows that are no records", where)
             continue
         missing = [name for name in columns if name not in record]
@@ -182,6 +184,15 @@ def _take(
         )
 
 
+def _is_answer(answer: Any, class_names: Sequence[str]) -> bool:
+    if not isinstance(answer, dict):
+        return False
+    stated = answer.get("probabilities") or {}
+    return isinstance(stated, dict) and all(
+        isinstance(stated.get(name), float | int | None) for name in class_names
+    )
+
+
 def _value(value: Any, column: Column) -> Any:
     """A value as the schema's type has it; _WRONG if it is of another."""
     if value is None:
@@ -198,9 +209,13 @@ def _value(value: Any, column: Column) -> Any:
         return value if isinstance(value, str) else _WRONG
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _WRONG
+    try:
+        number = float(value)
+    except OverflowError:
+        return _WRONG
     if column.type == "integer":
-        return int(value) if value == int(value) else _WRONG
-    return float(value)
+        return int(value) if number.is_integer() and abs(number) < _INTEGERS else _WRONG
+    return number
 
 
 def _text(value: Any) -> str | None:
